@@ -1,0 +1,122 @@
+"""Alignment of two tokenizations of one text, by byte offsets.
+
+Character offsets are too coarse: byte-level tokenizers cut a multi-byte character into several
+tokens and then report the whole character for each of them.
+"""
+
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
+
+from transformers import PreTrainedTokenizerBase
+
+from audio_projection.errors import AudioProjectionError
+
+Span = tuple[int, int]
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_METASPACE = "\u2581"
+
+
+def align(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[int]:
+    """For each TTS token, the index of the LLM token whose state it takes.
+
+    That is the last LLM token that overlaps the TTS token's bytes, because its state has seen all of
+    them; where no LLM token covers those bytes (spaces that a tokenizer drops), the nearest earlier
+    one, or the first. Spans are ``(start, end)`` in bytes of the same text, in text order; empty LLM
+    spans (special tokens) are never chosen. Raises AudioProjectionError when the spans are out of
+    order or do not end at the same byte.
+    """
+    used = [index for index, (start, end) in enumerate(llm_spans) if end > start]
+    _check_same_text([llm_spans[index] for index in used], tts_spans)
+    starts = [llm_spans[index][0] for index in used]
+    return [used[max(bisect_left(starts, end) - 1, 0)] for _, end in tts_spans]
+
+
+def _check_same_text(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> None:
+    for name, spans in (("LLM", llm_spans), ("TTS", tts_spans)):
+        if any(before > after for pair in pairwise(spans) for before, after in zip(*pair, strict=True)):
+            raise AudioProjectionError(f"alignment: the {name} token spans are not in text order")
+    if not tts_spans:
+        return
+    llm_end = llm_spans[-1][1] if llm_spans else 0
+    if llm_end != tts_spans[-1][1]:
+        raise AudioProjectionError(
+            f"alignment: the LLM tokens cover {llm_end} bytes and the TTS tokens {tts_spans[-1][1]}; "
+            "tokenize the same text with both"
+        )
+
+
+def byte_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
+    """``(start, end)`` of every token in the UTF-8 bytes of ``text``; special tokens get empty spans.
+
+    Works for byte-level BPE and for SentencePiece-style pieces (metaspace, byte fallback). When the
+    tokenizer normalises the text (Qwen: NFC), the offsets of a second encoding stand in, widened to
+    whole characters. Raises AudioProjectionError when the ids do not spell the text.
+    """
+    data = text.encode()
+    pieces = token_bytes(tokenizer)
+    parts = [pieces(token) for token in ids]
+    joined = b"".join(parts)
+    lead = 1 if joined == b" " + data else 0  # SentencePiece puts a space before the first word
+    if joined[lead:] == data:
+        ends = [max(end - lead, 0) for end in accumulate(map(len, parts), initial=0)]
+        return list(pairwise(ends))
+    return _offsets_by_encoding(tokenizer, ids, text)
+
+
+def _offsets_by_encoding(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    if list(encoded["input_ids"]) != list(ids):
+        raise AudioProjectionError(
+            f"alignment: the tokens do not spell the text {text[:40]!r}: they come from another text or tokenizer"
+        )
+    position = list(accumulate((len(character.encode()) for character in text), initial=0))
+    return [(position[start], position[end]) for start, end in encoded["offset_mapping"]]
+
+
+class TokenBytes:
+    """The bytes that each token of a fast tokenizer stands for; none for special and unknown ids."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        decoder = getattr(tokenizer, "backend_tokenizer", None) and tokenizer.backend_tokenizer.decoder
+        kinds = set(_types(json.loads(decoder.__getstate__()))) if decoder else set()
+        self._byte_level = _byte_alphabet() if "ByteLevel" in kinds else None
+        self._added = {
+            index: b"" if token.special else token.content.encode()
+            for index, token in tokenizer.added_tokens_decoder.items()
+        }
+
+    def __call__(self, token: int) -> bytes:
+        if token in self._added:
+            return self._added[token]
+        piece = self._tokenizer.convert_ids_to_tokens(int(token))
+        if piece is None:  # padding rows of the embedding have no token
+            return b""
+        if self._byte_level is not None:
+            return bytes(self._byte_level[character] for character in piece)
+        byte = _BYTE_PIECE.fullmatch(piece)
+        return bytes([int(byte[1], 16)]) if byte else piece.replace(_METASPACE, " ").encode()
+
+
+@lru_cache(maxsize=8)
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
+    """The (cached) TokenBytes of a tokenizer."""
+    return TokenBytes(tokenizer)
+
+
+def _types(decoder: dict) -> list[str]:
+    """The types in a decoder's description, sequences opened."""
+    return [decoder["type"], *(kind for part in decoder.get("decoders", []) for kind in _types(part))]
+
+
+@lru_cache(maxsize=1)
+def _byte_alphabet() -> dict[str, int]:
+    """Character -> byte of GPT-2's byte-level alphabet: printable Latin-1 as it is, the rest from U+0100 up."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}

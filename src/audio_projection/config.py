@@ -1,0 +1,259 @@
+"""The configuration: what can be set, what it means, and how a YAML file and `key=value` words become one.
+
+    config = load_config("configs/nano.yaml", ["train.steps=20", "projector.kind=residual"])
+
+Unknown keys and wrong types raise `AudioProjectionError` naming the key's full path. Where models and projectors
+lie on the disk is answered by `audio_projection.locations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+
+from audio_projection.config_errors import explain
+from audio_projection.errors import AudioProjectionError
+
+NANO = "nano"
+"""The model name that stands for the weights shipped inside the package."""
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+class _Word(str):
+    """A path typed on the command line: relative to the working directory, not to the configuration file."""
+
+
+def _anchor(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str | Path) or str(value) == "":
+        return value
+    base = Path.cwd() if isinstance(value, _Word) else (info.context or {}).get("base", Path.cwd())
+    return base / Path(value).expanduser()
+
+
+AnchoredPath = Annotated[Path, BeforeValidator(_anchor)]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+
+
+class Section(BaseModel):
+    """A group of keys; a key that is not declared is an error."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+
+class LLMConfig(Section):
+    """The frozen language model whose hidden states are spoken."""
+
+    name: str = NANO
+    """`nano`, a folder, or a repository name on the model hub."""
+    revision: str = "main"
+    """Commit of the hub repository; a full hash pins it."""
+    dtype: Dtype = "auto"
+    layers: Literal["last", "probe"] | int | list[int] = "last"
+    """Which hidden state: the last (after the final norm), the one a probe chooses, one index, or several mixed."""
+    context: Literal["raw", "chat"] = "raw"
+    """What the model reads: the bare text, or the text as the assistant's turn of the chat template."""
+    prompt: str = "Read this aloud."
+    """The user's turn before the text when the context is `chat`."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Longest answer of `speak --chat`, in LLM tokens."""
+
+
+class TTSConfig(Section):
+    """The frozen Qwen3-TTS that speaks."""
+
+    name: str = NANO
+    revision: str = "main"
+    dtype: Dtype = "auto"
+    layout: Literal["streaming", "nonstreaming"] = "nonstreaming"
+    language: str = "auto"
+    speaker: str | None = None
+    """A named speaker of a custom_voice model; a base model takes its voice from the projector or --ref-audio."""
+
+
+class ProjectorConfig(Section):
+    """The only part that trains."""
+
+    kind: Literal["linear", "residual"] = "linear"
+    activation: Literal["identity", "tanh", "gelu", "silu", "relu", "softsign"] = "identity"
+    rank: int | None = Field(None, ge=1)
+    """Rank of the residual kind; none: the one that gives it as many parameters as the linear kind."""
+    path: AnchoredPath | None = None
+    """A trained projector to speak with, instead of the one under output_dir."""
+
+
+class DataConfig(Section):
+    """Where texts and speech codes come from."""
+
+    source: Literal["self", "manifest", "librispeech", "ljspeech", "common_voice"] = "self"
+    """`self`: the text-fed TTS makes the codes; otherwise recordings, encoded by the codec."""
+    path: AnchoredPath | None = None
+    """The corpus folder, or the manifest: JSON lines or tab-separated (audio path, text[, speaker])."""
+    subset: str = "train-clean-100"
+    """The LibriSpeech part that is used."""
+    url: str = "https://www.openslr.org/resources/12"
+    """Where `download` finds `<subset>.tar.gz`."""
+    texts: AnchoredPath | Literal["nano"] | None = None
+    """Texts for `fit` and for the source `self`, a line each; `nano`: the ones shipped; none: the transcripts."""
+    limit: int | None = Field(None, ge=1)
+    """Use this many utterances at most."""
+    text_limit: int | None = Field(None, ge=1)
+    """Use this many texts at most for `fit`."""
+    held_out: int = Field(64, ge=1)
+    """Utterances kept out of training, to measure the loss on."""
+    min_seconds: float = Field(0.5, ge=0)
+    max_seconds: float = Field(20.0, gt=0)
+    voice_speaker: str | None = None
+    """The corpus speaker whose x-vector is stored with the projector as its default voice (base models)."""
+    cache: AnchoredPath | None = None
+    """Where codes are kept between runs; none: under output_dir."""
+
+
+class FitConfig(Section):
+    """The closed-form fit: text only, no audio."""
+
+    ridge: float = Field(1e-3, ge=0)
+    """Strength of the ridge, relative to the mean variance of the states."""
+    tokens: int = Field(200_000, ge=1)
+    """Text tokens that the regression sees."""
+    held_out: int = Field(200, ge=1)
+    """Texts on which R2 is measured."""
+    batch: int = Field(16, ge=1)
+
+
+class TrainConfig(Section):
+    """Audio-token training of the projector."""
+
+    steps: int = Field(1000, ge=0)
+    batch: int = Field(8, ge=1)
+    grad_accumulation: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup: int = Field(50, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
+    predictor_weight: float = Field(0.3, ge=0)
+    """Weight of the cross-entropy on the code groups after the first."""
+    predictor_share: float = Field(0.25, gt=0, le=1)
+    """Share of the frames on which the code predictor's loss is computed."""
+    checkpoint_every: int = Field(100, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    eval_every: int = Field(100, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    """Stop after this long, wherever the steps are; the learning rate follows whichever ends first."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    workers: int = Field(0, ge=0)
+    tensorboard: bool = False
+
+
+class Config(Section):
+    """Everything a run needs. Relative paths in a file start at the file's `root`; on the command line, here."""
+
+    llm: LLMConfig = LLMConfig()
+    tts: TTSConfig = TTSConfig()
+    projector: ProjectorConfig = ProjectorConfig()
+    data: DataConfig = DataConfig()
+    fit: FitConfig = FitConfig()
+    train: TrainConfig = TrainConfig()
+    root: Path = Path(".")
+    """The folder where relative paths of this file start, itself relative to the file."""
+    output_dir: AnchoredPath = Field(default_factory=lambda: Path.cwd() / "runs" / NANO)
+    models_dir: AnchoredPath | None = None
+    """Folder of downloaded models; none: the model hub's own cache (HF_HOME)."""
+    device: Device = "auto"
+    seed: int = Field(0, ge=0, lt=2**63)
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; none: torch's choice."""
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of one run (checkpoints, metrics, projector): each projector kind has its own."""
+        return self.output_dir / self.projector.kind
+
+    @property
+    def trained_projector(self) -> Path:
+        """Folder where training leaves the projector and where speaking looks for it."""
+        return self.run_dir / "projector"
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file (none: all defaults) and lay `key=value` words over it.
+
+    Raises `AudioProjectionError` for an unreadable file, an unknown key or a value of the wrong type.
+    """
+    source = None if path is None else find_config(path)
+    values = {} if source is None else _read_yaml(source)
+    for word in overrides:
+        _apply(values, word)
+    return _validate(values, source)
+
+
+def find_config(path: str | Path) -> Path:
+    """The configuration file for `path`; `configs/nano.yaml` is found from any folder."""
+    given = Path(path).expanduser()
+    shipped = [folder / given for folder in (_PACKAGE.parents[1], _PACKAGE)] if not given.is_absolute() else []
+    for candidate in [given, *shipped]:
+        if candidate.is_file():
+            return candidate
+    raise AudioProjectionError(f"no configuration file {given}: give an existing YAML file, e.g. configs/nano.yaml")
+
+
+def _validate(values: dict[str, Any], source: Path | None) -> Config:
+    where = "configuration" if source is None else str(source)
+    root = values.get("root", ".")
+    base = Path.cwd() if source is None or not isinstance(root, str) else _base(source, root)
+    try:
+        return Config.model_validate(values, context={"base": base})
+    except ValidationError as error:
+        raise AudioProjectionError(f"{where}: {explain(error, Config)}") from None
+
+
+def _base(source: Path, root: str) -> Path:
+    # A configuration inside an installed package must not send output into site-packages.
+    if source.resolve().is_relative_to(_PACKAGE):
+        return Path.cwd()
+    return (source.resolve().parent / root).resolve()
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise AudioProjectionError(f"{path}:{line} is not valid YAML: {problem}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioProjectionError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise AudioProjectionError(f"{path}: expected keys with values, found {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], word: str) -> None:
+    key, equals, text = word.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise AudioProjectionError(f"cannot understand {word!r}: settings are written key=value, e.g. train.steps=20")
+    target = values
+    for part in parts[:-1]:
+        if not isinstance(target.get(part), dict):
+            target[part] = {}
+        target = target[part]
+    target[parts[-1]] = _parse(text.strip())
+
+
+def _parse(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    return _Word(value) if isinstance(value, str) else value

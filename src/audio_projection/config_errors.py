@@ -1,0 +1,91 @@
+"""Words for what is wrong with a configuration: the key's path, what was expected, the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+_EXPECTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "path_type": "a path",
+    "model_type": "keys with values",
+    "model_attributes_type": "keys with values",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for all the problems of a configuration of the class `model`."""
+    grouped: dict[str, list[Any]] = {}
+    for problem in error.errors(include_url=False):
+        grouped.setdefault(_key(problem["loc"], model), []).append(problem)
+    return "; ".join(_sentence(key, problems, model) for key, problems in grouped.items())
+
+
+def _sentence(key: str, problems: list[Any], model: type[BaseModel]) -> str:
+    problem = problems[0]
+    if problem["type"] == "extra_forbidden":
+        nearest = _nearest(key, model)
+        return f"unknown key {key!r}" + (f", did you mean {nearest!r}?" if nearest else "")
+    expected = " or ".join(dict.fromkeys(_expectation(each) for each in problems))
+    return f"{key}: expected {expected}, got {_short(problem['input'])}"
+
+
+def _expectation(problem: Any) -> str:
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "literal_error":
+        return f"one of {context['expected']}"
+    if kind == "string_pattern_mismatch":
+        return f"text like {context['pattern']}"
+    return _EXPECTED.get(kind) or problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def _short(value: Any) -> str:
+    text = repr(str(value) if isinstance(value, str) else value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _key(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Dotted path of a field: the parts that pydantic adds for members of a union are left out."""
+    parts: list[str] = []
+    current: type[BaseModel] | None = model
+    for part in location:
+        parts.append(str(part))
+        field = current.model_fields.get(str(part)) if current else None
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            if field is not None:
+                break
+            continue
+        current = annotation
+    return ".".join(parts)
+
+
+def _nearest(key: str, model: type[BaseModel]) -> str | None:
+    known = list(_keys(model))
+    section, _, name = key.rpartition(".")
+    siblings = [each for each in known if each.rpartition(".")[0] == section]
+    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6) or difflib.get_close_matches(key, known, n=1)
+    if close:
+        return close[0]
+    by_name = {each.rpartition(".")[2]: each for each in reversed(known)}
+    match = difflib.get_close_matches(name, by_name, n=1, cutoff=0.6)
+    return by_name[match[0]] if match else None
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")

@@ -38,6 +38,10 @@ def _anchor(value: Any, info: ValidationInfo) -> Any:
 AnchoredPath = Annotated[Path, BeforeValidator(_anchor)]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(gt=0)]
+AmountOrZero = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -60,7 +64,7 @@ class LLMConfig(Section):
     """What the model reads: the bare text, or the text as the assistant's turn of the chat template."""
     prompt: str = "Read this aloud."
     """The user's turn before the text when the context is `chat`."""
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: Count = 256
     """Longest answer of `speak --chat`, in LLM tokens."""
 
 
@@ -81,7 +85,7 @@ class ProjectorConfig(Section):
 
     kind: Literal["linear", "residual"] = "linear"
     activation: Literal["identity", "tanh", "gelu", "silu", "relu", "softsign"] = "identity"
-    rank: int | None = Field(None, ge=1)
+    rank: Count | None = None
     """Rank of the residual kind; none: the one that gives it as many parameters as the linear kind."""
     path: AnchoredPath | None = None
     """A trained projector to speak with, instead of the one under output_dir."""
@@ -98,16 +102,16 @@ class DataConfig(Section):
     """The LibriSpeech part that is used."""
     url: str = "https://www.openslr.org/resources/12"
     """Where `download` finds `<subset>.tar.gz`."""
-    texts: AnchoredPath | Literal["nano"] | None = None
+    texts: Annotated[Literal["nano"] | AnchoredPath | None, Field(union_mode="left_to_right")] = None
     """Texts for `fit` and for the source `self`, a line each; `nano`: the ones shipped; none: the transcripts."""
-    limit: int | None = Field(None, ge=1)
+    limit: Count | None = None
     """Use this many utterances at most."""
-    text_limit: int | None = Field(None, ge=1)
+    text_limit: Count | None = None
     """Use this many texts at most for `fit`."""
-    held_out: int = Field(64, ge=1)
+    held_out: Count = 64
     """Utterances kept out of training, to measure the loss on."""
-    min_seconds: float = Field(0.5, ge=0)
-    max_seconds: float = Field(20.0, gt=0)
+    min_seconds: AmountOrZero = 0.5
+    max_seconds: Amount = 20.0
     voice_speaker: str | None = None
     """The corpus speaker whose x-vector is stored with the projector as its default voice (base models)."""
     cache: AnchoredPath | None = None
@@ -117,38 +121,38 @@ class DataConfig(Section):
 class FitConfig(Section):
     """The closed-form fit: text only, no audio."""
 
-    ridge: float = Field(1e-3, ge=0)
+    ridge: AmountOrZero = 1e-3
     """Strength of the ridge, relative to the mean variance of the states."""
-    tokens: int = Field(200_000, ge=1)
+    tokens: Count = 200_000
     """Text tokens that the regression sees."""
-    held_out: int = Field(200, ge=1)
+    held_out: Count = 200
     """Texts on which R2 is measured."""
-    batch: int = Field(16, ge=1)
+    batch: Count = 16
 
 
 class TrainConfig(Section):
     """Audio-token training of the projector."""
 
-    steps: int = Field(1000, ge=0)
-    batch: int = Field(8, ge=1)
-    grad_accumulation: int = Field(1, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup: int = Field(50, ge=0)
+    steps: CountOrZero = 1000
+    batch: Count = 8
+    grad_accumulation: Count = 1
+    learning_rate: Amount = 1e-4
+    warmup: CountOrZero = 50
     schedule: Literal["constant", "cosine"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
+    weight_decay: AmountOrZero = 0.0
+    clip: Amount = 1.0
     """Largest norm of the gradient."""
-    predictor_weight: float = Field(0.3, ge=0)
+    predictor_weight: AmountOrZero = 0.3
     """Weight of the cross-entropy on the code groups after the first."""
-    predictor_share: float = Field(0.25, gt=0, le=1)
+    predictor_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Share of the frames on which the code predictor's loss is computed."""
-    checkpoint_every: int = Field(100, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
-    eval_every: int = Field(100, ge=1)
-    max_minutes: float | None = Field(None, gt=0)
+    checkpoint_every: Count = 100
+    keep_checkpoints: Count = 2
+    eval_every: Count = 100
+    max_minutes: Amount | None = None
     """Stop after this long, wherever the steps are; the learning rate follows whichever ends first."""
     precision: Literal["no", "bf16", "fp16"] = "no"
-    workers: int = Field(0, ge=0)
+    workers: CountOrZero = 0
     tensorboard: bool = False
 
 
@@ -167,8 +171,8 @@ class Config(Section):
     models_dir: AnchoredPath | None = None
     """Folder of downloaded models; none: the model hub's own cache (HF_HOME)."""
     device: Device = "auto"
-    seed: int = Field(0, ge=0, lt=2**63)
-    threads: int | None = Field(None, ge=1)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    threads: Count | None = None
     """CPU threads; none: torch's choice."""
 
     @property

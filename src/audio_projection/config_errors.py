@@ -36,8 +36,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _sentence(key: str, problems: list[Any], model: type[BaseModel]) -> str:
     problem = problems[0]
     if problem["type"] == "extra_forbidden":
-        nearest = _nearest(key, model)
-        return f"unknown key {key!r}" + (f", did you mean {nearest!r}?" if nearest else "")
+        return f"unknown key {key!r}, did you mean {_nearest(key, model)!r}?"
     expected = " or ".join(dict.fromkeys(_expectation(each) for each in problems))
     return f"{key}: expected {expected}, got {_short(problem['input'])}"
 
@@ -72,16 +71,16 @@ def _key(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     return ".".join(parts)
 
 
-def _nearest(key: str, model: type[BaseModel]) -> str | None:
-    known = list(_keys(model))
+def _nearest(key: str, model: type[BaseModel]) -> str:
     section, _, name = key.rpartition(".")
-    siblings = [each for each in known if each.rpartition(".")[0] == section]
-    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6) or difflib.get_close_matches(key, known, n=1)
-    if close:
-        return close[0]
-    by_name = {each.rpartition(".")[2]: each for each in reversed(known)}
-    match = difflib.get_close_matches(name, by_name, n=1, cutoff=0.6)
-    return by_name[match[0]] if match else None
+
+    def likeness(candidate: str) -> float:
+        its_section, _, its_name = candidate.rpartition(".")
+        initials = "".join(word[0] for word in its_name.split("_"))
+        same = 0.9 if name == initials else difflib.SequenceMatcher(None, name, its_name).ratio()
+        return same + (0.2 if section == its_section else 0)
+
+    return max(_keys(model), key=likeness)
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

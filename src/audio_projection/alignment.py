@@ -6,10 +6,11 @@ tokens and then report the whole character for each of them.
 
 import json
 import re
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from unicodedata import combining
 
 from transformers import PreTrainedTokenizerBase
 
@@ -53,22 +54,57 @@ def _check_same_text(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> No
 def byte_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
     """``(start, end)`` of every token in the UTF-8 bytes of ``text``; special tokens get empty spans.
 
-    Works for byte-level BPE and for SentencePiece-style pieces (metaspace, byte fallback). When the
-    tokenizer normalises the text (Qwen: NFC), the offsets of a second encoding stand in, widened to
-    whole characters. Raises AudioProjectionError when the ids do not spell the text.
+    Works for byte-level BPE and for SentencePiece-style pieces (metaspace, byte fallback). Where the
+    tokenizer normalises the text (Qwen: NFC), spans are widened to the characters that were composed
+    into one. Raises AudioProjectionError when the ids do not spell the text.
     """
-    data = text.encode()
     pieces = token_bytes(tokenizer)
     parts = [pieces(token) for token in ids]
     joined = b"".join(parts)
-    lead = 1 if joined == b" " + data else 0  # SentencePiece puts a space before the first word
-    if joined[lead:] == data:
-        ends = [max(end - lead, 0) for end in accumulate(map(len, parts), initial=0)]
+    ends = list(accumulate(map(len, parts), initial=0))
+    if joined == text.encode():
         return list(pairwise(ends))
-    return _offsets_by_encoding(tokenizer, ids, text)
+    if joined == b" " + text.encode():  # SentencePiece puts a space before the first word
+        return [(max(start - 1, 0), max(end - 1, 0)) for start, end in pairwise(ends)]
+    return _spans_through_normalizer(tokenizer, joined, ends, text) or _spans_by_encoding(tokenizer, ids, text)
 
 
-def _offsets_by_encoding(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
+def _spans_through_normalizer(
+    tokenizer: PreTrainedTokenizerBase, joined: bytes, ends: Sequence[int], text: str
+) -> list[Span]:
+    """Spans carried back from the normalised text; none when the tokens do not spell that either."""
+    normalizer = getattr(tokenizer, "backend_tokenizer", None) and tokenizer.backend_tokenizer.normalizer
+    if normalizer is None:
+        return []
+    clusters = _clusters(text, normalizer.normalize_str)
+    normalised = [normalizer.normalize_str(cluster).encode() for cluster in clusters]
+    if b"".join(normalised) != joined:
+        return []
+    before = list(accumulate((len(cluster.encode()) for cluster in clusters), initial=0))
+    after = list(accumulate(map(len, normalised), initial=0))
+    return [
+        (before[bisect_right(after, start) - 1], before[bisect_left(after, end)]) if end > start else (0, 0)
+        for start, end in pairwise(ends)
+    ]
+
+
+def _clusters(text: str, normalize: Callable[[str], str]) -> list[str]:
+    """The text cut wherever normalising the pieces one by one gives what normalising the whole gives."""
+    clusters: list[str] = []
+    for character in text:
+        joins = clusters and (
+            combining(character)
+            or normalize(clusters[-1] + character) != normalize(clusters[-1]) + normalize(character)
+        )
+        if joins:
+            clusters[-1] += character
+        else:
+            clusters.append(character)
+    return clusters
+
+
+def _spans_by_encoding(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
+    """The offsets of a second encoding, in whole characters: for pieces that spell the text in no known way."""
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     if list(encoded["input_ids"]) != list(ids):
         raise AudioProjectionError(

@@ -1,0 +1,336 @@
+"""Codec decoder of the 12 Hz Qwen3-TTS tokenizer: code frames to waveform, statefully.
+
+Official source: `qwen_tts/core/tokenizer_12hz/modeling_qwen3_tts_tokenizer_v2.py`; attribute names are the official
+parameter names. Every layer has the form `layer(x, state)`: it takes what it remembers of the past from `state` and
+leaves there what the next chunk needs. A whole utterance is one chunk with an empty state, so that streaming and batch
+are the same computation. Channels first: (B, C, T).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from audio_projection.tts.codec_config import CodecDecoderConfig
+
+State = dict[nn.Module, Tensor]
+"""What each layer remembers between two chunks of the same batch of utterances; `{}` before the first."""
+
+
+class CausalConv(nn.Module):
+    """Convolution that sees only the past; zeros stand before the first frame. (B, in, T) -> (B, out, T)."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, dilation: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(channels_in, channels_out, kernel, dilation=dilation, groups=groups)
+        self.context = (kernel - 1) * dilation
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        if self.context:
+            past = state.get(self)
+            x = F.pad(x, (self.context, 0)) if past is None else torch.cat((past, x), -1)
+            state[self] = x[..., -self.context :].clone()  # a view would keep the whole chunk alive
+        return self.conv(x)
+
+
+class CausalUpsample(nn.Module):
+    """Transposed convolution cut on the right: (B, in, T) -> (B, out, T * stride)."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose1d(channels_in, channels_out, kernel, stride=stride)
+        self.overlap = kernel - stride
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        if not self.overlap:
+            return self.conv(x)
+        conv, past = self.conv, state.get(self)
+        if past is not None:  # the last input frames are worked through again: their outputs reach into this chunk
+            x = torch.cat((past, x), -1)
+        stride = conv.stride[0]
+        remembered = -(-self.overlap // stride)
+        state[self] = x[..., -remembered:].clone()
+        skipped = 0 if past is None else past.shape[-1] * stride
+        return conv(x)[..., skipped : x.shape[-1] * stride]
+
+
+class SnakeBeta(nn.Module):
+    """x + sin^2(exp(alpha) x) / exp(beta), per channel (Ziyin et al., 2020, with a separate magnitude)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        frequency = self.alpha.exp().to(x.dtype)[:, None]
+        magnitude = (self.beta.exp() + 1e-9).reciprocal().to(x.dtype)[:, None]
+        return torch.addcmul(x, (x * frequency).sin().square(), magnitude)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution and a pointwise MLP beside a residual path; (B, C, T) unchanged in shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dwconv = CausalConv(channels, channels, 7, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        y = self.norm(self.dwconv(x, state).transpose(1, 2))
+        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
+        return x + y.transpose(1, 2)
+
+
+class ResidualUnit(nn.Module):
+    """Two activated convolutions beside a residual path; (B, C, T) unchanged in shape."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.act1 = SnakeBeta(channels)
+        self.conv1 = CausalConv(channels, channels, 7, dilation=dilation)
+        self.act2 = SnakeBeta(channels)
+        self.conv2 = CausalConv(channels, channels, 1)
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        return x + run((self.act1, self.conv1, self.act2, self.conv2), x, state)
+
+
+class UpsampleBlock(nn.Module):
+    """One stage of the waveform decoder: (B, in, T) -> (B, out, T * rate)."""
+
+    def __init__(self, channels_in: int, channels_out: int, rate: int) -> None:
+        super().__init__()
+        units = [ResidualUnit(channels_out, dilation) for dilation in (1, 3, 9)]
+        upsample = CausalUpsample(channels_in, channels_out, 2 * rate, rate)
+        self.block = nn.ModuleList([SnakeBeta(channels_in), upsample, *units])
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        return run(self.block, x, state)
+
+
+def run(layers: Iterable[nn.Module], x: Tensor, state: State) -> Tensor:
+    """Apply stateful layers one after another."""
+    for layer in layers:
+        x = layer(x, state)
+    return x
+
+
+class Attention(nn.Module):
+    """Causal self-attention over the last `sliding_window` frames, the present one included. (B, T, hidden)."""
+
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.head_dim = config.attention_head_dim
+        self.window = config.sliding_window
+        self.rope_theta = config.rope_theta
+        width, bias = config.hidden_size, config.attention_bias
+        query_width = config.num_attention_heads * self.head_dim
+        key_width = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(width, query_width, bias=bias)
+        self.k_proj = nn.Linear(width, key_width, bias=bias)
+        self.v_proj = nn.Linear(width, key_width, bias=bias)
+        self.o_proj = nn.Linear(query_width, width, bias=bias)
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        queries, keys, values = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        past = state.get(self)
+        if past is not None:
+            keys, values = torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)
+        kept = max(keys.shape[2] - self.window + 1, 0)
+        state[self] = torch.stack((keys[:, :, kept:], values[:, :, kept:]))
+        # Keys are remembered unrotated and positions counted from the oldest: only differences matter, none grows.
+        cos, sin = self._rotation(keys.shape[2], x.device)
+        new = queries.shape[2]
+        queries, keys = _rotate(queries, cos[-new:], sin[-new:]), _rotate(keys, cos, sin)
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, self._mask(new, keys.shape[2], x.device), enable_gqa=True
+        )
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def _rotation(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        exponents = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float64) / self.head_dim
+        positions = torch.arange(length, device=device, dtype=torch.float64)
+        angles = torch.outer(positions, self.rope_theta**-exponents).repeat(1, 2)
+        return angles.cos().float(), angles.sin().float()
+
+    def _mask(self, new: int, length: int, device: torch.device) -> Tensor:
+        back = torch.arange(length - new, length, device=device)[:, None] - torch.arange(length, device=device)
+        return (back >= 0) & (back < self.window)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return (x * cos + torch.cat((-second, first), -1) * sin).to(x.dtype)
+
+
+class GatedMLP(nn.Module):
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+
+
+class LayerScale(nn.Module):
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((config.hidden_size,), config.layer_scale_initial_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm attention and MLP, each scaled per channel before the residual sum. (B, T, hidden)."""
+
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = GatedMLP(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn_layer_scale = LayerScale(config)
+        self.mlp_layer_scale = LayerScale(config)
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        x = x + self.self_attn_layer_scale(self.self_attn(self.input_layernorm(x), state))
+        return x + self.mlp_layer_scale(self.mlp(self.post_attention_layernorm(x)))
+
+
+class FrameTransformer(nn.Module):
+    """Windowed transformer at the frame rate: (B, latent, T) -> (B, latent, T)."""
+
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.input_proj = nn.Linear(config.latent_dim, config.hidden_size)
+        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.output_proj = nn.Linear(config.hidden_size, config.latent_dim)
+
+    def forward(self, x: Tensor, state: State) -> Tensor:
+        hidden = run(self.layers, self.input_proj(x.transpose(1, 2)), state)
+        return self.output_proj(self.norm(hidden)).transpose(1, 2)
+
+
+class Codebook(nn.Module):
+    """Vectors kept as running sums and counts. Buffers: the decoder's training leaves them alone."""
+
+    cluster_usage: Tensor
+    embedding_sum: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("cluster_usage", torch.ones(size))
+        self.register_buffer("embedding_sum", torch.randn(size, dim) / dim**0.5)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(..., T) codes -> (..., T, dim)."""
+        return F.embedding(codes, self.embedding_sum) / self.cluster_usage[codes].clamp(min=1e-5)[..., None]
+
+
+class CodebookSlot(nn.Module):
+    """Holds one codebook under its official name."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self._codebook = Codebook(size, dim)
+
+
+class ResidualStack(nn.Module):
+    """Codebooks whose vectors add up."""
+
+    def __init__(self, config: CodecDecoderConfig, quantizers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            CodebookSlot(config.codebook_size, config.codebook_dim // 2) for _ in range(quantizers)
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B, T, quantizers) codes -> (B, codebook_dim / 2, T)."""
+        books = [layer._codebook for layer in self.layers]
+        total = sum(book(codes[..., index]) for index, book in enumerate(books))
+        assert isinstance(total, Tensor)
+        return total.transpose(1, 2)
+
+
+class ResidualQuantizer(nn.Module):
+    """One residual quantizer with its projections; only `output_proj` takes part in decoding."""
+
+    def __init__(self, config: CodecDecoderConfig, quantizers: int) -> None:
+        super().__init__()
+        inner = config.codebook_dim // 2
+        self.input_proj = nn.Conv1d(config.codebook_dim, inner, 1, bias=False)
+        self.output_proj = nn.Conv1d(inner, config.codebook_dim, 1, bias=False)
+        self.vq = ResidualStack(config, quantizers)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.output_proj(self.vq(codes))
+
+
+class SplitQuantizer(nn.Module):
+    """The first codebook and the residual stack of the others, each with its own projection, summed."""
+
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.rvq_first = ResidualQuantizer(config, 1)
+        self.rvq_rest = ResidualQuantizer(config, config.num_quantizers - 1)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B, T, num_quantizers) codes -> (B, codebook_dim, T) quantised latents."""
+        return self.rvq_first(codes[..., :1]) + self.rvq_rest(codes[..., 1:])
+
+
+class CodecDecoder(nn.Module):
+    """Code frames to waveform; `state_dict()` has the official names below `decoder.`.
+
+    Differentiable in the latents and in every parameter (codebooks are buffers), for chunks and whole utterances alike.
+    """
+
+    def __init__(self, config: CodecDecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.quantizer = SplitQuantizer(config)
+        self.pre_conv = CausalConv(config.codebook_dim, config.latent_dim, 3)
+        self.pre_transformer = FrameTransformer(config)
+        latent = config.latent_dim
+        self.upsample = nn.ModuleList(
+            nn.ModuleList([CausalUpsample(latent, latent, ratio, ratio), ConvNeXtBlock(latent)])
+            for ratio in config.upsampling_ratios
+        )
+        widths = [config.decoder_dim // 2**stage for stage in range(len(config.upsample_rates) + 1)]
+        stages = [
+            UpsampleBlock(widths[stage], widths[stage + 1], rate) for stage, rate in enumerate(config.upsample_rates)
+        ]
+        self.decoder = nn.ModuleList(
+            [CausalConv(latent, widths[0], 7), *stages, SnakeBeta(widths[-1]), CausalConv(widths[-1], 1, 7)]
+        )
+
+    def forward(self, codes: Tensor, state: State | None = None) -> Tensor:
+        """Codes (B, T, num_quantizers) int64 -> samples (B, T * samples_per_frame) in [-1, 1].
+
+        With `state`, the codes continue the chunks decoded with the same dictionary before.
+        """
+        return self.synthesize(self.quantizer(codes), state).clamp(-1, 1)
+
+    def synthesize(self, latents: Tensor, state: State | None = None) -> Tensor:
+        """Quantised latents (B, codebook_dim, T) -> samples (B, T * samples_per_frame), not yet clamped."""
+        state = {} if state is None else state
+        hidden = self.pre_transformer(self.pre_conv(latents, state), state)
+        for stage in self.upsample:
+            hidden = run(stage, hidden, state)
+        return run(self.decoder, hidden, state).squeeze(1)

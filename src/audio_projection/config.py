@@ -8,6 +8,7 @@ lie on the disk is answered by `audio_projection.locations`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -84,7 +85,7 @@ class ProjectorConfig(Section):
     """The only part that trains."""
 
     kind: Literal["linear", "residual"] = "linear"
-    activation: Literal["identity", "tanh", "gelu", "silu", "relu", "softsign"] = "identity"
+    activation: Literal["identity", "tanh", "softsign", "asinh", "gelu", "silu", "relu"] = "identity"
     rank: Count | None = None
     """Rank of the residual kind; none: the one that gives it as many parameters as the linear kind."""
     path: AnchoredPath | None = None
@@ -94,10 +95,10 @@ class ProjectorConfig(Section):
 class DataConfig(Section):
     """Where texts and speech codes come from."""
 
-    source: Literal["self", "manifest", "librispeech", "ljspeech", "common_voice"] = "self"
-    """`self`: the text-fed TTS makes the codes; otherwise recordings, encoded by the codec."""
+    source: Literal["self", "pairs", "manifest", "librispeech", "ljspeech", "common_voice"] = "self"
+    """`self`: the text-fed TTS makes the codes; `pairs`: ready codes; otherwise recordings, encoded by the codec."""
     path: AnchoredPath | None = None
-    """The corpus folder, or the manifest: JSON lines or tab-separated (audio path, text[, speaker])."""
+    """The corpus folder, the folder of pairs, or the manifest: JSON lines or tab-separated (audio, text[, speaker])."""
     subset: str = "train-clean-100"
     """The LibriSpeech part that is used."""
     url: str = "https://www.openslr.org/resources/12"
@@ -121,8 +122,8 @@ class DataConfig(Section):
 class FitConfig(Section):
     """The closed-form fit: text only, no audio."""
 
-    ridge: AmountOrZero = 1e-3
-    """Strength of the ridge, relative to the mean variance of the states."""
+    ridges: Annotated[list[Amount], Field(min_length=1)] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
+    """Strengths of the ridge to try, relative to the variance of each state channel; held-out rows choose."""
     tokens: Count = 200_000
     """Text tokens that the regression sees."""
     held_out: Count = 200
@@ -133,7 +134,9 @@ class FitConfig(Section):
 class TrainConfig(Section):
     """Audio-token training of the projector."""
 
-    steps: CountOrZero = 1000
+    steps: CountOrZero | None = None
+    """Optimizer steps; none: as many as `epochs` passes over the data."""
+    epochs: Amount = 1.0
     batch: Count = 8
     grad_accumulation: Count = 1
     learning_rate: Amount = 1e-4
@@ -154,6 +157,12 @@ class TrainConfig(Section):
     precision: Literal["no", "bf16", "fp16"] = "no"
     workers: CountOrZero = 0
     tensorboard: bool = False
+
+    def total_steps(self, utterances: int) -> int:
+        """Optimizer steps of a training set of this many utterances."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil(self.epochs * utterances / (self.batch * self.grad_accumulation)))
 
 
 class Config(Section):

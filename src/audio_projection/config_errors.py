@@ -78,7 +78,7 @@ def _nearest(key: str, model: type[BaseModel]) -> str:
         its_section, _, its_name = candidate.rpartition(".")
         initials = "".join(word[0] for word in its_name.split("_"))
         same = 0.9 if name == initials else difflib.SequenceMatcher(None, name, its_name).ratio()
-        return same + (0.2 if section == its_section else 0)
+        return same + (0.3 if section == its_section else 0)
 
     return max(_keys(model), key=likeness)
 

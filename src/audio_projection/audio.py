@@ -1,0 +1,125 @@
+"""Sound files: read as mono float32 at any rate, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from audio_projection.errors import AudioProjectionError
+
+FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+"""File suffix -> libsndfile's format and subtype."""
+
+# libsndfile overflows its stack when the Vorbis encoder is given minutes of samples at once.
+_BLOCK = 1 << 16
+
+
+def read(path: str | Path, rate: int) -> np.ndarray:
+    """The sound of a file as mono float32 samples (S,) in [-1, 1], resampled to `rate` Hz.
+
+    Raises `AudioProjectionError` for a file that is missing, not a sound file, or empty.
+    """
+    import soundfile
+    import soxr
+
+    if not Path(path).is_file():
+        raise AudioProjectionError(f"no sound file {path}")
+    try:
+        samples, source_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioProjectionError(f"{path}: not a sound file that can be read ({error})") from None
+    if not len(samples):
+        raise AudioProjectionError(f"{path}: the sound file is empty")
+    mono = samples.mean(axis=1, dtype=np.float32)
+    return mono if source_rate == rate else soxr.resample(mono, source_rate, rate).astype(np.float32)
+
+
+def write(path: str | Path, samples: np.ndarray, rate: int) -> None:
+    """Write mono float samples (S,) in the format of the suffix; an existing file is replaced only at the end.
+
+    Samples beyond [-1, 1] are clipped. Raises `AudioProjectionError` when the path cannot be written.
+    """
+    import soundfile
+
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
+        raise AudioProjectionError(f"nothing to write to {path}: the samples are empty or not finite")
+    kind, subtype = _format(Path(path))
+    clipped = np.clip(samples, -1.0, 1.0)
+    with _replacing(path) as part, soundfile.SoundFile(part, "w", rate, 1, subtype, format=kind) as file:
+        for start in range(0, len(clipped), _BLOCK):
+            file.write(clipped[start : start + _BLOCK])
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before long work whether `write` will be able to write here; leaves nothing behind."""
+    _format(Path(path))
+    with _words_for_os_errors(path):
+        target = _target(path)
+        with tempfile.NamedTemporaryFile(dir=target.parent):
+            pass
+
+
+def _format(path: Path) -> tuple[str, str | None]:
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        known = ", ".join(FORMATS)
+        raise AudioProjectionError(f"cannot write {path}: the name must end in one of {known}") from None
+
+
+def _target(path: str | Path) -> Path:
+    """The file behind any symbolic link; a directory or a device cannot be replaced."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise AudioProjectionError(f"cannot write {path}: there is no folder {target.parent}")
+    # lstat also finds names that are too long for the file system.
+    with contextlib.suppress(FileNotFoundError):
+        target.lstat()
+        if not target.is_file():
+            raise AudioProjectionError(f"cannot write {path}: it is not a regular file")
+    return target
+
+
+@contextlib.contextmanager
+def _replacing(path: str | Path) -> Iterator[str]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when not."""
+    with _words_for_os_errors(path):
+        target = _target(path)
+        handle, part = tempfile.mkstemp(prefix=".part-", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        try:
+            yield part
+            _publish(part, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part)
+            raise
+
+
+def _publish(part: str, target: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(part, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~mask)
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, target)
+
+
+@contextlib.contextmanager
+def _words_for_os_errors(path: str | Path) -> Iterator[None]:
+    import soundfile
+
+    try:
+        yield
+    except AudioProjectionError:
+        raise
+    except OSError as error:
+        raise AudioProjectionError(f"cannot write {path}: {error.strerror or error}") from None
+    except (soundfile.LibsndfileError, ValueError) as error:
+        raise AudioProjectionError(f"cannot write {path}: {error}") from None

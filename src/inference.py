@@ -1,0 +1,3 @@
+from audio_projection.cli import launch
+
+launch("speak")

@@ -18,7 +18,31 @@ _STOPS = "。！？｡．؟۔।॥։።፧။។៕܀܁܂᠃᠉"
 _SENTENCE_END = re.compile(rf"[{_STOPS}]+{_CLOSING}\s*|[.!?…‼⁇⁈⁉]+{_CLOSING}(?:\s+|$)|\n\n")
 _CLAUSE_END = re.compile(r"[，、；：،؛፣፤၊]\s*|[,;:—–)](?:\s+|$)|\s+(?=[(—–])")
 _WORD_END = re.compile(r"\s+")
-_TITLES = frozenset("mr mrs ms dr prof st sr jr vs mt gen col lt capt rev hon e.g i.e cf fig no approx".split())
+_TITLES = frozenset(
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "st",
+        "sr",
+        "jr",
+        "vs",
+        "mt",
+        "gen",
+        "col",
+        "lt",
+        "capt",
+        "rev",
+        "hon",
+        "e.g",
+        "i.e",
+        "cf",
+        "fig",
+        "approx",
+    ]
+)
 
 
 def check_text(text: str) -> str:

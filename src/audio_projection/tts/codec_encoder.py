@@ -1,0 +1,83 @@
+"""Codec encoder of the 12 Hz Qwen3-TTS tokenizer: waveform to code frames.
+
+It is Mimi (Kyutai, 2024) without its decoder. transformers' own Mimi layers are put together here under the official
+parameter names, which `MimiModel` keeps in some 5.x releases and moves in others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers import MimiConfig
+from transformers.models.mimi.modeling_mimi import (
+    MimiConv1d,
+    MimiEncoder,
+    MimiSplitResidualVectorQuantizer,
+    MimiTransformerModel,
+)
+
+from audio_projection.errors import AudioProjectionError
+
+UNBOUNDED = 2**30
+"""A sliding window, in positions, that no recording fills."""
+
+
+class CodecEncoder(nn.Module):
+    """Waveform to code frames; `state_dict()` has the official names below `encoder.`.
+
+    `config` is the official `encoder_config` object; `code_groups` is how many of its quantizers are used, from the
+    first. Raises AudioProjectionError for a configuration that transformers refuses.
+    """
+
+    def __init__(self, config: Mapping[str, Any], code_groups: int) -> None:
+        super().__init__()
+        mimi = mimi_config(config)
+        if code_groups > mimi.num_quantizers:
+            raise AudioProjectionError(
+                f"codec encoder: encoder_valid_num_quantizers is {code_groups}, but num_quantizers {mimi.num_quantizers}"
+            )
+        self.code_groups = code_groups
+        self.encoder = MimiEncoder(mimi)
+        self.encoder_transformer = MimiTransformerModel(mimi)
+        self.downsample = _downsample(mimi)
+        self.quantizer = MimiSplitResidualVectorQuantizer(mimi)
+
+    @torch.no_grad()
+    def forward(self, waves: Tensor) -> Tensor:
+        """Samples (B, S) float -> codes (B, T, code_groups) int64; the last frame may reach beyond the samples."""
+        codes = self.quantizer.encode(self.latents(waves), self.code_groups)
+        return codes.permute(1, 2, 0)
+
+    def latents(self, waves: Tensor) -> Tensor:
+        """Samples (B, S) -> latents (B, hidden_size, T) before quantisation; differentiable."""
+        hidden = self.encoder_transformer(self.encoder(waves[:, None]).transpose(1, 2))[0]
+        return self.downsample(hidden.transpose(1, 2))
+
+
+def mimi_config(config: Mapping[str, Any]) -> MimiConfig:
+    """The official `encoder_config` as transformers' configuration.
+
+    The official package ran the encoder's attention fully causal whatever `sliding_window` says; transformers 5 would
+    obey it, and clips of more than 10 s would get other codes.
+    """
+    known = {key: value for key, value in config.items() if key not in ("model_type", "transformers_version", "dtype")}
+    try:
+        mimi = MimiConfig(**{**known, "sliding_window": UNBOUNDED})
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise AudioProjectionError(f"codec encoder: encoder_config is not valid: {reason}") from None
+    mimi._attn_implementation = "sdpa"
+    return mimi
+
+
+def _downsample(mimi: MimiConfig) -> nn.Module:
+    """From the convolutions' frame rate to the codes': stride 2 in every official checkpoint."""
+    if mimi.frame_rate == mimi.encodec_frame_rate:
+        return nn.Identity()
+    ratio = int(mimi.encodec_frame_rate / mimi.frame_rate)
+    width = mimi.hidden_size
+    return MimiConv1d(mimi, width, width, kernel_size=2 * ratio, stride=2, bias=False, pad_mode="replicate")

@@ -1,0 +1,60 @@
+"""Texts as the projector meets them: for every TTS token its LLM states and the TTS's own text row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from audio_projection.alignment import align
+
+if TYPE_CHECKING:
+    from audio_projection.llm import LanguageModel
+    from audio_projection.tts.model import Qwen3TTS
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """The N TTS tokens of one text."""
+
+    ids: list[int]
+    states: Tensor  # (N, L, D) float32, the states of the aligned LLM tokens
+    rows: Tensor  # (N, H) float32, the TTS's own text rows
+
+
+@torch.no_grad()
+def text_features(llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> list[TextFeatures]:
+    """One TextFeatures per text, the LLM run over all texts in one batch; tensors on the TTS's device."""
+    features = []
+    for text, encoded in zip(texts, llm.states(list(texts)), strict=True):
+        ids, spans = tts.tokenize(text)
+        rows = tts.text_rows(torch.tensor(ids, dtype=torch.long, device=device_of(tts))).float()
+        chosen = torch.tensor(align(encoded.spans, spans), dtype=torch.long, device=encoded.states.device)
+        features.append(TextFeatures(ids, encoded.states[chosen].to(rows.device, torch.float32), rows))
+    return features
+
+
+def stream_features(
+    llm: LanguageModel, tts: Qwen3TTS, texts: Iterable[str], batch: int
+) -> Iterator[tuple[str, TextFeatures]]:
+    """(text, TextFeatures) one by one, `batch` texts in one pass of the LLM."""
+    for group in chunks(texts, batch):
+        yield from zip(group, text_features(llm, tts, group), strict=True)
+
+
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """The device of the module's first parameter."""
+    return next(module.parameters()).device

@@ -1,0 +1,271 @@
+"""The trained part: one feature row of the TTS's text channel from the LLM states of one token.
+
+Two kinds behind one interface: `linear` is activation(LayerNorm(W h + b)) and sees the states only;
+`residual` is row + g * U(V norm(h)), where `row` is the TTS's own text row of the same slot and g starts at zero,
+so that untrained it is the TTS fed with plain text.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audio_projection.checkpoint import read_json, read_tensors, write_json, write_tensors
+from audio_projection.errors import AudioProjectionError
+
+WEIGHTS = "projector.safetensors"
+METADATA = "projector.json"
+FORMAT = "audio-projection-projector"
+VERSION = 1
+STATE_CONVENTION = "at-token"  # the state at the token's own position, RMS-normalised
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "softsign": F.softsign,
+    "asinh": torch.asinh,  # like tanh near zero, but without a ceiling
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+
+@dataclass
+class ProjectorInfo:
+    """What a projector was made for; stored beside its weights as projector.json."""
+
+    kind: str = "linear"
+    llm_size: int = 0  # D, width of an LLM state
+    tts_size: int = 0  # H, width of a text row
+    layers: list[int] = field(default_factory=lambda: [-1])  # L layer numbers, 0 = embeddings
+    activation: str = "identity"  # linear only
+    rank: int | None = None  # residual only
+    state_convention: str = STATE_CONVENTION
+    context: str = "raw"
+    prompt: str = ""
+    llm: str = ""
+    tts: str = ""
+    llm_tokenizer_hash: str = ""
+    tts.tokenizer.hash: str = ""
+    layout: str = "streaming"
+    language: str = "auto"
+    voice: str | None = None  # a speaker's name; None with an x-vector in the weights file
+    voice_source: str | None = None  # whose voice the x-vector is
+    steps: int = 0  # training steps on audio tokens
+    measurements: dict[str, Any] = field(default_factory=dict)  # fit and training results, for people
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: Any, source: str | Path) -> ProjectorInfo:
+        """Raises AudioProjectionError for anything but the metadata that `to_json` gives."""
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise AudioProjectionError(f"{source} is not projector metadata of this program; give a projector folder")
+        if record.get("version") != VERSION:
+            raise AudioProjectionError(
+                f"{source} has version {record.get('version')}, this program reads {VERSION}; train the projector again"
+            )
+        known = {item.name for item in fields(cls)}
+        values = {name: value for name, value in record.items() if name not in ("format", "version")}
+        if values.keys() != known:
+            odd = ", ".join(sorted(values.keys() ^ known))
+            raise AudioProjectionError(f"{source} has missing or unknown entries ({odd}); train the projector again")
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            name = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise AudioProjectionError(f"{source}: the value of {name} has the wrong type; train it again") from error
+
+
+class Projector(nn.Module, ABC):
+    """states (..., L, D) and the TTS's own text rows (..., H) of the same slots -> feature rows (..., H), float32."""
+
+    kind: str
+
+    def __init__(self, info: ProjectorInfo) -> None:
+        super().__init__()
+        if info.llm_size < 1 or info.tts_size < 1 or not info.layers:
+            raise AudioProjectionError("a projector needs positive sizes of LLM and TTS and at least one layer")
+        self.info = info
+        self.voice_vector: Tensor | None = None
+        # softmax weights over the layers; a single layer needs none
+        self.mix = nn.Parameter(torch.zeros(len(info.layers))) if len(info.layers) > 1 else None
+
+    @abstractmethod
+    def forward(self, states: Tensor, rows: Tensor) -> Tensor:
+        """(..., L, D), (..., H) -> (..., H); `rows` may be ignored by the kind."""
+
+    def mixed(self, states: Tensor) -> Tensor:
+        """(..., L, D) -> (..., D): the weighted mean over the layers."""
+        expected = (len(self.info.layers), self.info.llm_size)
+        if tuple(states.shape[-2:]) != expected:
+            raise AudioProjectionError(
+                f"the projector takes states of {expected[0]} layer(s) x {expected[1]}, it was given "
+                f"{tuple(states.shape[-2:])}; use the LLM and the layers it was trained with"
+            )
+        if self.mix is None:
+            return states[..., 0, :]
+        return torch.einsum("l,...ld->...d", self.mix.softmax(0), states)
+
+    @property
+    def voice(self) -> str | Tensor | None:
+        """The default voice: a speaker's name, an x-vector, or None."""
+        return self.voice_vector if self.voice_vector is not None else self.info.voice
+
+    def set_voice(self, voice: str | Tensor | None, source: str | None = None) -> None:
+        """Stores the default voice; `source` says whose an x-vector is."""
+        named = isinstance(voice, str) or voice is None
+        self.info.voice = voice if named else None  # type: ignore[assignment]
+        self.info.voice_source = source
+        self.voice_vector = None if named else voice.detach().float().cpu().clone()  # type: ignore[union-attr]
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes projector.safetensors and projector.json; returns the folder."""
+        folder = Path(folder)
+        tensors = dict(self.state_dict())
+        if self.voice_vector is not None:
+            tensors["voice"] = self.voice_vector
+        write_tensors(folder / WEIGHTS, tensors)
+        write_json(folder / METADATA, self.info.to_json())
+        return folder
+
+    @staticmethod
+    def from_pretrained(folder: str | Path) -> Projector:
+        """Reads a projector folder; AudioProjectionError names a missing, damaged or misshapen part."""
+        folder = Path(folder)
+        if not (folder / METADATA).is_file() or not (folder / WEIGHTS).is_file():
+            raise AudioProjectionError(
+                f"no trained projector in {folder} ({METADATA} and {WEIGHTS} are needed); "
+                "train one with `audio-projection train`, or give --projector PATH"
+            )
+        projector = build_projector(ProjectorInfo.from_json(read_json(folder / METADATA), folder / METADATA))
+        tensors = read_tensors(folder / WEIGHTS)
+        voice = tensors.pop("voice", None)
+        _load_strictly(projector, tensors, folder / WEIGHTS)
+        if voice is not None:
+            projector.voice_vector = voice.float()
+        return projector
+
+
+class LinearProjector(Projector):
+    """activation(LayerNorm(W h + b)); 4096 -> 2048 has 8.39M parameters."""
+
+    kind = "linear"
+
+    def __init__(self, info: ProjectorInfo) -> None:
+        super().__init__(info)
+        if info.activation not in ACTIVATIONS:
+            raise AudioProjectionError(
+                f"unknown projector activation {info.activation!r}; choose one of {', '.join(ACTIVATIONS)}"
+            )
+        self.linear = nn.Linear(info.llm_size, info.tts_size)
+        self.norm = nn.LayerNorm(info.tts_size)
+
+    def forward(self, states: Tensor, rows: Tensor) -> Tensor:
+        return ACTIVATIONS[self.info.activation](self.norm(self.linear(self.mixed(states))))
+
+
+class ResidualProjector(Projector):
+    """row + g * U(V norm(h)); with g = 0 (untrained) exactly the TTS's own text row."""
+
+    kind = "residual"
+
+    def __init__(self, info: ProjectorInfo) -> None:
+        super().__init__(info)
+        if info.rank is None:
+            info.rank = residual_rank(info.llm_size, info.tts_size)
+        if info.rank < 1:
+            raise AudioProjectionError(f"projector rank must be at least 1, not {info.rank}")
+        self.down = nn.Linear(info.llm_size, info.rank, bias=False)  # V
+        self.up = nn.Linear(info.rank, info.tts_size, bias=False)  # U
+        self.gate = nn.Parameter(torch.zeros(info.tts_size))  # g
+
+    def forward(self, states: Tensor, rows: Tensor) -> Tensor:
+        return rows + self.from_states(states)
+
+    def from_states(self, states: Tensor) -> Tensor:
+        """(..., L, D) -> (..., H): g * U(V norm(h)), the part that the states add."""
+        mixed = self.mixed(states)
+        # V would absorb a gain, so the norm has none
+        return self.gate * self.up(self.down(F.layer_norm(mixed, mixed.shape[-1:])))
+
+    def share_from_states(self, states: Tensor, rows: Tensor) -> Tensor:
+        """|g*U(V norm(h))| / |row| of each slot, (...): how much of the speech can come from the states."""
+        return self.from_states(states).norm(dim=-1) / rows.norm(dim=-1).clamp_min(1e-12)
+
+
+KINDS: dict[str, type[Projector]] = {kind.kind: kind for kind in (LinearProjector, ResidualProjector)}
+
+
+def residual_rank(llm_size: int, tts_size: int) -> int:
+    """The rank at which U and V together have as many weights as one llm_size x tts_size matrix."""
+    return max(1, round(llm_size * tts_size / (llm_size + tts_size)))
+
+
+def build_projector(info: ProjectorInfo) -> Projector:
+    """An untrained projector of `info.kind`."""
+    if info.kind not in KINDS:
+        raise AudioProjectionError(f"unknown projector kind {info.kind!r}; choose one of {', '.join(KINDS)}")
+    return KINDS[info.kind](info)
+
+
+class LanguageModelLike(Protocol):
+    """What `check_matches` asks of the LLM."""
+
+    name: str
+    hidden_size: int
+    tokenizer_hash: str
+
+
+def check_matches(info: ProjectorInfo, llm: LanguageModelLike, tts: Any) -> None:
+    """Refuses a projector beside another LLM or TTS than it was trained with, by size and tokenizer.
+
+    Raises AudioProjectionError naming the first mismatch. Empty hashes in `info` are not compared.
+    """
+    pairs: Sequence[tuple[str, Any, Any]] = (
+        ("LLM hidden size", info.llm_size, llm.hidden_size),
+        ("TTS hidden size", info.tts_size, tts.config.hidden_size),
+        ("LLM tokenizer", info.llm_tokenizer_hash, llm.tokenizer_hash),
+        ("TTS tokenizer", info.tts.tokenizer.hash, tts.tokenizer_hash),
+    )
+    for what, trained, given in pairs:
+        if trained != "" and trained != given:
+            raise AudioProjectionError(
+                f"the projector does not belong to these models: {what} differs ({_short(trained)} in the projector, "
+                f"{_short(given)} given); it was trained with LLM {info.llm!r} and TTS {info.tts!r}"
+            )
+    if info.state_convention != STATE_CONVENTION:
+        raise AudioProjectionError(
+            f"the projector wants states {info.state_convention!r}, this program gives {STATE_CONVENTION!r}; retrain it"
+        )
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else str(value)
+
+
+def _load_strictly(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    expected = module.state_dict()
+    missing, foreign = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or foreign:
+        wrong = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(foreign)}"
+        raise AudioProjectionError(f"{source} does not fit its {METADATA}: {wrong}; train the projector again")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise AudioProjectionError(
+                f"{source}: {name} has shape {tuple(tensor.shape)}, {METADATA} wants {tuple(expected[name].shape)}"
+            )
+    module.load_state_dict(tensors)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from audio_projection.config import FitConfig
+from audio_projection.errors import AudioProjectionError
+from audio_projection.features import TextFeatures
+from audio_projection.fit import RidgeFit, fit, fit_linear, nearest_row_accuracy, pre_image, r_squared
+from audio_projection.probe import probe_layers
+from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
+
+D, H, VOCABULARY = 24, 12, 40
+
+
+def settings(**changes: object) -> FitConfig:
+    return FitConfig(**({"tokens": 4000, "held_out": 30, "ridges": [1e-8, 1e-4]} | changes))
+
+
+def corpus(texts: int, activation: str = "identity", noise: float = 0.0, blur: float = 0.0) -> list:
+    """Texts of random tokens: rows as a LinearProjector of `activation` could give them, states that carry the token.
+
+    With `blur` a second layer's states are those of the next token, mixed in by that share.
+    """
+    generator = torch.Generator().manual_seed(1)
+    table = torch.randn(VOCABULARY, D, generator=generator)
+    weight = torch.randn(H, D, generator=generator) / D**0.5
+    gain, bias = 0.3 + torch.rand(H, generator=generator), 0.3 * torch.randn(H, generator=generator)
+    rows = ACTIVATIONS[activation](F.layer_norm(table @ weight.T, (H,)) * gain + bias)
+    pairs = []
+    for index in range(texts):
+        ids = torch.randint(VOCABULARY, (10,), generator=generator)
+        states = torch.stack([table[ids], (1 - blur) * table[ids] + blur * table[ids.roll(-1)]], 1)
+        states = states + noise * torch.randn(states.shape, generator=generator)
+        pairs.append((f"text {index}", TextFeatures(ids.tolist(), states, rows[ids])))
+    return pairs
+
+
+def only_first_layer(pairs: list) -> list:
+    return [(text, TextFeatures(item.ids, item.states[:, :1], item.rows)) for text, item in pairs]
+
+
+def linear(activation: str):  # noqa: ANN201
+    return build_projector(ProjectorInfo(llm_size=D, tts_size=H, layers=[2], activation=activation))
+
+
+def test_streamed_ridge_equals_the_direct_solution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, D, generator=generator) * 5 + 3, torch.randn(200, H, generator=generator)
+    equations = RidgeFit(D, H)
+    for part in range(0, 200, 30):
+        equations.add(x[part : part + 30], y[part : part + 30])
+    weight, bias = equations.solve(0.1)
+    xc, yc = (x - x.mean(0)).double(), (y - y.mean(0)).double()
+    penalty = torch.diag(0.1 * xc.square().sum(0))  # relative to each channel's own variance
+    expected = torch.linalg.solve(xc.T @ xc + penalty, xc.T @ yc).T
+    torch.testing.assert_close(weight, expected.float(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(bias, (y.mean(0) - expected.float() @ x.mean(0)), rtol=1e-4, atol=1e-5)
+
+
+def test_ridge_survives_channels_of_wild_scale_and_constant_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, D, generator=generator)
+    y = x @ torch.randn(D, H, generator=generator)
+    x = x * torch.logspace(-2, 3, D)
+    x = torch.cat([x, torch.full((300, 1), 700.0)], 1)
+    equations = RidgeFit(D + 1, H)
+    equations.add(x, y)
+    weight, bias = equations.solve(1e-8)
+    assert r_squared(x @ weight.T + bias, y) > 0.9999
+
+
+def test_nothing_to_fit_is_said() -> None:
+    with pytest.raises(AudioProjectionError, match="nothing to fit on"):
+        RidgeFit(D, H).solve(1.0)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_pre_image_comes_back_through_the_activation(activation: str) -> None:
+    reachable = ACTIVATIONS[activation](torch.linspace(-0.7, 2.5, 50))
+    torch.testing.assert_close(
+        ACTIVATIONS[activation](pre_image(reachable, activation)), reachable, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "relu", "tanh", "softsign"])
+def test_pre_image_of_what_cannot_be_reached_is_the_nearest(activation: str) -> None:
+    reached = ACTIVATIONS[activation](pre_image(torch.tensor([-5.0]), activation))
+    lowest = max(-0.99, float(ACTIVATIONS[activation](torch.linspace(-500, 6, 40000)).min()))
+    assert float(reached) == pytest.approx(lowest, abs=1e-2)
+
+
+@pytest.mark.parametrize("activation", ["identity", "tanh", "softsign", "asinh"])
+def test_fit_recovers_rows_that_the_projector_can_give(activation: str) -> None:
+    projector = linear(activation)
+    report = fit_linear(projector, only_first_layer(corpus(400, activation)), settings())
+    assert report.r2 > 0.95 and report.nearest_row == 1.0
+    assert report.held_out_tokens == 300 and report.activation == activation
+
+
+def test_fit_reports_texts_it_never_saw() -> None:
+    """With states that say nothing, a model of 24 inputs fitted on few rows would look good on its own rows only."""
+    generator = torch.Generator().manual_seed(2)
+    pairs = only_first_layer(corpus(60))
+    noise = [
+        (text, TextFeatures(item.ids, torch.randn(item.states.shape, generator=generator), item.rows))
+        for text, item in pairs
+    ]
+    report = fit_linear(linear("identity"), noise, settings())
+    assert report.r2 < 0.05 and report.nearest_row < 0.3
+
+
+def test_a_repeated_text_is_neither_fitted_nor_held_out_again() -> None:
+    pairs = only_first_layer(corpus(100))
+    report = fit_linear(linear("identity"), pairs * 3, settings())
+    assert report.held_out_tokens == 300
+    assert report.tokens == fit_linear(linear("identity"), pairs, settings()).tokens < 1000
+
+
+def test_noise_wants_a_stronger_ridge() -> None:
+    choices = settings(ridges=[1e-8, 1.0], tokens=120)
+    assert fit_linear(linear("identity"), only_first_layer(corpus(400)), choices).ridge == 1e-8
+    assert fit_linear(linear("identity"), only_first_layer(corpus(400, noise=3.0)), choices).ridge == 1.0
+
+
+def test_too_few_texts_are_refused() -> None:
+    with pytest.raises(AudioProjectionError, match="too few different texts"):
+        fit_linear(linear("identity"), only_first_layer(corpus(20)), settings())
+
+
+def test_residual_needs_no_fit() -> None:
+    projector = build_projector(ProjectorInfo(kind="residual", llm_size=D, tts_size=H))
+    before = {name: value.clone() for name, value in projector.state_dict().items()}
+    assert fit(settings(), None, None, projector, []) is None  # type: ignore[arg-type]
+    assert all(torch.equal(before[name], value) for name, value in projector.state_dict().items())
+
+
+def test_nearest_row_accuracy_counts_tokens() -> None:
+    table = torch.eye(4)
+    predicted = table[[0, 1, 2, 2]] + 0.1
+    assert nearest_row_accuracy(predicted, torch.tensor([7, 8, 9, 5]), table, torch.tensor([7, 8, 9, 5])) == 0.75
+
+
+def test_probe_prefers_the_layer_that_knows_its_token() -> None:
+    report = probe_layers(corpus(400, blur=0.9), [1, 2], settings())
+    assert report.chosen == 1
+    assert report.layers[0].nearest_row == 1.0 and report.layers[1].nearest_row < 0.6
+    assert report.layers[0].r2 > report.layers[1].r2
+    assert report.to_json()["layers"]["2"]["nearest_row"] == report.layers[1].nearest_row
+
+
+def test_probe_takes_the_deeper_of_equal_layers() -> None:
+    assert probe_layers(corpus(400, blur=0.0), [1, 2], settings()).chosen == 2

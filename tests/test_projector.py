@@ -145,7 +145,7 @@ def test_broken_folders_are_refused_in_words(tmp_path: Path) -> None:
 
 def test_other_models_are_refused_by_name_of_the_mismatch() -> None:
     llm = SimpleNamespace(name="llm", hidden_size=12, tokenizer_hash="a" * 64)
-    tts = SimpleNamespace(config=SimpleNamespace(hidden_size=8), tokenizer=SimpleNamespace(hash="b" * 64))
+    tts = SimpleNamespace(config=SimpleNamespace(hidden_size=8), tokenizer_hash="b" * 64)
     check_matches(info(), llm, tts)
     for change, words in [
         ({"llm_size": 13}, "LLM hidden size differs"),

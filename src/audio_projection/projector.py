@@ -54,7 +54,7 @@ class ProjectorInfo:
     llm: str = ""
     tts: str = ""
     llm_tokenizer_hash: str = ""
-    tts.tokenizer.hash: str = ""
+    tts_tokenizer_hash: str = ""
     layout: str = "streaming"
     language: str = "auto"
     voice: str | None = None  # a speaker's name; None with an x-vector in the weights file
@@ -239,7 +239,7 @@ def check_matches(info: ProjectorInfo, llm: LanguageModelLike, tts: Any) -> None
         ("LLM hidden size", info.llm_size, llm.hidden_size),
         ("TTS hidden size", info.tts_size, tts.config.hidden_size),
         ("LLM tokenizer", info.llm_tokenizer_hash, llm.tokenizer_hash),
-        ("TTS tokenizer", info.tts.tokenizer.hash, tts.tokenizer_hash),
+        ("TTS tokenizer", info.tts_tokenizer_hash, tts.tokenizer_hash),
     )
     for what, trained, given in pairs:
         if trained != "" and trained != given:

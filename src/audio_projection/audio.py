@@ -27,16 +27,24 @@ def read(path: str | Path, rate: int) -> np.ndarray:
     import soundfile
     import soxr
 
-    if not Path(path).is_file():
-        raise AudioProjectionError(f"no sound file {path}")
-    try:
-        samples, source_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioProjectionError(f"{path}: not a sound file that can be read ({error})") from None
+    check_readable(path)
+    samples, source_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     if not len(samples):
         raise AudioProjectionError(f"{path}: the sound file is empty")
     mono = samples.mean(axis=1, dtype=np.float32)
     return mono if source_rate == rate else soxr.resample(mono, source_rate, rate).astype(np.float32)
+
+
+def check_readable(path: str | Path) -> None:
+    """Find out before long work whether `read` will take this file; raises `AudioProjectionError` when not."""
+    import soundfile
+
+    if not Path(path).is_file():
+        raise AudioProjectionError(f"no sound file {path}")
+    try:
+        soundfile.info(str(path))
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioProjectionError(f"{path}: not a sound file that can be read ({error})") from None
 
 
 def write(path: str | Path, samples: np.ndarray, rate: int) -> None:

@@ -9,7 +9,7 @@ lie on the disk is answered by `audio_projection.locations`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -113,7 +113,7 @@ class DataConfig(Section):
     """Utterances kept out of training, to measure the loss on."""
     min_seconds: AmountOrZero = 0.5
     max_seconds: Amount = 20.0
-    voice_speaker: str | None = None
+    voice_speaker: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
     """The corpus speaker whose x-vector is stored with the projector as its default voice (base models)."""
     cache: AnchoredPath | None = None
     """Where codes are kept between runs; none: under output_dir."""
@@ -195,15 +195,24 @@ class Config(Section):
         return self.run_dir / "projector"
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file (none: all defaults) and lay `key=value` words over it.
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a YAML file (none: all defaults) and lay `key=value` words, then dotted options with values, over it.
 
     Raises `AudioProjectionError` for an unreadable file, an unknown key or a value of the wrong type.
     """
     source = None if path is None else find_config(path)
     values = {} if source is None else _read_yaml(source)
     for word in overrides:
-        _apply(values, word)
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise AudioProjectionError(
+                f"cannot understand {word!r}: settings are written key=value, e.g. train.steps=20"
+            )
+        _set(values, key.strip(), _parse(text.strip()))
+    for key, value in (options or {}).items():
+        _set(values, key, _Word(value) if isinstance(value, str | Path) else value)
     return _validate(values, source)
 
 
@@ -251,22 +260,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], word: str) -> None:
-    key, equals, text = word.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise AudioProjectionError(f"cannot understand {word!r}: settings are written key=value, e.g. train.steps=20")
-    target = values
-    for part in parts[:-1]:
-        if not isinstance(target.get(part), dict):
-            target[part] = {}
-        target = target[part]
-    target[parts[-1]] = _parse(text.strip())
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[name] = value
 
 
 def _parse(text: str) -> Any:
+    """A number, list, null ... as YAML has it; any other text as it is typed, unless it is quoted."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    return _Word(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return _Word(value if text[0] in "'\"" else text)

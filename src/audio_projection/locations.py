@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from audio_projection.config import NANO, Config, LLMConfig, TTSConfig
@@ -16,11 +17,13 @@ log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent
 NANO_FOLDER = PACKAGE / "nano"
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+"""What is fetched of a hub repository; never the second copy of the weights that some keep in `original/`."""
+SKIPPED_FILES = ["original/*"]
 PROJECTOR_KINDS = ("linear", "residual")
-WAYS_ON = (
-    "bring it with `python scripts/download_models.py` (audio-projection download), "
-    "or use the bundled models with --config configs/nano.yaml"
-)
+DOWNLOAD = "bring models and data with `python scripts/download_models.py` (audio-projection download)"
+TRAIN = "train a projector with `python src/train.py` (audio-projection train)"
+BUNDLED = "or use the bundled stack with --config configs/nano.yaml"
 
 
 def find_llm(config: Config) -> Path:
@@ -31,6 +34,19 @@ def find_llm(config: Config) -> Path:
 def find_tts(config: Config) -> Path:
     """Folder of the Qwen3-TTS; raises `AudioProjectionError` with the ways on when it is not there."""
     return _find_model("speech model", config.tts, NANO_FOLDER / "tts", config)
+
+
+def find_corpus(config: Config) -> Path | None:
+    """The recordings' folder or manifest; none when the configuration needs no recordings."""
+    data = config.data
+    if data.source == "self":
+        return None
+    if data.path is None:
+        raise AudioProjectionError(f"data.source is {data.source} but data.path is not set: say where the data lies")
+    place = data.path / data.subset if data.source == "librispeech" else data.path
+    if place.exists():
+        return place
+    raise Missing(f"the recordings {place}", DOWNLOAD if data.source == "librispeech" else "correct data.path")
 
 
 def find_projector(config: Config, choice: str | None = None) -> Path:
@@ -51,10 +67,38 @@ def find_projector(config: Config, choice: str | None = None) -> Path:
         if (folder / "projector.json").is_file():
             log.info("projector: %s (%s)", folder, "shipped" if folder == shipped else "trained here")
             return folder
-    raise AudioProjectionError(
-        f"no trained projector in {order[0]}: train one with the same --config (python src/train.py), "
-        "give one with --projector PATH, or use the bundled one with --config configs/nano.yaml"
-    )
+    raise Missing(f"a trained projector in {order[0]}", TRAIN)
+
+
+class Missing(AudioProjectionError):
+    """Something that can be brought or made; `thing` is what, `way` is how."""
+
+    def __init__(self, thing: str, way: str) -> None:
+        super().__init__(f"missing: {thing}; {way}, {BUNDLED}")
+        self.thing, self.way = thing, way
+
+
+def check_for_speaking(config: Config, projector: str | None = None) -> None:
+    """Raises one `AudioProjectionError` that names everything that speaking still misses."""
+    _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_projector(config, projector)])
+
+
+def check_for_training(config: Config) -> None:
+    """Raises one `AudioProjectionError` that names everything that training still misses."""
+    _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_corpus(config)])
+
+
+def _check(finders: Sequence[Callable[[], object]]) -> None:
+    missing: list[Missing] = []
+    for find in finders:
+        try:
+            find()
+        except Missing as error:
+            missing.append(error)
+    if missing:
+        things = ", ".join(error.thing for error in missing)
+        ways = ", ".join(dict.fromkeys(error.way for error in missing))
+        raise AudioProjectionError(f"missing: {things}; {ways}, {BUNDLED}")
 
 
 def _given(path: Path) -> Path:
@@ -64,49 +108,56 @@ def _given(path: Path) -> Path:
     raise AudioProjectionError(f"projector {path}: {found}; give linear, residual or the folder of a trained projector")
 
 
-def find_model(name: str, revision: str, config: Config) -> Path | None:
+def find_model(model: LLMConfig | TTSConfig, config: Config) -> Path | None:
     """Folder of a complete model: a folder given by name, under models_dir, or in the hub's cache; else None."""
-    local = Path(name).expanduser()
-    if is_complete(local):
+    local = Path(model.name).expanduser()
+    if _has_weights(local):
         return local
-    if config.models_dir is not None:
-        folder = config.models_dir / name
-        return folder if is_complete(folder) else None
-    return _find_cached(name, revision)
+    folder = config.models_dir / model.name if config.models_dir is not None else _cached(model)
+    if folder is None or not _has_weights(folder):
+        return None
+    codec_missing = isinstance(model, TTSConfig) and not _has_weights(folder / "speech_tokenizer")
+    return None if codec_missing else folder
 
 
-def is_complete(folder: Path) -> bool:
+def _has_weights(folder: Path) -> bool:
     """Whether a model folder has its configuration and every weight file that its index names."""
     if not (folder / "config.json").is_file():
         return False
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError):
-            return False
-        return all((folder / shard).is_file() for shard in shards)
-    return (folder / "model.safetensors").is_file()
+    if not index.is_file():
+        return (folder / "model.safetensors").is_file()
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / shard).is_file() for shard in shards)
 
 
 def _find_model(role: str, model: LLMConfig | TTSConfig, shipped: Path, config: Config) -> Path:
     if model.name == NANO:
-        if is_complete(shipped):
+        if _has_weights(shipped):
             return shipped
         raise AudioProjectionError(f"the bundled {role} is missing from {shipped}: install audio-projection again")
-    folder = find_model(model.name, model.revision, config)
+    folder = find_model(model, config)
     if folder is not None:
         return folder
     place = f"{config.models_dir}" if config.models_dir is not None else "the model hub's cache"
-    raise AudioProjectionError(f"the {role} {model.name} is not in {place}: {WAYS_ON}")
+    raise Missing(f"the {role} {model.name} in {place}", DOWNLOAD)
 
 
-def _find_cached(name: str, revision: str) -> Path | None:
+def _cached(model: LLMConfig | TTSConfig) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        folder = snapshot_download(
+            model.name,
+            revision=model.revision,
+            allow_patterns=MODEL_FILES,
+            ignore_patterns=SKIPPED_FILES,
+            local_files_only=True,
+        )
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return folder if is_complete(folder) else None
+    return Path(folder)

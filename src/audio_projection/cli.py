@@ -1,0 +1,315 @@
+"""The installed command. Results go to stdout, talk to stderr, trouble becomes one line and a non-zero exit.
+
+Exit codes: 0 done, 1 something is wrong that the message tells how to mend, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from audio_projection.config import Config, load_config
+from audio_projection.errors import AudioProjectionError
+from audio_projection.locations import check_for_training
+
+log = logging.getLogger("audio_projection")
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+
+
+class Part(str, Enum):
+    llm = "llm"
+    tts = "tts"
+    data = "data"
+
+
+class Kind(str, Enum):
+    linear = "linear"
+    residual = "residual"
+
+
+class Control(str, Enum):
+    plain = "plain"
+    shuffled = "shuffled"
+    other = "other"
+
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="Configuration file; configs/nano.yaml is the bundled stack.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the configuration, e.g. train.steps=20."),
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads.")]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Speech from the hidden states of a frozen language model.",
+)
+
+
+def speak(
+    overrides: Overrides = None,
+    text: Annotated[
+        str | None, typer.Option(help="What to say; without any text option it is read from stdin.")
+    ] = None,
+    text_file: Annotated[
+        Path | None, typer.Option(help="A text a line; each becomes NNNN.wav of its line number in --output-dir.")
+    ] = None,
+    chat: Annotated[str | None, typer.Option(help="A question; the language model's own answer is spoken.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="wav, flac, ogg or mp3, by the name.")] = Path(
+        "output.wav"
+    ),
+    output_dir: Annotated[Path | None, typer.Option(help="Folder for --text-file.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    projector: Annotated[
+        str | None, typer.Option(metavar="linear|residual|PATH", help="Kind, or folder of a trained projector.")
+    ] = None,
+    voice: Annotated[str | None, typer.Option(help="Name of a speaker of the speech model.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the text, or auto.")] = None,
+    ref_audio: Annotated[Path | None, typer.Option(help="Recording whose voice is imitated (base models).")] = None,
+    device: DeviceOption = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, for both models.")] = None,
+    seed: SeedOption = None,
+    control: Annotated[
+        Control | None,
+        typer.Option(help="Instead of the projected states: the TTS's own text rows, or states put in wrong places."),
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Speak a text, the lines of a file, or the language model's answer to a question.
+
+    \b
+    Examples:
+      speak --text "Hello world" --output output.wav
+      speak --config configs/nano.yaml --text-file lines.txt --output-dir spoken
+      speak --config configs/nano.yaml --chat "What is the sea?" -o answer.flac
+      echo "Good morning" | speak --config configs/nano.yaml
+    """
+    from audio_projection import audio, speaking
+
+    _check_sources(text, text_file, chat, output_dir)
+    if chat is not None and control is not None:
+        raise typer.BadParameter("--control goes with reading aloud, not with --chat")
+    settings = _settings(
+        config,
+        overrides,
+        {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
+    )
+    manner = speaking.Manner(projector, voice, language, ref_audio, control.value if control else None)
+    if text_file is not None and output_dir is not None:
+        _speak_file(settings, manner, text_file, output_dir)
+        return
+    words = speaking.decode(_given(text, chat))
+    audio.check_writable(output)
+    speaker = speaking.Speaker(settings, manner)
+    if chat is not None:
+        answer, seconds = speaker.chat(words, output)
+        typer.echo(answer)
+    else:
+        seconds = speaker.speak(words, output)
+    typer.echo(f"{output}: {seconds:.2f} s")
+
+
+def train(
+    overrides: Overrides = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    projector: Annotated[Kind | None, typer.Option(help="Kind of the projector.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint, when there is one.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be trained; needs no weights.")
+    ] = False,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Train the projector: the closed-form fit, then audio tokens through the frozen speech model.
+
+    \b
+    Examples:
+      train --config configs/default.yaml --dry-run
+      train --config configs/nano.yaml train.steps=50
+      train --config configs/nano.yaml --projector residual --no-resume
+    """
+    settings = _training_settings(config, overrides, projector, device, seed, threads)
+    if dry_run:
+        from audio_projection.plan import describe
+
+        typer.echo(describe(settings))
+        return
+    check_for_training(settings)
+    from audio_projection.train import run
+
+    run(settings, resume=resume)
+
+
+def fit(
+    overrides: Overrides = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    projector: Annotated[Kind | None, typer.Option(help="Kind of the projector.")] = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Fit the projector in closed form, from text alone.
+
+    \b
+    Example:
+      fit --config configs/nano.yaml fit.tokens=20000
+    """
+    settings = _training_settings(config, overrides, projector, device, seed, threads)
+    check_for_training(settings)
+    from audio_projection.fit import run
+
+    run(settings)
+
+
+def download(
+    overrides: Overrides = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Put models and data here instead of the hub's cache.")
+    ] = None,
+    only: Annotated[list[Part] | None, typer.Option(help="Only this part; may be repeated.")] = None,
+) -> None:
+    """Bring the models and the corpus that a configuration needs.
+
+    \b
+    Examples:
+      download
+      download --only tts --dir /big/disk
+    """
+    from audio_projection.download import PARTS, download, items
+
+    placed = {"models_dir": folder, "data.path": folder / "LibriSpeech"} if folder is not None else {}
+    settings = _settings(config, overrides, placed)
+    parts = [part.value for part in only] if only else PARTS
+    if not items(settings, parts):
+        typer.echo(f"{config}: nothing to bring, everything it needs is here")
+        return
+    for path in download(settings, parts):
+        typer.echo(path)
+    if folder is not None:
+        log.info("to use them: models_dir=%s data.path=%s after the command", folder, folder / "LibriSpeech")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"download": download, "fit": fit, "train": train, "speak": speak}
+for _command in COMMANDS.values():
+    app.command()(_command)
+
+
+def main() -> NoReturn:
+    """Entry point of `audio-projection`."""
+    _run(app)
+
+
+def launch(name: str) -> NoReturn:
+    """Entry point of the scripts that stand for one command."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single.command()(COMMANDS[name])
+    _run(single)
+
+
+def _run(command: typer.Typer) -> NoReturn:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        sys.exit(command(standalone_mode=False) or 0)
+    except AudioProjectionError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
+    except MemoryError:
+        _fail("not enough memory: give a shorter text, a smaller batch (train.batch=1) or a smaller model")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail("not enough memory on the device: give --device cpu, a shorter text or a smaller batch (train.batch=1)")
+    except KeyboardInterrupt:
+        _fail("interrupted", code=130)
+    except Exception as error:
+        _fail_usage(error)
+
+
+def _fail_usage(error: Exception) -> NoReturn:
+    """Wrong usage, by its looks: Typer brings its own Click in some versions, so there is no class to name."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        sys.exit(2)
+    if type(error).__name__ == "Abort":
+        _fail("interrupted", code=130)
+    if not hasattr(error, "format_message"):
+        raise error
+    _fail(f"{error.format_message()} (see --help)", code=2)
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _settings(config: Path, overrides: list[str] | None, options: Mapping[str, object]) -> Config:
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = load_config(config, overrides or (), given)
+    if settings.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    return settings
+
+
+def _training_settings(
+    config: Path,
+    overrides: list[str] | None,
+    projector: Kind | None,
+    device: str | None,
+    seed: int | None,
+    threads: int | None,
+) -> Config:
+    kind = projector.value if projector else None
+    return _settings(config, overrides, {"projector.kind": kind, "device": device, "seed": seed, "threads": threads})
+
+
+def _check_sources(text: str | None, text_file: Path | None, chat: str | None, output_dir: Path | None) -> None:
+    if sum(source is not None for source in (text, text_file, chat)) > 1:
+        raise typer.BadParameter("give one of --text, --text-file and --chat")
+    if (text_file is None) != (output_dir is None):
+        raise typer.BadParameter("--text-file and --output-dir go together")
+    if text is None and text_file is None and chat is None and sys.stdin.isatty():
+        raise typer.BadParameter("nothing to say: give --text, --text-file or --chat, or pipe a text in")
+
+
+def _given(text: str | None, chat: str | None) -> bytes:
+    words = text if text is not None else chat
+    return os.fsencode(words) if words is not None else sys.stdin.buffer.read()
+
+
+def _speak_file(settings: Config, manner: object, text_file: Path, output_dir: Path) -> None:
+    from audio_projection import audio, speaking
+
+    lines = speaking.read_lines(text_file)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    audio.check_writable(output_dir / "0001.wav")
+    speaker = speaking.Speaker(settings, manner)  # type: ignore[arg-type]
+    failed = []
+    for number, path, seconds in speaking.speak_lines(speaker, lines, output_dir):
+        if seconds is None:
+            failed.append(number)
+        else:
+            typer.echo(f"{path}: {seconds:.2f} s")
+    if failed:
+        numbers = ", ".join(map(str, failed))
+        raise AudioProjectionError(f"{len(failed)} of {len(lines)} lines could not be spoken: {numbers}")

@@ -1,0 +1,25 @@
+"""Qwen3-TTS, native: loads the official checkpoint folders unchanged.
+
+Example:
+    tts = Qwen3TTS.from_pretrained("models/Qwen3-TTS-12Hz-1.7B-CustomVoice")
+    ids, spans = tts.tokenize("Hello there.")
+    codes = generate(tts, [(tts.prefix("ryan", "english"), tts.text_rows(torch.tensor(ids)))])[0]
+    samples = tts.codec.decode(codes)
+"""
+
+from audio_projection.tts.generate import Decoder, decode, generate, stream
+from audio_projection.tts.model import Qwen3TTS
+from audio_projection.tts.prompt import clone_prefill, training_sequence
+from audio_projection.tts.sampling import Choice, Sampling
+
+__all__ = [
+    "Choice",
+    "Decoder",
+    "Qwen3TTS",
+    "Sampling",
+    "clone_prefill",
+    "decode",
+    "generate",
+    "stream",
+    "training_sequence",
+]

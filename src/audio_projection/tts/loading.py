@@ -1,0 +1,222 @@
+"""Official checkpoint tensors to and from the modules here, strictly: every tensor present, of its shape, none left.
+
+The modules keep some official tensors fused (query, key and value; gate and up; the predictor's embeddings and
+heads); `official_state_dict` takes them apart again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.tts.config import Qwen3TTSConfig, TransformerConfig, read_json
+
+if TYPE_CHECKING:
+    from audio_projection.tts.model import Qwen3TTS
+
+Shape = tuple[int, ...]
+
+
+class TensorFolder:
+    """The safetensors of a folder: model.safetensors, or the shards that model.safetensors.index.json lists."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._files: dict[str, Path] = {}
+        index = self.folder / "model.safetensors.index.json"
+        if (self.folder / "model.safetensors").is_file():
+            self._enter(self.folder / "model.safetensors", None)
+        elif index.is_file():
+            self._enter_shards(index)
+        else:
+            raise AudioProjectionError(
+                f"{self.folder} has no model.safetensors (nor shards with an index): download it"
+            )
+
+    def names(self) -> list[str]:
+        return sorted(self._files)
+
+    def shape(self, name: str) -> Shape:
+        with _opened(self._files[name]) as file:
+            return tuple(file.get_slice(name).get_shape())
+
+    def shapes(self) -> dict[str, Shape]:
+        """Shapes of all tensors; only the files' headers are read."""
+        found: dict[str, Shape] = {}
+        for path in dict.fromkeys(self._files.values()):
+            with _opened(path) as file:
+                found |= {name: tuple(file.get_slice(name).get_shape()) for name in _names(file) if name in self._files}
+        return found
+
+    def tensor(self, name: str) -> Tensor:
+        path = self._files[name]
+        with _opened(path) as file:
+            try:
+                return file.get_tensor(name)
+            except SafetensorError as error:
+                raise _damaged(path, error) from None
+
+    def _enter_shards(self, index: Path) -> None:
+        places = read_json(index, "a checkpoint folder").get("weight_map")
+        if not isinstance(places, Mapping):
+            raise AudioProjectionError(f"{index} has no weight_map; download it again")
+        for shard in sorted(set(places.values())):
+            path = self.folder / shard
+            if not path.is_file():
+                raise AudioProjectionError(f"{path} is missing, a shard that {index.name} lists; download it again")
+            self._enter(path, {name for name, place in places.items() if place == shard})
+
+    def _enter(self, path: Path, expected: set[str] | None) -> None:
+        with _opened(path) as file:
+            names = set(_names(file))
+        absent = sorted((expected or set()) - names)
+        if absent:
+            raise AudioProjectionError(f"{path} lacks {_some(absent)}, which the index places there; download it again")
+        self._files |= dict.fromkeys(names, path)
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(str(path), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _names(file: safe_open) -> list[str]:
+    return list(file.keys())
+
+
+def _damaged(path: Path, error: Exception) -> AudioProjectionError:
+    return AudioProjectionError(f"{path} is truncated or no safetensors file ({error}); download it again")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The official tensors that one parameter here is made of: joined along dimension 0, or stacked."""
+
+    parts: tuple[tuple[str, Shape], ...]
+    stacked: bool = False
+
+    def join(self, tensors: list[Tensor]) -> Tensor:
+        if self.stacked:
+            return torch.stack(tensors)
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+    def split(self, tensor: Tensor) -> dict[str, Tensor]:
+        pieces = tensor.unbind() if self.stacked else tensor.split([shape[0] for _, shape in self.parts])
+        return {name: piece.contiguous() for (name, _), piece in zip(self.parts, pieces, strict=True)}
+
+
+_RENAMED = (
+    (r"^talker\.transformer\.", "talker.model."),
+    (r"^talker\.(codec|text)_embedding\.", r"talker.model.\1_embedding."),
+    (r"^code_predictor\.transformer\.", "talker.code_predictor.model."),
+    (r"^code_predictor\.codec_embedding$", "talker.code_predictor.model.codec_embedding"),
+    (r"^code_predictor\.", "talker.code_predictor."),
+)
+CODEC_HEAD = "talker.codec_head.weight"
+CODEC_EMBEDDING = "talker.model.codec_embedding.weight"
+
+
+def source(name: str, shape: Shape, config: Qwen3TTSConfig) -> Source:
+    """Where the parameter `name` of a `Qwen3TTS` comes from. `shape` is its own."""
+    official = name
+    for pattern, replacement in _RENAMED:
+        official, found = re.subn(pattern, replacement, official)
+        if found:
+            break
+    if name in ("code_predictor.codec_embedding", "code_predictor.lm_head"):
+        return Source(tuple((f"{official}.{i}.weight", shape[1:]) for i in range(shape[0])), stacked=True)
+    stack = config.predictor.transformer if name.startswith("code_predictor.") else config.talker.transformer
+    for fused, parts in _fused(stack).items():
+        if f".{fused}." in official:
+            return Source(tuple((official.replace(fused, part), (rows, *shape[1:])) for part, rows in parts.items()))
+    return Source(((official, shape),))
+
+
+def _fused(stack: TransformerConfig) -> dict[str, dict[str, int]]:
+    """For each fused matrix its official parts and their rows."""
+    queries, keys = stack.num_heads * stack.head_dim, stack.num_kv_heads * stack.head_dim
+    return {
+        "qkv_proj": {"q_proj": queries, "k_proj": keys, "v_proj": keys},
+        "gate_up_proj": {"gate_proj": stack.intermediate_size, "up_proj": stack.intermediate_size},
+    }
+
+
+def load_weights(tts: Qwen3TTS, folder: str | Path, dtype: torch.dtype) -> None:
+    """Give the modules of `tts` (built on the meta device) the tensors of `folder`, in `dtype`.
+
+    The speaker encoder stays float32. AudioProjectionError names tensors that are missing, misshapen or unknown.
+    """
+    files = TensorFolder(folder)
+    sources = {name: source(name, tuple(value.shape), tts.config) for name, value in _weights(tts)}
+    if tts.config.talker.tied and CODEC_HEAD not in files.names():
+        sources["talker.codec_head.weight"] = sources["talker.codec_embedding.weight"]
+    check_tensors({name: shape for origin in sources.values() for name, shape in origin.parts}, files)
+    state: dict[str, Tensor] = {}
+    for name, origin in sources.items():
+        kept = torch.float32 if name.startswith("speaker_encoder.") else dtype
+        state[name] = origin.join([files.tensor(part).to(kept) for part, _ in origin.parts])
+    for owner, module in _owners(tts):
+        own = {name.removeprefix(f"{owner}."): value for name, value in state.items() if name.startswith(f"{owner}.")}
+        module.load_state_dict(own, assign=True)
+
+
+def official_state_dict(tts: Qwen3TTS) -> dict[str, Tensor]:
+    """All weights but the codec's under their official names and in their official shapes, detached.
+
+    What `save_file(..., 'model.safetensors')` needs for a folder that the official package loads.
+    """
+    state: dict[str, Tensor] = {}
+    for name, value in _weights(tts):
+        state |= source(name, tuple(value.shape), tts.config).split(value.detach())
+    return state
+
+
+def _owners(tts: Qwen3TTS) -> list[tuple[str, nn.Module]]:
+    owners: list[tuple[str, nn.Module]] = [("talker", tts.talker), ("code_predictor", tts.code_predictor)]
+    if tts.speaker_encoder is not None:
+        owners.append(("speaker_encoder", tts.speaker_encoder))
+    return owners
+
+
+def _weights(tts: Qwen3TTS) -> Iterator[tuple[str, Tensor]]:
+    for owner, module in _owners(tts):
+        for name, value in module.state_dict().items():
+            yield f"{owner}.{name}", value
+
+
+def check_tensors(needed: Mapping[str, Shape], files: TensorFolder) -> None:
+    """AudioProjectionError unless `files` holds exactly the tensors `needed`, in these shapes."""
+    present = {name: shape for name, shape in files.shapes().items() if not name.endswith("rotary_emb.inv_freq")}
+    missing = sorted(needed.keys() - present.keys())
+    if missing:
+        raise AudioProjectionError(
+            f"{files.folder}: {len(missing)} of {len(needed)} tensors are missing: {_some(missing)}; "
+            "the checkpoint is incomplete or does not belong to its config.json"
+        )
+    misshapen = [
+        f"{name} is {list(present[name])}, config.json needs {list(shape)}"
+        for name, shape in sorted(needed.items())
+        if present[name] != shape
+    ]
+    if misshapen:
+        raise AudioProjectionError(f"{files.folder}: wrong shape: {_some(misshapen)}")
+    unknown = sorted(present.keys() - needed.keys())
+    if unknown:
+        raise AudioProjectionError(
+            f"{files.folder}: {len(unknown)} tensors that this config.json has no use for: {_some(unknown)}"
+        )
+
+
+def _some(items: list[str], most: int = 3) -> str:
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

@@ -1,0 +1,150 @@
+"""A whole Qwen3-TTS: talker, code predictor, codec, speaker encoder, tokenizer and settings of one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.tts import prompt
+from audio_projection.tts.code_predictor import CodePredictor
+from audio_projection.tts.codec import Codec
+from audio_projection.tts.config import Qwen3TTSConfig, read_json
+from audio_projection.tts.loading import load_weights
+from audio_projection.tts.sampling import Sampling
+from audio_projection.tts.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
+from audio_projection.tts.talker import Talker
+from audio_projection.tts.tokenizer import Span, TextTokenizer
+
+_ROLE = "<|im_start|>assistant\n"
+_INSTRUCT = "<|im_start|>user\n{}<|im_end|>\n"
+
+
+class Qwen3TTS(nn.Module):
+    """Qwen3-TTS-12Hz in the official folder layout; frozen and in eval mode when loaded.
+
+    `tokenizer` and `codec` are None only in a model made by `from_config` without them.
+    """
+
+    def __init__(self, config: Qwen3TTSConfig, name: str = "") -> None:
+        super().__init__()
+        self.config = config
+        self.name = name
+        self.generation: Mapping[str, Any] = {}
+        self.talker = Talker(config.talker)
+        self.code_predictor = CodePredictor(config.predictor, self.talker.codec_embedding)
+        self.speaker_encoder: SpeakerEncoder | None = None
+        if config.kind == "base":
+            self.speaker_encoder = SpeakerEncoder(SpeakerEncoderConfig.from_dict(config.speaker_encoder))
+        self._codec: Codec | None = None
+        self._tokenizer: TextTokenizer | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> Qwen3TTS:
+        """Load an official folder: config.json, model*.safetensors, tokenizer files, speech_tokenizer/.
+
+        Talker and predictor get `dtype`; codec and speaker encoder stay float32. AudioProjectionError names the file
+        or tensor that is missing, truncated, misshapen or foreign.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise AudioProjectionError(f"{folder} is no folder; download the checkpoint or give its folder")
+        config = Qwen3TTSConfig.from_folder(folder)
+        with torch.device("meta"):
+            tts = cls(config, folder.name)
+        load_weights(tts, folder, dtype)
+        tts._tokenizer = TextTokenizer.from_folder(folder)
+        tts._codec = Codec.from_pretrained(folder / "speech_tokenizer")
+        generation = folder / "generation_config.json"
+        tts.generation = read_json(generation, "a whole Qwen3-TTS folder")
+        return tts.to(device).eval().requires_grad_(False)
+
+    @classmethod
+    def from_config(
+        cls, config: Qwen3TTSConfig, seed: int = 0, tokenizer: TextTokenizer | None = None, codec: Codec | None = None
+    ) -> Qwen3TTS:
+        """A trainable model with random weights: normal with deviation 0.02 (embeddings too), norms 1, biases 0."""
+        tts = cls(config)
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in tts.named_parameters():
+            if name.endswith("norm.weight"):
+                nn.init.ones_(weight)
+            elif name.endswith("bias"):
+                nn.init.zeros_(weight)
+            else:
+                nn.init.normal_(weight, std=0.02, generator=generator)
+        tts._tokenizer, tts._codec = tokenizer, codec
+        return tts
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        if self._tokenizer is None:
+            raise AudioProjectionError("this Qwen3TTS was made without a tokenizer")
+        return self._tokenizer
+
+    @property
+    def codec(self) -> Codec:
+        if self._codec is None:
+            raise AudioProjectionError("this Qwen3TTS was made without a codec")
+        return self._codec
+
+    @property
+    def device(self) -> torch.device:
+        return self.talker.codec_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.talker.codec_head.weight.dtype
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of the codec's output."""
+        return self.codec.sample_rate
+
+    @property
+    def samples_per_frame(self) -> int:
+        return self.codec.samples_per_frame
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second, 12.5 for the official checkpoints."""
+        return self.sample_rate / self.samples_per_frame
+
+    @property
+    def tokenizer_hash(self) -> str:
+        return self.tokenizer.hash
+
+    @property
+    def sampling(self) -> Sampling:
+        """The decoding rules of the folder's generation_config.json."""
+        return Sampling.from_dict(self.generation)
+
+    @property
+    def role_ids(self) -> list[int]:
+        """The 3 ids that open every utterance."""
+        return self.tokenizer.ids(_ROLE)
+
+    def instruct_ids(self, instruct: str) -> list[int]:
+        return self.tokenizer.ids(_INSTRUCT.format(instruct))
+
+    def tokenize(self, text: str) -> tuple[list[int], list[Span]]:
+        """Ids of the bare text and for each its (start, end) in the text's UTF-8 bytes."""
+        return self.tokenizer.encode(text)
+
+    def text_rows(self, ids: Tensor) -> Tensor:
+        """Text rows (N, H) of ids (N,), int64."""
+        return self.talker.text_rows(ids)
+
+    def frame_embedding(self, codes: Tensor) -> Tensor:
+        """Sum (..., H) of the code embeddings of frames (..., G), int64."""
+        return self.code_predictor.embed(codes)
+
+    def prefix(self, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None) -> Tensor:
+        """Rows (P, H) before the text, up to and including the voice; see `prompt.prefix`."""
+        return prompt.prefix(self, speaker, language, instruct)

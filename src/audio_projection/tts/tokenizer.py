@@ -1,0 +1,176 @@
+"""The text tokenizer of a Qwen3-TTS folder: Qwen2's byte-level BPE, with byte spans.
+
+Built from the folder's own files by the `tokenizers` library alone, so that every transformers release gives the
+same ids. Qwen2 normalises to NFC and splits by the pattern below before merging bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.tts.config import read_json
+
+Span = tuple[int, int]
+
+# Contractions | a word with one leading mark | a digit | symbols | line breaks | spaces.
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_ROLE = "<|im_start|>assistant\n"
+
+
+class TextTokenizer:
+    """Text to token ids and their byte spans. `hash` names the tokenizer: equal files give equal hashes."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.backend = tokenizer
+        canonical = json.dumps(json.loads(tokenizer.to_str()), sort_keys=True, ensure_ascii=False)
+        self.hash = hashlib.sha256(canonical.encode()).hexdigest()
+        self._special = {number: token.content for number, token in tokenizer.get_added_tokens_decoder().items()}
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> TextTokenizer:
+        """Read tokenizer.json, or else vocab.json, merges.txt and tokenizer_config.json.
+
+        Raises AudioProjectionError naming the file that is missing or damaged, or when the chat template's
+        `<|im_start|>assistant` line is not the 3 tokens that Qwen3-TTS takes for granted.
+        """
+        folder = Path(folder)
+        tokenizer = cls(_load_whole(folder) if (folder / "tokenizer.json").is_file() else _load_parts(folder))
+        if len(tokenizer.ids(_ROLE)) != 3:
+            raise AudioProjectionError(
+                f"{folder}: the tokenizer makes {len(tokenizer.ids(_ROLE))} tokens of {_ROLE!r}, Qwen3-TTS needs 3"
+            )
+        return tokenizer
+
+    def __len__(self) -> int:
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of `text`; special tokens written in it are recognised."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def text(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def encode(self, text: str) -> tuple[list[int], list[Span]]:
+        """Token ids of `text` and for each its (start, end) in the text's UTF-8 bytes; the spans partition them."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        sizes = [self._bytes(number, token) for number, token in zip(encoding.ids, encoding.tokens, strict=True)]
+        ends = list(accumulate(sizes))
+        to_text = _NormalisedBytes(text)
+        if (ends[-1] if ends else 0) != to_text.size:
+            raise AudioProjectionError(f"the tokens of {text!r} do not add up to its bytes: no byte-level tokenizer?")
+        places = [to_text.original(end) for end in ends]
+        return encoding.ids, list(zip([0, *places[:-1]], places, strict=True)) if places else []
+
+    def _bytes(self, number: int, token: str) -> int:
+        """How many bytes of normalised text a token stands for: a byte-level token has one character for each."""
+        special = self._special.get(number)
+        return len(token) if special is None else len(special.encode())
+
+
+class _NormalisedBytes:
+    """Maps byte positions of NFC(text) back to byte positions of the text."""
+
+    def __init__(self, text: str) -> None:
+        normal = unicodedata.normalize("NFC", text)
+        self.size = len(normal.encode())
+        self._pieces: list[tuple[int, int, int, int]] | None = None
+        if normal != text:
+            self._pieces = _pieces(text, normal)
+
+    def original(self, place: int) -> int:
+        if self._pieces is None:
+            return place
+        for start, end, first, last in self._pieces:
+            if place <= end:  # inside a piece that was composed there is no exact answer: go in proportion
+                return first + (place - start) * (last - first) // max(1, end - start)
+        return self._pieces[-1][3]
+
+
+def _pieces(text: str, normal: str) -> list[tuple[int, int, int, int]]:
+    """(start, end) in the normalised bytes and (start, end) in the text's, for pieces that normalise independently."""
+    chunks: list[str] = []
+    for character in text:
+        if chunks and _continues(character):
+            chunks[-1] += character
+        else:
+            chunks.append(character)
+    parts = [unicodedata.normalize("NFC", chunk) for chunk in chunks]
+    if "".join(parts) != normal:
+        chunks, parts = [text], [normal]
+    before = list(accumulate((len(part.encode()) for part in parts), initial=0))
+    within = list(accumulate((len(chunk.encode()) for chunk in chunks), initial=0))
+    return list(zip(before, before[1:], within, within[1:], strict=False))
+
+
+def _continues(character: str) -> bool:
+    """Whether NFC may join the character to the one before: marks, and the later letters of a Hangul syllable."""
+    return unicodedata.category(character).startswith("M") or "\u1160" <= character <= "\u11ff"
+
+
+def _load_whole(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise AudioProjectionError(f"{path} cannot be read: {error}; download it again") from None
+
+
+def _load_parts(folder: Path) -> Tokenizer:
+    vocabulary = read_json(folder / "vocab.json", "a whole Qwen3-TTS folder (its tokenizer files)")
+    settings = read_json(folder / "tokenizer_config.json", "a whole Qwen3-TTS folder (its tokenizer files)")
+    try:
+        model = models.BPE(vocab=vocabulary, merges=_merges(folder / "merges.txt"))
+    except (ValueError, TypeError) as error:
+        raise AudioProjectionError(f"{folder}: vocab.json and merges.txt do not fit: {error}") from None
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), behavior="isolated", invert=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space")), use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    _add_tokens(tokenizer, settings, folder / "tokenizer_config.json")
+    return tokenizer
+
+
+def _merges(path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise AudioProjectionError(f"{path} is missing, so {path.parent} is not a whole Qwen3-TTS folder") from None
+    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise AudioProjectionError(f"{path} is damaged: a line holds no pair; download it again")
+    return pairs  # type: ignore[return-value]
+
+
+def _add_tokens(tokenizer: Tokenizer, settings: dict[str, Any], where: Path) -> None:
+    """Add the special tokens in the order of their ids.
+
+    They get the ids that follow the vocabulary, whatever the settings say, as in the official package: for a
+    vocabulary with a gap before them the two differ, and the checkpoint was made with the former.
+    """
+    added = settings.get("added_tokens_decoder", {})
+    try:
+        tokens = [
+            AddedToken(**{key: value for key, value in token.items() if key != "__type"})
+            for _, token in sorted(added.items(), key=lambda item: int(item[0]))
+        ]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise AudioProjectionError(f"{where}: added_tokens_decoder is damaged: {error}") from None
+    tokenizer.add_tokens(tokens)

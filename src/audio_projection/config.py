@@ -275,6 +275,6 @@ def _parse(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    if not isinstance(value, str):
-        return value
-    return _Word(value if text[0] in "'\"" else text)
+    quoted = isinstance(value, str) and text[0] in "'\""
+    typed = value is None or isinstance(value, bool | int | float | list) or text.startswith("{")
+    return _Word(value) if quoted else value if typed else _Word(text)

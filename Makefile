@@ -1,0 +1,39 @@
+# make demo | make test | make lint | make install      (PYTHON=python3.12 make ... for another interpreter)
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/installed
+DEMO   := configs/nano.yaml
+TEXT   ?= Hello world
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM := false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: install demo test lint clean
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+# The stamp is the last thing written: an install that was cut off has none and starts again from nothing.
+$(STAMP): pyproject.toml
+	rm -rf "$(VENV)"
+	"$(PYTHON)" -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --progress-bar off -e ".[dev]"
+	touch "$@"
+
+demo: $(STAMP)
+	"$(BIN)/audio-projection" train --config $(DEMO) --no-resume
+	"$(BIN)/audio-projection" speak --config $(DEMO) --text "$(TEXT)" --output output.wav
+	@echo "Listen to output.wav; what was trained, and how far: runs/nano/linear"
+
+test: $(STAMP)
+	"$(BIN)/python" -m pytest
+
+lint: $(STAMP)
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
+
+clean:
+	rm -rf "$(VENV)" runs output.wav

@@ -1,0 +1,171 @@
+"""Configurations: files, overrides, where paths start, and the words for mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audio_projection.config import Config, TrainConfig, load_config
+from audio_projection.errors import AudioProjectionError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "a.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def complaint(path: Path | None = None, *words: str) -> str:
+    with pytest.raises(AudioProjectionError) as caught:
+        load_config(path, words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["default", "nano"])
+def test_the_shipped_configurations_are_valid(repository: Path, name: str) -> None:
+    config = load_config(repository / "configs" / f"{name}.yaml")
+    assert config.projector.kind == "linear"
+    assert config.output_dir == repository / "runs" / name
+    assert config.trained_projector == repository / "runs" / name / "linear" / "projector"
+
+
+def test_the_default_is_the_real_thing(repository: Path) -> None:
+    config = load_config(repository / "configs/default.yaml")
+    assert config.llm.name == "meta-llama/Llama-3.1-8B-Instruct" and config.llm.layers == "last"
+    assert config.tts.name == "Qwen/Qwen3-TTS-12Hz-1.7B-Base"
+    assert (config.data.source, config.data.subset) == ("librispeech", "train-clean-100")
+    assert config.data.voice_speaker and len(config.llm.revision) == len(config.tts.revision) == 40
+
+
+def test_a_shipped_configuration_is_found_from_any_folder(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/nano.yaml").output_dir == repository / "runs/nano"
+
+
+def test_overrides_win_and_keep_their_types() -> None:
+    config = load_config(
+        None,
+        [
+            "train.learning_rate=1e-3",
+            "train.steps=20",
+            "llm.layers=[1, 3]",
+            "tts.speaker=null",
+            "llm.prompt=Read: it # now",
+        ],
+        {"seed": 7, "device": "cpu"},
+    )
+    assert (config.train.learning_rate, config.train.steps, config.llm.layers) == (1e-3, 20, [1, 3])
+    assert (config.tts.speaker, config.llm.prompt, config.seed, config.device) == (None, "Read: it # now", 7, "cpu")
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "train:\n  learning_rate: 1e-3\ndata:\n  voice_speaker: 103\n"))
+    assert config.train.learning_rate == 1e-3 and config.data.voice_speaker == "103"
+
+
+def test_relative_paths_start_at_the_root_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    path = written(tmp_path / "configs", "root: ..\noutput_dir: out\ndata:\n  path: /data\n  texts: nano\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load_config(path, ["projector.path=mine # 1"], {"models_dir": Path("models")})
+    assert config.output_dir == tmp_path / "out"
+    assert config.data.path == Path("/data") and config.data.texts == "nano"
+    assert config.projector.path == tmp_path / "elsewhere" / "mine # 1"
+    assert config.models_dir == tmp_path / "elsewhere" / "models"
+
+
+@pytest.mark.parametrize(
+    ("word", "unknown", "nearest"),
+    [
+        ("train.lerning_rate=1", "train.lerning_rate", "train.learning_rate"),
+        ("train.lr=1", "train.lr", "train.learning_rate"),
+        ("projector.knid=linear", "projector.knid", "projector.kind"),
+        ("trian.steps=3", "trian", "train"),
+        ("speaker=rms", "speaker", "tts.speaker"),
+        ("outputdir=x", "outputdir", "output_dir"),
+    ],
+)
+def test_unknown_keys_are_named_with_the_nearest(word: str, unknown: str, nearest: str) -> None:
+    assert complaint(None, word) == f"configuration: unknown key {unknown!r}, did you mean {nearest!r}?"
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("train.steps=many", "train.steps: expected a whole number, got 'many'"),
+        ("train.steps=2.5", "train.steps: expected a whole number, got 2.5"),
+        ("train.steps=-1", "train.steps: expected greater than or equal to 0, got -1"),
+        ("train.learning_rate=.nan", "train.learning_rate: expected a finite number, got nan"),
+        ("train.tensorboard=perhaps", "train.tensorboard: expected true or false, got 'perhaps'"),
+        ("train=3", "train: expected keys with values, got 3"),
+        ("projector.kind=cubic", "projector.kind: expected one of 'linear' or 'residual', got 'cubic'"),
+        ("llm.layers=first", "expected one of 'last' or 'probe' or a whole number or a list, got 'first'"),
+        ("output_dir=", "output_dir: expected a path, got None"),
+        ("tts.speaker=[a]", "tts.speaker: expected text, got ['a']"),
+        ("device=gpu", "device: expected text like"),
+        ("steps", "key=value"),
+    ],
+)
+def test_wrong_values_are_named_with_what_was_expected(word: str, words: str) -> None:
+    assert words in complaint(None, word)
+
+
+def test_all_mistakes_of_a_file_come_in_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, "train:\n  stepz: 1\n  batch: none\nseed: x\n")
+    message = complaint(path)
+    assert message.startswith(f"{path}: ")
+    for words in ["'train.stepz'", "train.batch: expected", "seed: expected"]:
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [1", "line 1"), ("- a\n- b", "found list"), ("just words", "found str"), ("a: b: c", "line 1")],
+)
+def test_files_that_are_no_configuration(tmp_path: Path, text: str, words: str) -> None:
+    assert words in complaint(written(tmp_path, text))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00a: 1")
+    assert "UTF-8" in complaint(tmp_path / "binary.yaml")
+    assert "no configuration file" in complaint(tmp_path / "none.yaml")
+    assert "no configuration file" in complaint(tmp_path)
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    empty = load_config(written(tmp_path, "# nothing\n"))
+    assert empty.llm == Config().llm and empty.train == Config().train
+
+
+def test_each_configuration_has_its_own_sections() -> None:
+    first = load_config(None, ["train.steps=3"])
+    first.train.batch = 5
+    assert Config().train.batch == TrainConfig().batch != 5 and Config().train.steps is None
+
+
+@pytest.mark.parametrize(
+    ("words", "utterances", "steps"),
+    [
+        (["train.steps=7"], 1000, 7),
+        (["train.epochs=2", "train.batch=4", "train.grad_accumulation=2"], 100, 25),
+        (["train.epochs=1", "train.batch=8"], 3, 1),
+    ],
+)
+def test_steps_of_a_training_set(words: list[str], utterances: int, steps: int) -> None:
+    assert load_config(None, words).train.total_steps(utterances) == steps
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_any_word_is_understood_or_refused_in_words(word: str) -> None:
+    try:
+        load_config(None, [word])
+    except AudioProjectionError as error:
+        assert "\n" not in str(error)

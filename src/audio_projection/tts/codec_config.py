@@ -56,6 +56,7 @@ class CodecConfig:
     encoder_valid_num_quantizers: int = 16
     input_sample_rate: int = 24000
     output_sample_rate: int = 24000
+    encode_downsample_rate: int = 1920
 
     @property
     def samples_per_frame(self) -> int:
@@ -69,7 +70,12 @@ class CodecConfig:
         """
         rates = {
             name: _positive(values[name], f"{name} in {where}")
-            for name in ("encoder_valid_num_quantizers", "input_sample_rate", "output_sample_rate")
+            for name in (
+                "encoder_valid_num_quantizers",
+                "input_sample_rate",
+                "output_sample_rate",
+                "encode_downsample_rate",
+            )
             if name in values
         }
         config = cls(
@@ -96,9 +102,22 @@ class CodecConfig:
             "input_sample_rate": self.input_sample_rate,
             "output_sample_rate": self.output_sample_rate,
             "decode_upsample_rate": self.samples_per_frame,
-            "encode_downsample_rate": self.samples_per_frame,
+            "encode_downsample_rate": self.encode_downsample_rate,
             "encoder_config": dict(self.encoder),
             "decoder_config": decoder,
+        }
+
+    def preprocessor(self) -> dict[str, Any]:
+        """The official preprocessor_config.json: the official package reads its encoder's rate from there."""
+        return {
+            "feature_extractor_type": "EncodecFeatureExtractor",
+            "sampling_rate": self.input_sample_rate,
+            "feature_size": 1,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": True,
+            "chunk_length_s": None,
+            "overlap": None,
         }
 
 

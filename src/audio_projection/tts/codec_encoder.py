@@ -38,7 +38,7 @@ class CodecEncoder(nn.Module):
         mimi = mimi_config(config)
         if code_groups > mimi.num_quantizers:
             raise AudioProjectionError(
-                f"codec encoder: encoder_valid_num_quantizers is {code_groups}, but num_quantizers {mimi.num_quantizers}"
+                f"codec encoder: encoder_valid_num_quantizers is {code_groups}, but there are {mimi.num_quantizers}"
             )
         self.code_groups = code_groups
         self.encoder = MimiEncoder(mimi)

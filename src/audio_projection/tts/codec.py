@@ -1,0 +1,165 @@
+"""The 12 Hz codec of Qwen3-TTS: waveform to code frames and back, in the official `speech_tokenizer` folder layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audio_projection.checkpoint import write_json, write_tensors
+from audio_projection.errors import AudioProjectionError
+from audio_projection.tts.codec_config import CodecConfig
+from audio_projection.tts.codec_decoder import CodecDecoder, State
+from audio_projection.tts.codec_encoder import CodecEncoder
+from audio_projection.tts.config import read_json
+from audio_projection.tts.loading import TensorFolder, check_tensors
+from audio_projection.tts.waveform import prepare
+
+BLOCK = 32
+"""Frames decoded at once: bounds the memory, and on a CPU the activations stay in its caches."""
+
+
+class Codec(nn.Module):
+    """Encoder and decoder; `state_dict()` has the names and shapes of the official model.safetensors.
+
+    T is frames, G code groups, S samples; codes are int64 below `config.decoder.codebook_size`.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = CodecEncoder(config.encoder, config.encoder_valid_num_quantizers)
+        self.decoder = CodecDecoder(config.decoder)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> Codec:
+        """Load an official `speech_tokenizer` folder, frozen and in eval mode.
+
+        AudioProjectionError names the file or tensor that is missing, truncated, misshapen or foreign.
+        """
+        folder = Path(folder)
+        path = folder / "config.json"
+        config = CodecConfig.from_dict(read_json(path, "the speech_tokenizer folder of a Qwen3-TTS"), str(path))
+        # Not on the meta device: Mimi's layers keep their strides in buffers that no checkpoint holds.
+        codec = cls(config)
+        files = TensorFolder(folder)
+        check_tensors({name: tuple(value.shape) for name, value in codec.state_dict().items()}, files)
+        codec.load_state_dict({name: files.tensor(name) for name in files.names()}, assign=True)
+        return codec.to(device, dtype).eval().requires_grad_(False)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json, preprocessor_config.json and model.safetensors as the official package reads them."""
+        folder = Path(folder)
+        write_tensors(folder / "model.safetensors", self.state_dict())
+        write_json(folder / "preprocessor_config.json", self.config.preprocessor())
+        write_json(folder / "config.json", self.config.to_dict())
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of decoded speech."""
+        return self.config.output_sample_rate
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Decoded samples of one frame."""
+        return self.config.samples_per_frame
+
+    @property
+    def code_groups(self) -> int:
+        return self.config.decoder.num_quantizers
+
+    @torch.no_grad()
+    def encode(self, samples: np.ndarray | Tensor, rate: int) -> Tensor:
+        """Mono samples (S,) at `rate` Hz, of any length -> codes (T, G) on the codec's device.
+
+        T is the length in frames, rounded up. AudioProjectionError for samples that are no recording.
+        """
+        return self.encode_batch([samples], rate)[0]
+
+    @torch.no_grad()
+    def encode_batch(self, recordings: Sequence[np.ndarray | Tensor], rate: int) -> list[Tensor]:
+        """As `encode`, several at once: zeros fill up the shorter ones, then their codes are cut to length.
+
+        So does the official package; the last frame of a shorter recording may get other codes than alone.
+        """
+        waves = [prepare(samples, rate, self.config.input_sample_rate) for samples in recordings]
+        batch = nn.utils.rnn.pad_sequence(waves, batch_first=True)
+        weight = self.decoder.pre_conv.conv.weight
+        codes = self.encoder(batch.to(weight.device, weight.dtype))
+        step = self.config.encode_downsample_rate
+        return [row[: -(-wave.numel() // step)] for row, wave in zip(codes, waves, strict=True)]
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (T, G) or (B, T, G) -> float32 samples (T * samples_per_frame,) or (B, T * samples_per_frame).
+
+        The same numbers as `stream` gives for any chunks, up to rounding.
+        """
+        stream = self.stream()
+        blocks = [stream.decode(block) for block in self._batched(codes).split(BLOCK, 1)]
+        return torch.cat(blocks, 1).reshape(*codes.shape[:-2], -1)
+
+    @torch.no_grad()
+    def decode_anew(self, codes: Tensor, block: int = 300, context: int = 25) -> Tensor:
+        """As `decode`, but each block of frames is decoded anew after `context` frames that are thrown away.
+
+        This is how the official package decodes; beyond `block` frames its samples differ from `decode` wherever the
+        network sees further back than `context` frames. For comparisons with it.
+        """
+        batch, blocks = self._batched(codes), []
+        for start in range(0, batch.shape[1], block):
+            skipped = context if start > context else start
+            samples = self.decode(batch[:, start - skipped : start + block])
+            blocks.append(samples[:, skipped * self.samples_per_frame :])
+        return torch.cat(blocks, 1).reshape(*codes.shape[:-2], -1)
+
+    def stream(self) -> CodecStream:
+        """A decoder that takes an utterance, or a batch of them, chunk by chunk."""
+        return CodecStream(self)
+
+    def decode_stream(self, frames: Iterable[Tensor], chunk: int = 4) -> Iterator[Tensor]:
+        """Frames (G,), one after another -> float32 samples of `chunk` frames at a time, the rest at the end.
+
+        Concatenated they are what `decode` gives. Nothing is taken from `frames` before it is needed.
+        """
+        if chunk < 1:
+            raise AudioProjectionError(f"a chunk must have at least 1 frame, not {chunk}")
+        stream, source = self.stream(), iter(frames)
+        while taken := list(islice(source, chunk)):
+            yield stream.decode(torch.stack(taken)[None])[0]
+
+    def _batched(self, codes: Tensor) -> Tensor:
+        if codes.ndim not in (2, 3) or codes.shape[-1] != self.code_groups:
+            raise AudioProjectionError(
+                f"codes of shape (T, {self.code_groups}) or (B, T, {self.code_groups}) expected, "
+                f"not {tuple(codes.shape)}"
+            )
+        return codes.reshape(-1, *codes.shape[-2:])
+
+
+class CodecStream:
+    """Decodes successive chunks of the same utterances; each continues the ones before."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._state: State = {}
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, T, G) -> float32 samples (B, T * samples_per_frame); B stays the same, T may be 0.
+
+        AudioProjectionError for codes that no codebook has.
+        """
+        decoder = self._codec.decoder
+        if not codes.shape[1]:
+            return torch.zeros(codes.shape[0], 0, device=codes.device)
+        highest = decoder.config.codebook_size - 1
+        if codes.is_floating_point() or codes.min() < 0 or codes.max() > highest:
+            raise AudioProjectionError(f"codes must be whole numbers from 0 to {highest}")
+        return decoder(codes.to(decoder.pre_conv.conv.weight.device), self._state).float()

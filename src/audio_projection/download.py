@@ -67,7 +67,8 @@ class Model(Item):
     def inspect(self) -> None:
         with _words_for_hub_errors(self._model.name):
             _check_reachable()
-            files = self._snapshot(dry_run=True)
+            with _quiet():
+                files = self._snapshot(dry_run=True)
         self.to_fetch = self.needed = sum(file.file_size for file in files if file.will_download)
 
     def bring(self) -> Path:
@@ -215,6 +216,20 @@ def _progress(label: str, total: int, completed: int) -> Iterator[Any]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total, completed=completed)
         yield lambda size: bar.advance(task, size)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of the hub library for a look at the sizes."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    already = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not already:
+            enable_progress_bars()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from an iterator as rows come, `generate` from whole texts in a batch, both with
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -191,13 +191,15 @@ def decode(
     return [whole[index, :length].clone() for index, length in enumerate(lengths)]
 
 
-def clone_samples(tts: Qwen3TTS, reference_codes: Tensor, codes: Tensor) -> Tensor:
+def clone_samples(
+    tts: Qwen3TTS, reference_codes: Tensor, codes: Tensor, decode_codes: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Waveform (S,), float32, of codes (T, G) that continue `reference_codes` (R, G).
 
     The reference is decoded before them and cut off again in proportion (official: generate_voice_clone), so that
-    the codec starts with the state that the voice left.
+    the codec starts with the state that the voice left. `decode_codes` is the codec's `decode` unless given.
     """
-    samples = tts.codec.decode(torch.cat((reference_codes.to(codes.device), codes)))
+    samples = (decode_codes or tts.codec.decode)(torch.cat((reference_codes.to(codes.device), codes)))
     return samples[int(len(reference_codes) / (len(reference_codes) + len(codes)) * len(samples)) :]
 
 

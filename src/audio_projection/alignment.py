@@ -131,7 +131,7 @@ class TokenBytes:
         if token in self._added:
             return self._added[token]
         piece = self._tokenizer.convert_ids_to_tokens(int(token))
-        if piece is None:  # padding rows of the embedding have no token
+        if not isinstance(piece, str):  # padding rows of the embedding have no token
             return b""
         if self._byte_level is not None:
             return bytes(self._byte_level[character] for character in piece)

@@ -48,13 +48,14 @@ def find_blocks(decoder: nn.Module, count: int) -> tuple[nn.Module, str]:
 def cut_off(decoder: nn.Module, deepest: int) -> nn.Module:
     """A decoder that shares the weights and computes only layers 1..deepest; the whole one where it cannot be cut."""
     deepest = max(deepest, 1)  # the embeddings are seen at the door of the first layer
-    count = decoder.config.num_hidden_layers  # type: ignore[union-attr]
+    config: Any = decoder.config
+    count: int = config.num_hidden_layers
     owner, name = find_blocks(decoder, count)
     if deepest >= count or owner is not decoder:
         return decoder
     cut = copy.copy(decoder)
     cut._modules = dict(decoder._modules)
-    cut.config = copy.copy(decoder.config)  # type: ignore[arg-type]
+    cut.config = copy.copy(config)
     cut.config.num_hidden_layers = deepest  # type: ignore[union-attr]
     setattr(cut, name, nn.ModuleList(getattr(decoder, name)[:deepest]))
     return cut

@@ -248,11 +248,12 @@ def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _load_model(source: str, dtype: Any) -> PreTrainedModel:
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unloadable(source, error) from None
+    model, report = loaded
     absent = sorted(report["missing_keys"]) or sorted(str(key) for key in report["mismatched_keys"])
     if absent:
         raise AudioProjectionError(

@@ -1,0 +1,42 @@
+"""Resumable training of the recipes: one safetensors file with weights, optimiser states and the step."""
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def rate_at(step: int, steps: int, warmup: int = 100) -> float:
+    """Share of the peak learning rate: warm-up, constant, linear to zero over the last quarter."""
+    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.25 * steps)))
+
+
+def save(path: Path, model: nn.Module, optims: list[torch.optim.Optimizer], step: int) -> None:
+    """Replace the checkpoint at once."""
+    tensors = dict(model.state_dict())
+    for i, optim in enumerate(optims):
+        for number, state in optim.state_dict()["state"].items():
+            tensors |= {f"optim.{i}.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    part = path.with_suffix(".part")
+    save_file({key: value.contiguous() for key, value in tensors.items()}, part, {"step": str(step)})
+    os.replace(part, path)
+
+
+def load(path: Path, model: nn.Module, optims: list[torch.optim.Optimizer]) -> int:
+    """Restore a checkpoint if there is one; returns its step, or 0."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+    tensors = load_file(path)
+    for i, optim in enumerate(optims):
+        state: dict[int, dict[str, Tensor]] = {}
+        for key in [key for key in tensors if key.startswith(f"optim.{i}.")]:
+            _, _, number, name = key.split(".")
+            state.setdefault(int(number), {})[name] = tensors.pop(key)
+        optim.load_state_dict({"state": state, "param_groups": optim.state_dict()["param_groups"]})
+    model.load_state_dict(tensors)
+    return step

@@ -1,0 +1,136 @@
+"""Stage 5: the nano codec's decoder, trained to turn the fixed codes into speech.
+
+    python recipes/nano/decoder.py work/ --steps 2000
+
+Spectral losses only: log-mel and log-magnitude distances at four window lengths.  Resumes from its
+checkpoint when repeated.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import librosa
+import torch
+from checkpoint import load, rate_at, save
+from codebooks import ENTRIES, FRAME, GROUPS, LATENT, SAMPLE_RATE
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from audio_projection.tts.codec_config import CodecDecoderConfig
+from audio_projection.tts.codec_decoder import CodecDecoder
+
+CONFIG = CodecDecoderConfig(
+    num_quantizers=GROUPS, codebook_size=ENTRIES, codebook_dim=2 * LATENT, latent_dim=128, hidden_size=128,
+    intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=32,
+    sliding_window=32, decoder_dim=192, upsample_rates=(8, 5, 4, 2), upsampling_ratios=(2, 2),
+    layer_scale_initial_scale=0.1,
+)  # fmt: skip
+WINDOWS = ((256, 20), (512, 40), (1024, 80), (2048, 120))
+
+
+def build(books: dict[str, Tensor]) -> CodecDecoder:
+    """A new decoder around the fixed codebooks; its two quantisers start side by side in the latent."""
+    decoder = CodecDecoder(CONFIG)
+    quantizer = decoder.quantizer
+    first = torch.nn.functional.pad(books["first"], (0, LATENT - books["first"].shape[1]))
+    slots = [*quantizer.rvq_first.vq.layers, *quantizer.rvq_rest.vq.layers]
+    for slot, book in zip(slots, [first, *books["rest"]], strict=True):
+        slot._codebook.embedding_sum.copy_(book)
+    identity = torch.eye(LATENT)[:, :, None]
+    with torch.no_grad():
+        quantizer.rvq_rest.output_proj.weight.copy_(torch.cat((identity, torch.zeros_like(identity))))
+        quantizer.rvq_first.output_proj.weight.copy_(torch.cat((torch.zeros_like(identity), identity)))
+    return decoder
+
+
+class SpectralLoss(nn.Module):
+    """Mean log-mel and log-magnitude distance of two batches of samples (B, S), over four window lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for size, mels in WINDOWS:
+            filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=size, n_mels=mels)
+            self.register_buffer(f"filters_{size}", torch.tensor(filters))
+            self.register_buffer(f"window_{size}", torch.hann_window(size))
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        return sum((self.scale(made, true, size) for size, _ in WINDOWS), made.new_zeros(()))
+
+    def scale(self, made: Tensor, true: Tensor, size: int) -> Tensor:
+        window, filters = getattr(self, f"window_{size}"), getattr(self, f"filters_{size}")
+        spectra = torch.stft(torch.cat((made, true)), size, size // 4, window=window, return_complex=True)
+        magnitudes = (spectra.real.square() + spectra.imag.square() + 1e-9).sqrt()
+        logs, mels = torch.log(magnitudes + 1e-3), torch.log(filters @ magnitudes + 1e-3)
+        return distance(mels) + 0.5 * distance(logs)
+
+
+def distance(pair: Tensor) -> Tensor:
+    """Mean absolute difference of the two halves of a batch."""
+    made, true = pair.chunk(2)
+    return (made - true).abs().mean()
+
+
+class Segments:
+    """Random segments of `frames` frames: codes (B, frames, 8) and samples (B, frames * FRAME)."""
+
+    def __init__(self, folder: Path, shards: int, frames: int) -> None:
+        self.frames = frames
+        self.codes: list[Tensor] = []
+        self.audio: list[Tensor] = []
+        for number in range(shards):
+            codes = load_file(folder / f"codes-{number:04d}.safetensors")
+            speech = load_file(folder / f"speech-{number:04d}.safetensors")
+            bounds, limits = codes["offsets"].tolist(), speech["offsets"].tolist()
+            for i in range(len(bounds) - 1):
+                if bounds[i + 1] - bounds[i] > frames:
+                    self.codes.append(codes["codes"][bounds[i] : bounds[i + 1]])
+                    self.audio.append(speech["audio"][limits[i] : limits[i + 1]])
+
+    def batch(self, size: int, step: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        codes, audio = [], []
+        for number in torch.randint(len(self.codes), (size,), generator=generator).tolist():
+            start = int(torch.randint(len(self.codes[number]) - self.frames, (1,), generator=generator))
+            codes.append(self.codes[number][start : start + self.frames].long())
+            audio.append(self.audio[number][start * FRAME : (start + self.frames) * FRAME].float() / 32_768)
+        return torch.stack(codes), torch.stack(audio)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=14)
+    parser.add_argument("--shards", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    decoder, loss = build(load_file(arguments.work / "codebooks.safetensors")), SpectralLoss()
+    optim = torch.optim.AdamW(decoder.parameters(), arguments.rate, betas=(0.8, 0.99))
+    path = arguments.work / "decoder.safetensors"
+    step = load(path, decoder, [optim])
+    segments = Segments(arguments.work, arguments.shards, arguments.frames)
+    print(f"{sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    began, average = time.time(), 0.0
+    while step < arguments.steps:
+        optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
+        codes, audio = segments.batch(arguments.batch, step)
+        made = decoder.synthesize(decoder.quantizer(codes))
+        settled = 2 * FRAME
+        value = loss(made[:, settled:], audio[:, settled:])
+        value.backward()
+        nn.utils.clip_grad_norm_(decoder.parameters(), 3.0)
+        optim.step()
+        optim.zero_grad()
+        step += 1
+        average = value.item() if average == 0 else 0.97 * average + 0.03 * value.item()
+        if step % 20 == 0:
+            print(f"{step} {time.time() - began:.0f}s spectral distance {average:.3f}", flush=True)
+        if step % 100 == 0 or step == arguments.steps:
+            save(path, decoder, [optim], step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Stage 6: the nano codec's encoder, trained to find the latents of speech from its waveform.
+
+    python recipes/nano/encoder.py work/ --steps 1500
+
+Plain regression; the codebooks are those of the decoder, so encoding speech gives the codes that the
+talker was trained on.  Resumes from its checkpoint when repeated, and prints the share of equal codes on
+a shard that it was not trained on.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from checkpoint import load, rate_at, save
+from codebooks import ENTRIES, FRAME, GROUPS, LATENT, LEADING, SAMPLE_RATE, mel_patches, quantise
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from audio_projection.tts.codec_encoder import CodecEncoder
+
+CONFIG = {
+    "model_type": "mimi", "sampling_rate": SAMPLE_RATE, "frame_rate": 12.5, "audio_channels": 1,
+    "codebook_size": ENTRIES, "codebook_dim": LATENT, "vector_quantization_hidden_dimension": LATENT,
+    "hidden_size": 128, "num_filters": 8, "num_quantizers": GROUPS, "num_semantic_quantizers": 1,
+    "upsample_groups": 128, "num_hidden_layers": 2, "intermediate_size": 256, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 32, "upsampling_ratios": [8, 5, 4, 4], "use_causal_conv": True,
+    "sliding_window": 250, "use_cache": False, "layer_scale_initial_scale": 0.1, "hidden_act": "gelu",
+    "max_position_embeddings": 8000, "rope_theta": 10000.0,
+}  # fmt: skip
+
+
+def build(books: dict[str, Tensor]) -> CodecEncoder:
+    """A new encoder whose quantisers read the latent from its first channels."""
+    encoder = CodecEncoder(CONFIG, GROUPS)
+    semantic = encoder.quantizer.semantic_residual_vector_quantizer
+    acoustic = encoder.quantizer.acoustic_residual_vector_quantizer
+    first = torch.nn.functional.pad(books["first"], (0, LATENT - LEADING))
+    layers = [*semantic.layers, *acoustic.layers]
+    with torch.no_grad():
+        for layer, book in zip(layers, [first, *books["rest"]], strict=True):
+            layer.codebook.embed_sum.copy_(book)
+            layer.codebook.cluster_usage.fill_(1.0)
+        acoustic.input_proj.weight.copy_(torch.eye(LATENT, 128)[..., None])
+        leading = torch.eye(LATENT, 128)
+        leading[LEADING:] = 0
+        semantic.input_proj.weight.copy_(leading[..., None])
+    encoder.quantizer.requires_grad_(False)
+    return encoder
+
+
+class Utterances:
+    """Segments of speech and the latents of their frames."""
+
+    def __init__(self, folder: Path, numbers: range, books: dict[str, Tensor], frames: int) -> None:
+        self.books, self.frames = books, frames
+        self.audio: list[Tensor] = []
+        for number in numbers:
+            shard = load_file(folder / f"speech-{number:04d}.safetensors")
+            bounds = shard["offsets"].tolist()
+            parts = [shard["audio"][a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+            self.audio += [part for part in parts if len(part) > (frames + 1) * FRAME]
+
+    def batch(self, size: int, step: int) -> tuple[Tensor, Tensor]:
+        """Samples (B, S) and latents (B, frames, 64)."""
+        generator = torch.Generator().manual_seed(step)
+        audio, latents = [], []
+        for number in torch.randint(len(self.audio), (size,), generator=generator).tolist():
+            whole = self.audio[number].float() / 32_768
+            frames = (mel_patches(whole) - self.books["mean"]) @ self.books["basis"]
+            start = int(torch.randint(len(whole) // FRAME - self.frames, (1,), generator=generator))
+            audio.append(whole[start * FRAME : (start + self.frames) * FRAME])
+            latents.append(frames[start : start + self.frames])
+        return torch.stack(audio), torch.stack(latents)
+
+
+@torch.no_grad()
+def equal_codes(encoder: CodecEncoder, utterances: Utterances) -> str:
+    """Variance explained and share of equal codes on 64 segments."""
+    audio, latents = utterances.batch(64, step=0)
+    found = encoder.latents(audio).transpose(1, 2)[..., :LATENT]
+    left = (found - latents).square().mean() / latents.square().mean()
+    true = quantise(latents.flatten(0, 1), utterances.books)
+    same = (encoder(audio).flatten(0, 1) == true).float().mean(0)
+    return f"{1 - left:.3f} of the variance; equal codes by codebook: " + " ".join(f"{s:.0%}" for s in same)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--shards", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    books = load_file(arguments.work / "codebooks.safetensors")
+    encoder = build(books)
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    optim = torch.optim.AdamW(trained, arguments.rate, betas=(0.9, 0.98))
+    path = arguments.work / "encoder.safetensors"
+    step = load(path, encoder, [optim])
+    known = Utterances(arguments.work, range(arguments.shards), books, arguments.frames)
+    new = Utterances(arguments.work, range(arguments.shards, arguments.shards + 1), books, arguments.frames)
+    print(f"{sum(p.numel() for p in trained) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    began = time.time()
+    while step < arguments.steps:
+        optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
+        audio, latents = known.batch(arguments.batch, step + 1)
+        found = encoder.latents(audio).transpose(1, 2)[..., :LATENT]
+        loss = (found - latents).square().mean() / latents.square().mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optim.step()
+        optim.zero_grad()
+        step += 1
+        if step % 100 == 0 or step == arguments.steps:
+            save(path, encoder, [optim], step)
+            shown = equal_codes(encoder, new)
+            print(f"{step} {time.time() - began:.0f}s loss {loss.item():.3f} | held out {shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

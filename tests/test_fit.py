@@ -7,9 +7,10 @@ from torch.nn import functional as F
 from audio_projection.config import FitConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.features import TextFeatures
-from audio_projection.fit import RidgeFit, fit, fit_linear, nearest_row_accuracy, pre_image, r_squared
+from audio_projection.fit import fit, fit_linear
 from audio_projection.probe import probe_layers
 from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
+from audio_projection.regression import RidgeFit, nearest_row_accuracy, pre_image, r_squared
 
 D, H, VOCABULARY = 24, 12, 40
 

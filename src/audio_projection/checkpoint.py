@@ -78,6 +78,7 @@ class TrainingState:
     projector: dict[str, Tensor]
     optimizer: dict[str, Any]  # torch.optim.Optimizer.state_dict()
     settings: dict[str, Any] = field(default_factory=dict)  # what must be the same on resume
+    seconds: float = 0.0  # spent training so far
 
 
 class Checkpoints:
@@ -101,6 +102,7 @@ class Checkpoints:
             "step": state.step,
             "position": state.position,
             "settings": state.settings,
+            "seconds": state.seconds,
             "param_groups": groups,
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in payloads.items()},
         }
@@ -128,6 +130,7 @@ class Checkpoints:
             projector=tensors["projector.safetensors"],
             optimizer=_join_optimizer(tensors["optimizer.safetensors"], record["param_groups"]),
             settings=record["settings"],
+            seconds=record["seconds"],
         )
 
     def _all(self) -> list[Path]:
@@ -148,7 +151,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise AudioProjectionError(
             f"{folder} has checkpoint version {record.get('version')}, this program reads {VERSION}; start a new run"
         )
-    missing = {"step", "position", "settings", "param_groups", "sha256"} - record.keys()
+    missing = {"step", "position", "settings", "seconds", "param_groups", "sha256"} - record.keys()
     if missing or set(record["sha256"]) != {"projector.safetensors", "optimizer.safetensors", "random.safetensors"}:
         raise _torn(folder)
     return record

@@ -154,9 +154,10 @@ class TrainConfig(Section):
     eval_every: Count = 100
     max_minutes: Amount | None = None
     """Stop after this long, wherever the steps are; the learning rate follows whichever ends first."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    workers: CountOrZero = 0
-    tensorboard: bool = False
+    precision: Literal["no", "bf16"] = "no"
+    """`bf16`: the frozen speech model computes in bfloat16; the projector stays in float32."""
+    states_memory: AmountOrZero = 1.0
+    """GB of LLM states held in memory; when the training texts need more, every batch computes its own anew."""
 
     def total_steps(self, utterances: int) -> int:
         """Optimizer steps of a training set of this many utterances."""

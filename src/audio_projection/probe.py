@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.features import TextFeatures, stream_features
-from audio_projection.fit import RidgeFit, nearest_row_accuracy, new_split, r_squared, row_table
+from audio_projection.regression import RidgeFit, nearest_row_accuracy, new_split, r_squared, row_table
 
 if TYPE_CHECKING:
     from audio_projection.config import FitConfig

@@ -1,0 +1,200 @@
+"""Linear regression from LLM states to text rows: streaming, closed form, judged on texts that it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.features import TextFeatures
+from audio_projection.projector import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from audio_projection.config import FitConfig
+
+NORM_EPS = 1e-5  # of torch.nn.LayerNorm
+_CEILING = 0.99  # of the bounded activations: rows beyond it have no finite pre-image
+_RESERVED_ROWS = 8192  # most rows kept in memory for the calibration and for the held-out measurement, each
+
+
+class RidgeFit:
+    """Streaming normal equations of a ridge regression with intercept, x (N, D) -> y (N, H), in float64.
+
+    Memory: (D + H) * D * 8 bytes, twice that while solving: 0.4 GB for 4096 -> 2048. The strength of the ridge is
+    relative to each input's own variance, because a few channels of an LLM are hundreds of times larger than the rest.
+    """
+
+    def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu") -> None:
+        device = torch.device(device)
+        self.device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        self.count = 0
+        self._xx = torch.zeros(inputs, inputs, dtype=torch.float64, device=self.device)
+        self._xy = torch.zeros(inputs, outputs, dtype=torch.float64, device=self.device)
+        self._x = torch.zeros(inputs, dtype=torch.float64, device=self.device)
+        self._y = torch.zeros(outputs, dtype=torch.float64, device=self.device)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Takes N more rows: x (N, D), y (N, H)."""
+        x, y = x.to(self.device, torch.float64), y.to(self.device, torch.float64)
+        self._xx.addmm_(x.T, x)
+        self._xy.addmm_(x.T, y)
+        self._x += x.sum(0)
+        self._y += y.sum(0)
+        self.count += len(x)
+
+    def solve(self, strength: float) -> tuple[Tensor, Tensor]:
+        """(weight (H, D), bias (H,)) float32; the intercept is not penalised.
+
+        Raises AudioProjectionError when there are no rows or the system cannot be solved.
+        """
+        if not self.count:
+            raise AudioProjectionError("nothing to fit on: no text gave a token; give texts with words in them")
+        mean_x, mean_y = self._x / self.count, self._y / self.count
+        gram = torch.addr(self._xx, mean_x, mean_x, alpha=-self.count) / self.count
+        cross = torch.addr(self._xy, mean_x, mean_y, alpha=-self.count) / self.count
+        variance, square = gram.diagonal(), self._xx.diagonal() / self.count
+        # what is left of a constant channel is rounding: it gets no weight
+        scale = torch.where(variance > 1e-10 * square, variance.clamp_min(1e-30).rsqrt(), 0.0)
+        gram.mul_(scale[:, None]).mul_(scale[None, :]).diagonal().add_(strength)
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed:
+            raise AudioProjectionError(f"a ridge of {strength:g} is too weak for {self.count} tokens; raise fit.ridges")
+        solution = torch.cholesky_solve(cross.mul_(scale[:, None]), factor).mul_(scale[:, None])
+        return solution.T.float().contiguous(), (mean_y - mean_x @ solution).float()
+
+
+def pre_image(rows: Tensor, activation: str) -> Tensor:
+    """The LayerNorm output that the activation turns into `rows`, or into the nearest value that it can give.
+
+    Bounded ones are cut at 0.99. GELU and SiLU take the branch right of their minimum, and values below the minimum
+    the minimum's place; negative values of ReLU go to zero.
+    """
+    if activation == "identity":
+        return rows
+    if activation == "tanh":
+        return rows.clamp(-_CEILING, _CEILING).atanh()
+    if activation == "softsign":
+        cut = rows.clamp(-_CEILING, _CEILING)
+        return cut / (1 - cut.abs())
+    if activation == "asinh":
+        return rows.sinh()
+    if activation == "relu":
+        return rows.clamp_min(0)
+    if activation in _MINIMUM_PLACE:
+        return _invert_rising_branch(rows, activation)
+    raise AudioProjectionError(f"unknown projector activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+
+
+_MINIMUM_PLACE = {"gelu": -0.7517915, "silu": -1.2784645}
+
+
+def _invert_rising_branch(rows: Tensor, activation: str) -> Tensor:
+    """Bisection between the minimum's place and row + 1.3: both functions stay less than 1.3 below the identity."""
+    low = torch.full_like(rows, _MINIMUM_PLACE[activation])
+    high = rows.clamp_min(0) + 1.3
+    function = ACTIVATIONS[activation]
+    for _ in range(30):
+        middle = (low + high) / 2
+        below = function(middle) < rows
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+def standardise(rows: Tensor) -> Tensor:
+    """Each row (..., H) with mean 0 and variance 1 over its channels: a LayerNorm without gain and bias."""
+    return F.layer_norm(rows, rows.shape[-1:], eps=NORM_EPS)
+
+
+def channel_lines(normalised: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """gain (H,), bias (H,): per channel the least-squares line of `targets` (N, H) on `normalised` (N, H)."""
+    x, y = normalised.double(), targets.double()
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    gain = ((x - mean_x) * (y - mean_y)).sum(0) / (x - mean_x).square().sum(0).clamp_min(1e-12)
+    return gain.float(), (mean_y - gain * mean_x).float()
+
+
+def r_squared(predicted: Tensor, actual: Tensor) -> float:
+    """1 - squared error / variance around the channel means, over all channels of (N, H)."""
+    error = (predicted.double() - actual.double()).square().sum()
+    total = (actual.double() - actual.double().mean(0)).square().sum()
+    return float(1 - error / total.clamp_min(1e-12))
+
+
+def nearest_row_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, table_ids: Tensor) -> float:
+    """Share of `predicted` (N, H) whose nearest row of `table` (V, H) belongs to the token `ids` (N,)."""
+    nearest = torch.cat([torch.cdist(part, table).argmin(1) for part in predicted.split(1024)])
+    return float((table_ids[nearest] == ids).double().mean())
+
+
+class Reserve:
+    """Rows kept aside, at most `limit`: mixed states x (N, D), text rows y (N, H), token ids (N,)."""
+
+    def __init__(self, limit: int = _RESERVED_ROWS) -> None:
+        self._limit, self._parts, self.count = limit, [], 0  # type: ignore[var-annotated]
+
+    @property
+    def full(self) -> bool:
+        return self.count >= self._limit
+
+    def add(self, features: TextFeatures) -> None:
+        self._parts.append(features)
+        self.count += len(features.ids)
+
+    def stacked(self) -> tuple[Tensor, Tensor, Tensor]:
+        """states (N, L, D), rows (N, H), ids (N,)."""
+        states = torch.cat([part.states for part in self._parts])
+        rows = torch.cat([part.rows for part in self._parts])
+        return states, rows, torch.tensor([i for part in self._parts for i in part.ids], device=rows.device)
+
+
+@dataclass
+class Split:
+    """The features of one pass over the texts, dealt out: the regression streams, the two reserves are kept."""
+
+    calibration: Reserve
+    held_out: Reserve
+    table: dict[int, Tensor]  # row of every token id met
+    tokens: int = 0
+
+    def stream(self, pairs: Iterable[tuple[str, TextFeatures]], limits: FitConfig) -> Iterator[TextFeatures]:
+        """Yields the features to fit on; the first `held_out` texts, and one in ten of the rest, are kept aside.
+
+        A text that comes again is left out, or the held-out ones would not be held out.
+        """
+        seen: set[str] = set()
+        for text, features in pairs:
+            if text in seen or not features.ids:
+                continue
+            seen.add(text)
+            self.table |= dict(zip(features.ids, features.rows, strict=True))
+            if len(seen) <= limits.held_out and not self.held_out.full:
+                self.held_out.add(features)
+            elif len(seen) % 10 == 0 and not self.calibration.full:
+                self.calibration.add(features)
+            else:
+                yield features
+                self.tokens += len(features.ids)
+                if self.tokens >= limits.tokens:
+                    return
+
+    def check(self) -> None:
+        if not (self.tokens and self.calibration.count and self.held_out.count):
+            raise AudioProjectionError(
+                f"too few different texts to fit on ({self.tokens} tokens, {self.held_out.count} held out); "
+                "give more texts (data.texts) or lower fit.held_out"
+            )
+
+
+def new_split() -> Split:
+    return Split(Reserve(), Reserve(), {})
+
+
+def row_table(table: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+    """rows (V, H) and their token ids (V,) of all tokens met."""
+    rows = torch.stack(list(table.values()))
+    return rows, torch.tensor(list(table), device=rows.device)

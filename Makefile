@@ -16,10 +16,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 install: $(STAMP)
 
 # The stamp is the last thing written: an install that was cut off has none and starts again from nothing.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements.txt
 	rm -rf "$(VENV)"
 	"$(PYTHON)" -m venv "$(VENV)"
-	"$(BIN)/python" -m pip install --quiet --progress-bar off -e ".[dev]"
+	"$(BIN)/python" -m pip install --quiet --progress-bar off -r requirements.txt -e ".[dev]"
 	touch "$@"
 
 demo: $(STAMP)

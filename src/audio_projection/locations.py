@@ -56,10 +56,9 @@ def find_projector(config: Config, choice: str | None = None) -> Path:
     that was trained with this configuration comes before the shipped one.
     """
     nano = config.llm.name == NANO and config.tts.name == NANO
-    if choice is not None and choice not in PROJECTOR_KINDS:
-        return _given(Path(choice).expanduser())
-    if choice is None and config.projector.path is not None:
-        return _given(config.projector.path)
+    given = _named_folder(config, choice)
+    if given is not None:
+        return _checked(given)
     kind = choice or config.projector.kind
     trained, shipped = config.output_dir / kind / "projector", NANO_FOLDER / "projectors" / kind
     order = ([shipped] if choice else [trained, shipped]) if nano else [trained]
@@ -80,6 +79,9 @@ class Missing(AudioProjectionError):
 
 def check_for_speaking(config: Config, projector: str | None = None) -> None:
     """Raises one `AudioProjectionError` that names everything that speaking still misses."""
+    given = _named_folder(config, projector)
+    if given is not None:
+        _checked(given)
     _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_projector(config, projector)])
 
 
@@ -101,7 +103,13 @@ def _check(finders: Sequence[Callable[[], object]]) -> None:
         raise AudioProjectionError(f"missing: {things}; {ways}, {BUNDLED}")
 
 
-def _given(path: Path) -> Path:
+def _named_folder(config: Config, choice: str | None) -> Path | None:
+    if choice is None:
+        return config.projector.path
+    return None if choice in PROJECTOR_KINDS else Path(choice).expanduser()
+
+
+def _checked(path: Path) -> Path:
     if (path / "projector.json").is_file():
         return path
     found = "no projector.json in it" if path.is_dir() else "no such folder"

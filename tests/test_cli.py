@@ -1,0 +1,218 @@
+"""The command line without any model: usage, refusals, and what is found out before long work."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from audio_projection import cli, speaking
+from audio_projection.errors import AudioProjectionError
+
+NANO = ("--config", "configs/nano.yaml")
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    """Runs `audio-projection ...` in this process, from an empty folder, with empty model caches."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: str, stdin: bytes = b"") -> Ended:
+        monkeypatch.setattr(sys, "argv", ["audio-projection", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def speaker(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+    """Takes the place of the models: notes what is spoken into which file, and fails on the word `fail`."""
+    spoken: list[tuple[str, Path]] = []
+
+    class Noting:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def speak(self, text: str, output: Path) -> float:
+            if "fail" in text:
+                raise AudioProjectionError("it fails")
+            output.write_bytes(text.encode())
+            spoken.append((text, output))
+            return 1.5
+
+        def chat(self, question: str, output: Path) -> tuple[str, float]:
+            return "an answer", self.speak(question, output)
+
+    monkeypatch.setattr(speaking, "Speaker", Noting)
+    return spoken
+
+
+def assert_refused(ended: Ended, *words: str, code: int = 1) -> None:
+    assert ended.code == code and ended.out == ""
+    assert ended.err.startswith("error: ") and ended.err.count("\n") == 1, ended.err
+    for word in words:
+        assert word in ended.err
+
+
+@pytest.mark.parametrize("name", ["download", "fit", "train", "speak"])
+def test_every_command_has_help_with_an_example(command: Command, name: str) -> None:
+    ended = command(name, "--help")
+    assert ended.code == 0 and ended.err == ""
+    assert "Example" in ended.out and "--config" in ended.out
+
+
+def test_no_command_shows_the_commands(command: Command) -> None:
+    ended = command()
+    assert ended.code == 2
+    for name in ["download", "fit", "train", "speak"]:
+        assert name in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["speek"], "speek"),
+        (["speak", "--text", "a", "--chat", "b"], "one of --text"),
+        (["speak", "--text-file", "a"], "--output-dir"),
+        (["speak", "--text", "a", "--output-dir", "b"], "--text-file"),
+        (["speak", "--seed", "x", "--text", "a"], "--seed"),
+        (["speak", "--control", "magic", "--text", "a"], "--control"),
+        (["speak", "--chat", "a", "--control", "plain"], "--chat"),
+        (["speak", "--nonsense"], "--nonsense"),
+        (["download", "--only", "everything"], "--only"),
+        (["train", "--projector", "cubic"], "--projector"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(command: Command, arguments: list[str], words: str) -> None:
+    assert_refused(command(*arguments), words, code=2)
+
+
+def test_the_default_commands_say_what_is_missing_and_the_ways_on(command: Command) -> None:
+    ways = ["Llama-3.1-8B-Instruct", "Qwen3-TTS-12Hz-1.7B-Base", "download_models.py", "--config configs/nano.yaml"]
+    assert_refused(command("speak", "--text", "Hello"), *ways, "src/train.py", "trained projector")
+    assert_refused(command("train"), *ways, "LibriSpeech/train-clean-100")
+    assert_refused(command("fit"), *ways)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "!?...", "\U0001f600\U0001f680", "a\x00b", "a\udcffb"], ids=ascii)
+def test_text_that_cannot_be_spoken(command: Command, tmp_path: Path, text: str) -> None:
+    assert_refused(command("speak", *NANO, "--text", text))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_output_is_looked_at_before_the_models(command: Command, tmp_path: Path) -> None:
+    for output, words in [("a.txt", ".wav"), ("none/a.wav", "no folder"), (".wav", ".wav")]:
+        assert_refused(command("speak", "--text", "Hello", "--output", output), words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_projector_that_is_not_there(command: Command, tmp_path: Path) -> None:
+    assert_refused(command("speak", *NANO, "--text", "Hello", "--projector", "mine"), "mine", "no such folder")
+    (tmp_path / "mine").mkdir()
+    assert_refused(command("speak", *NANO, "--text", "Hello", "--projector", "mine"), "no projector.json")
+
+
+def test_mistakes_in_the_configuration(command: Command) -> None:
+    assert_refused(command("speak", "--text", "a", "trian.steps=1"), "did you mean 'train'")
+    assert_refused(command("train", "train.steps=many"), "whole number")
+    assert_refused(command("speak", "--text", "a", "--dtype", "float8"), "llm.dtype")
+    assert_refused(command("speak", "--text", "a", "--device", "gpu"), "device")
+    assert_refused(command("speak", "--text", "a", "--config", "none.yaml"), "none.yaml")
+    assert_refused(command("speak", "--text", "a", "--threads", "0"), "threads")
+
+
+def test_a_text_is_spoken(command: Command, speaker: list[tuple[str, Path]]) -> None:
+    ended = command("speak", "--text", "Hello world", "--output", "füß e.wav")
+    assert ended == Ended(0, "füß e.wav: 1.50 s\n", "")
+    assert speaker == [("Hello world", Path("füß e.wav"))]
+
+
+def test_a_text_from_stdin(command: Command, speaker: list[tuple[str, Path]]) -> None:
+    assert command("speak", stdin="שלום hello\n".encode()).code == 0
+    assert speaker == [("שלום hello\n", Path("output.wav"))]
+    assert_refused(command("speak", stdin=b""))
+    assert_refused(command("speak", stdin=b"caf\xe9"), "UTF-8")
+
+
+def test_an_answer_is_shown_and_spoken(command: Command, speaker: list[tuple[str, Path]]) -> None:
+    assert command("speak", "--chat", "Who?", "-o", "a.flac").out == "an answer\na.flac: 1.50 s\n"
+    assert speaker == [("Who?", Path("a.flac"))]
+
+
+def test_lines_of_a_file_by_number(command: Command, speaker: list[tuple[str, Path]], tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_bytes("\ufeffOne\r\ntwo ü\n\nfail here\n".encode() + b"bad \xff\nlast\n\n\n")
+    ended = command("speak", "--text-file", "lines.txt", "--output-dir", "out put")
+    assert sorted(path.name for path in (tmp_path / "out put").iterdir()) == ["0001.wav", "0002.wav", "0006.wav"]
+    assert [text for text, _ in speaker] == ["One", "two ü", "last"]
+    assert ended.code == 1 and "3 of 6 lines could not be spoken: 3, 4, 5" in ended.err
+    assert ended.out.count("\n") == 3
+
+
+def test_a_failed_line_is_named_with_its_reason(
+    command: Command, speaker: list[tuple[str, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lines.txt").write_text("good\nfail\n")
+    command("speak", "--text-file", "lines.txt", "--output-dir", "out")
+    assert "line 2: it fails" in caplog.text
+
+
+def test_text_files_that_cannot_be_used(command: Command, speaker: list[tuple[str, Path]], tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "file").write_text("x")
+    assert_refused(command("speak", "--text-file", "none.txt", "--output-dir", "out"), "none.txt")
+    assert_refused(command("speak", "--text-file", "empty.txt", "--output-dir", "out"), "no text")
+    (tmp_path / "a.txt").write_text("hello")
+    assert_refused(command("speak", "--text-file", "a.txt", "--output-dir", "file"), "file")
+    assert speaker == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (MemoryError(), "not enough memory"),
+        (OSError(28, "No space left on device"), "No space left"),
+        (PermissionError(13, "Permission denied", "/root/x"), "/root/x: Permission denied"),
+        (AudioProjectionError("two\nlines"), "two lines"),
+    ],
+)
+def test_foreseeable_trouble_has_no_traceback(
+    command: Command, monkeypatch: pytest.MonkeyPatch, trouble: BaseException, words: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise trouble
+
+    monkeypatch.setattr(speaking, "Speaker", fail)
+    assert_refused(command("speak", "--text", "Hello"), words)
+
+
+def test_an_interruption_has_no_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speaking, "Speaker", interrupt)
+    ended = command("speak", "--text", "Hello")
+    assert ended.code == 130 and "Traceback" not in ended.err
+
+
+def test_a_mistake_of_the_program_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["audio-projection", "speak", "--text", "Hello"])
+    monkeypatch.setattr(speaking, "Speaker", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()

@@ -36,10 +36,8 @@ class Codec(nn.Module):
         self.decoder = CodecDecoder(config.decoder)
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-    ) -> Codec:
-        """Load an official `speech_tokenizer` folder, frozen and in eval mode.
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> Codec:
+        """Load an official `speech_tokenizer` folder in float32, frozen and in eval mode.
 
         AudioProjectionError names the file or tensor that is missing, truncated, misshapen or foreign.
         """
@@ -51,12 +49,15 @@ class Codec(nn.Module):
         files = TensorFolder(folder)
         check_tensors({name: tuple(value.shape) for name, value in codec.state_dict().items()}, files)
         codec.load_state_dict({name: files.tensor(name) for name in files.names()}, assign=True)
-        return codec.to(device, dtype).eval().requires_grad_(False)
+        codec.to(device, torch.float32).eval().requires_grad_(False)
+        if torch.device(device).type != "mps":  # which has no float64
+            codec.decoder.widen()
+        return codec
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json, preprocessor_config.json and model.safetensors as the official package reads them."""
         folder = Path(folder)
-        write_tensors(folder / "model.safetensors", self.state_dict())
+        write_tensors(folder / "model.safetensors", {name: value.float() for name, value in self.state_dict().items()})
         write_json(folder / "preprocessor_config.json", self.config.preprocessor())
         write_json(folder / "config.json", self.config.to_dict())
 
@@ -74,6 +75,10 @@ class Codec(nn.Module):
     def code_groups(self) -> int:
         return self.config.decoder.num_quantizers
 
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.pre_conv.conv.weight.device
+
     @torch.no_grad()
     def encode(self, samples: np.ndarray | Tensor, rate: int) -> Tensor:
         """Mono samples (S,) at `rate` Hz, of any length -> codes (T, G) on the codec's device.
@@ -90,8 +95,7 @@ class Codec(nn.Module):
         """
         waves = [prepare(samples, rate, self.config.input_sample_rate) for samples in recordings]
         batch = nn.utils.rnn.pad_sequence(waves, batch_first=True)
-        weight = self.decoder.pre_conv.conv.weight
-        codes = self.encoder(batch.to(weight.device, weight.dtype))
+        codes = self.encoder(batch.to(self.device))
         step = self.config.encode_downsample_rate
         return [row[: -(-wave.numel() // step)] for row, wave in zip(codes, waves, strict=True)]
 
@@ -158,8 +162,8 @@ class CodecStream:
         """
         decoder = self._codec.decoder
         if not codes.shape[1]:
-            return torch.zeros(codes.shape[0], 0, device=codes.device)
+            return torch.zeros(codes.shape[0], 0, device=self._codec.device)
         highest = decoder.config.codebook_size - 1
         if codes.is_floating_point() or codes.min() < 0 or codes.max() > highest:
             raise AudioProjectionError(f"codes must be whole numbers from 0 to {highest}")
-        return decoder(codes.to(decoder.pre_conv.conv.weight.device), self._state).float()
+        return decoder(codes.to(self._codec.device), self._state)

@@ -147,7 +147,7 @@ class Attention(nn.Module):
         kept = max(keys.shape[2] - self.window + 1, 0)
         state[self] = torch.stack((keys[:, :, kept:], values[:, :, kept:]))
         # Keys are remembered unrotated and positions counted from the oldest: only differences matter, none grows.
-        cos, sin = self._rotation(keys.shape[2], x.device)
+        cos, sin = (part.to(keys.dtype) for part in self._rotation(keys.shape[2], x.device))
         new = queries.shape[2]
         queries, keys = _rotate(queries, cos[-new:], sin[-new:]), _rotate(keys, cos, sin)
         mixed = F.scaled_dot_product_attention(
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         exponents = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float64) / self.head_dim
         positions = torch.arange(length, device=device, dtype=torch.float64)
         angles = torch.outer(positions, self.rope_theta**-exponents).repeat(1, 2)
-        return angles.cos().float(), angles.sin().float()
+        return angles.cos(), angles.sin()
 
     def _mask(self, new: int, length: int, device: torch.device) -> Tensor:
         back = torch.arange(length - new, length, device=device)[:, None] - torch.arange(length, device=device)
@@ -171,7 +171,7 @@ class Attention(nn.Module):
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)
-    return (x * cos + torch.cat((-second, first), -1) * sin).to(x.dtype)
+    return x * cos + torch.cat((-second, first), -1) * sin
 
 
 class GatedMLP(nn.Module):
@@ -330,7 +330,21 @@ class CodecDecoder(nn.Module):
     def synthesize(self, latents: Tensor, state: State | None = None) -> Tensor:
         """Quantised latents (B, codebook_dim, T) -> samples (B, T * samples_per_frame), not yet clamped."""
         state = {} if state is None else state
-        hidden = self.pre_transformer(self.pre_conv(latents, state), state)
+        wide, narrow = self.pre_conv.conv.weight.dtype, self.decoder[-1].conv.weight.dtype
+        hidden = self.pre_transformer(self.pre_conv(latents.to(wide), state), state)
         for stage in self.upsample:
             hidden = run(stage, hidden, state)
-        return run(self.decoder, hidden, state).squeeze(1)
+        first, *stages = self.decoder
+        hidden = first(hidden, state)
+        if wide != narrow:
+            hidden = hidden.to(narrow)
+        return run(stages, hidden, state).squeeze(1)
+
+    def widen(self) -> None:
+        """Hold all layers before the waveform stages in float64, for decoding in chunks.
+
+        They run at a few steps a frame, so it costs little. Rounding depends on the length of a chunk, and the waveform
+        stages amplify what comes in: with these layers in float32, chunks can differ from the whole by more than 1e-5.
+        """
+        for layer in (self.quantizer, self.pre_conv, self.pre_transformer, self.upsample, self.decoder[0]):
+            layer.double()

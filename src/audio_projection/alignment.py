@@ -31,8 +31,13 @@ def align(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[int]:
     spans (special tokens) are never chosen. Raises AudioProjectionError when the spans are out of
     order or do not end at the same byte.
     """
+    _check_same_text([span for span in llm_spans if span[1] > span[0]], tts_spans)
+    return cover(llm_spans, tts_spans)
+
+
+def cover(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[int]:
+    """As `align`, for the part of a text that is there so far: both spans count from the text's start, unchecked."""
     used = [index for index, (start, end) in enumerate(llm_spans) if end > start]
-    _check_same_text([llm_spans[index] for index in used], tts_spans)
     starts = [llm_spans[index][0] for index in used]
     return [used[max(bisect_left(starts, end) - 1, 0)] for _, end in tts_spans]
 

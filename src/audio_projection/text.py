@@ -18,31 +18,7 @@ _STOPS = "。！？｡．؟۔।॥։።፧။។៕܀܁܂᠃᠉"
 _SENTENCE_END = re.compile(rf"[{_STOPS}]+{_CLOSING}\s*|[.!?…‼⁇⁈⁉]+{_CLOSING}(?:\s+|$)|\n\n")
 _CLAUSE_END = re.compile(r"[，、；：،؛፣፤၊]\s*|[,;:—–)](?:\s+|$)|\s+(?=[(—–])")
 _WORD_END = re.compile(r"\s+")
-_TITLES = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "st",
-        "sr",
-        "jr",
-        "vs",
-        "mt",
-        "gen",
-        "col",
-        "lt",
-        "capt",
-        "rev",
-        "hon",
-        "e.g",
-        "i.e",
-        "cf",
-        "fig",
-        "approx",
-    ]
-)
+_TITLES = re.compile(r"mrs?|ms|dr|prof|st|sr|jr|vs|mt|gen|col|lt|capt|rev|hon|e\.g|i\.e|cf|fig|approx", re.IGNORECASE)
 
 
 def check_text(text: str) -> str:
@@ -51,6 +27,15 @@ def check_text(text: str) -> str:
     Raises AudioProjectionError for anything but a string, for NUL, lone surrogates, and text without a single
     letter or digit (empty, only emoji, only punctuation).
     """
+    check_characters(text)
+    if not is_speakable(text):
+        shown = f": {text.strip()[:30]!r}" if text.strip() else ""
+        raise AudioProjectionError(f"nothing to speak{shown}; text needs at least one letter or digit")
+    return _tidy(text)
+
+
+def check_characters(text: str) -> None:
+    """Raises AudioProjectionError for anything but a string, for NUL and for lone surrogates."""
     if not isinstance(text, str):
         raise AudioProjectionError(f"text must be a string, not {type(text).__name__}")
     for position, character in enumerate(text):
@@ -61,10 +46,6 @@ def check_text(text: str) -> str:
                 f"text has half of a surrogate pair (U+{ord(character):04X}) at position {position}; "
                 "give valid Unicode text"
             )
-    if not is_speakable(text):
-        shown = f": {text.strip()[:30]!r}" if text.strip() else ""
-        raise AudioProjectionError(f"nothing to speak{shown}; text needs at least one letter or digit")
-    return _tidy(text)
 
 
 def is_speakable(text: str) -> bool:
@@ -81,9 +62,16 @@ def split_sentences(text: str, longest: int) -> list[str]:
     """
     if longest < 1:
         raise AudioProjectionError(f"the longest piece must have at least 1 character, not {longest}")
-    sentences = _cut(text, _sentence_ends(text))
+    sentences = _cut(text, sentence_ends(text))
     pieces = (piece.strip() for sentence in sentences for piece in _fit(sentence.strip(), longest, 0))
     return [piece for piece in pieces if piece]
+
+
+def sentence_ends(text: str) -> Iterator[int]:
+    """The positions after the stops (and the spaces behind them) that end a sentence; blank lines end one too."""
+    for match in _SENTENCE_END.finditer(text):
+        if not (match[0].startswith(".") and _is_inner_stop(text, match)):
+            yield match.end()
 
 
 def _tidy(text: str) -> str:
@@ -106,12 +94,6 @@ def _one_space(run: re.Match[str]) -> str:
     return _PARAGRAPH if breaks > 1 else " "
 
 
-def _sentence_ends(text: str) -> Iterator[int]:
-    for match in _SENTENCE_END.finditer(text):
-        if not (match[0].startswith(".") and _is_inner_stop(text, match)):
-            yield match.end()
-
-
 def _is_inner_stop(text: str, stop: re.Match[str]) -> bool:
     """Full stops that end no sentence: after a title, an initial, or a short word that goes on in small letters."""
     word = re.split(r"[\s(\"'“‘]", text[max(stop.start() - 12, 0) : stop.start()])[-1]
@@ -119,7 +101,7 @@ def _is_inner_stop(text: str, stop: re.Match[str]) -> bool:
     if text[stop.end() : stop.end() + 1].islower():
         return not single or len(word) <= 3 or "." in word
     initial = len(word) == 1 and word.isupper() and word != "I"
-    return single and (initial or word.lower() in _TITLES)
+    return single and (initial or _TITLES.fullmatch(word) is not None)
 
 
 def _fit(text: str, longest: int, level: int) -> list[str]:

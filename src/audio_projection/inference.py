@@ -1,0 +1,279 @@
+"""Speaking: text -> LLM states -> projector -> TTS -> waveform, also while the LLM is still answering.
+
+voice = Voice.from_config("configs/nano.yaml")
+speech = voice.speak("Hello world")            # float32 samples and the sample rate
+answer = voice.chat([{"role": "user", "content": "Who are you?"}])
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audio_projection import audio
+from audio_projection.config import Config, load_config
+from audio_projection.controls import as_long_as, check_control, other_sentence, shuffled
+from audio_projection.errors import AudioProjectionError
+from audio_projection.features import TextFeatures, text_features
+from audio_projection.layer_states import resolve_layers
+from audio_projection.live_text import LiveAnswer, Slot
+from audio_projection.llm import LanguageModel, Message
+from audio_projection.locations import find_projector
+from audio_projection.parts import load_llm, load_tts
+from audio_projection.projector import Projector, ProjectorInfo, check_matches
+from audio_projection.text import check_characters, check_text, is_speakable, split_sentences
+from audio_projection.tts.generate import stream as stream_codes
+from audio_projection.tts.model import Qwen3TTS
+from audio_projection.tts.prompt import check_layout
+from audio_projection.tts.sampling import Choice, Sampling
+
+log = logging.getLogger(__name__)
+
+REFERENCE_RATE = 24_000
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Spoken text: float32 mono samples (S,) in [-1, 1]."""
+
+    samples: np.ndarray
+    sample_rate: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a voice speaks when nothing else is asked for."""
+
+    layout: str = "nonstreaming"
+    language: str | None = None  # None: the projector's
+    speaker: str | None = None  # None: the projector's voice
+    sampling: Sampling | None = None  # None: the TTS folder's generation_config.json
+    longest: int = 200  # characters spoken as one utterance
+    chunk: int = 4  # frames that the codec decodes at once
+    max_new_tokens: int = 256  # of an answer
+
+
+class Voice:
+    """A frozen LLM, a projector and a frozen TTS that speak together."""
+
+    def __init__(self, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, manner: Manner | None = None) -> None:
+        """Raises AudioProjectionError when the projector was trained with other models, layers or context."""
+        self.llm = llm
+        self.tts = tts
+        self.projector = projector.eval().requires_grad_(False)
+        self.manner = manner or Manner()
+        check_layout(self.manner.layout)
+        check_matches(projector.info, llm, tts)
+        _check_reading(projector.info, llm)
+
+    @classmethod
+    def from_config(
+        cls, config: Config | str | Path, overrides: Sequence[str] = (), projector: str | None = None
+    ) -> Voice:
+        """Loads everything that a configuration (or its file, with ``key=value`` words laid over it) names.
+
+        ``projector``: "linear", "residual" or the folder of a trained one. The LLM is read as the projector was
+        trained: its layers, context and prompt come from there. Raises AudioProjectionError naming what is missing.
+        """
+        if isinstance(config, Config) and overrides:
+            raise AudioProjectionError("overrides go with a configuration file; change the Config itself")
+        settings = config if isinstance(config, Config) else load_config(config, overrides)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        trained = Projector.from_pretrained(find_projector(settings, projector))
+        reading = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
+        llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=reading)}))
+        tts = load_tts(settings)
+        return cls(llm, tts, trained.to(tts.device), _manner(settings))
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second."""
+        return self.tts.sample_rate
+
+    def speak(
+        self,
+        text: str,
+        voice: str | Tensor | None = None,
+        language: str | None = None,
+        seed: int | None = None,
+        control: str | None = None,
+    ) -> Speech:
+        """The whole text spoken; see `stream`."""
+        return self._joined(self.stream(text, voice, language, seed, control), lambda: text)
+
+    def stream(
+        self,
+        text: str,
+        voice: str | Tensor | None = None,
+        language: str | None = None,
+        seed: int | None = None,
+        control: str | None = None,
+    ) -> Iterator[np.ndarray]:
+        """float32 samples of the text, chunk by chunk, sentence after sentence.
+
+        ``voice``: a speaker's name or an x-vector (see `embed_reference`); ``seed`` makes sampling repeatable;
+        ``control``: None, "plain", "shuffled" or "other". Raises AudioProjectionError before anything is spoken.
+        """
+        check_control(control)
+        pieces = [piece for piece in split_sentences(check_text(text), self.manner.longest) if is_speakable(piece)]
+        utterances = (self._rows(piece, control, seed or 0) for piece in pieces)
+        return self._sound(self._prefix(voice, language), utterances, seed)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        voice: str | Tensor | None = None,
+        language: str | None = None,
+        seed: int | None = None,
+    ) -> Speech:
+        """The LLM's answer spoken; `Speech.text` is what was spoken. See `chat_stream`."""
+        answer = self.chat_stream(messages, voice, language, seed)
+        speech = self._joined(answer, lambda: answer.text)
+        if not speech.text:
+            raise AudioProjectionError("the language model's answer has nothing to speak in it; ask differently")
+        return speech
+
+    def chat_stream(
+        self,
+        messages: Sequence[Message],
+        voice: str | Tensor | None = None,
+        language: str | None = None,
+        seed: int | None = None,
+        sampling: Choice | None = None,
+    ) -> Answer:
+        """Sound of the LLM's answer while it is generated, from the states of its own tokens.
+
+        In the streaming layout each word goes to the TTS as soon as it is complete; the non-streaming one waits for
+        the end of each sentence. ``sampling`` is the LLM's. Raises AudioProjectionError for a projector that was
+        not trained in the chat context.
+        """
+        if self.llm.context != "chat":
+            raise AudioProjectionError(
+                f"this projector was trained with the context {self.llm.context!r} and cannot chat; "
+                "train one with llm.context=chat"
+            )
+        _check_messages(messages)
+        tokens = self.llm.generate(
+            messages, self.manner.max_new_tokens, sampling, self._generator(self.llm.device, seed)
+        )
+        live = LiveAnswer(tokens, self.tts.tokenizer, self.manner.longest)
+        utterances = (map(self._row, sentence) for sentence in live.sentences())
+        return Answer(self._sound(self._prefix(voice, language), utterances, seed), live)
+
+    def embed_reference(self, path: str | Path) -> Tensor:
+        """The x-vector of a recording, to speak with. Raises AudioProjectionError where the TTS takes none."""
+        encoder = self.tts.speaker_encoder
+        if encoder is None:
+            raise AudioProjectionError(
+                f"a {self.tts.config.kind} TTS cannot take its voice from a recording; use a named voice, "
+                "or a Base checkpoint"
+            )
+        return encoder.embed(audio.read(path, REFERENCE_RATE), REFERENCE_RATE)
+
+    def _prefix(self, voice: str | Tensor | None, language: str | None) -> Tensor:
+        """The TTS's rows (P, H) before the text."""
+        info, manner = self.projector.info, self.manner
+        chosen = next((each for each in (voice, manner.speaker, self.projector.voice) if each is not None), None)
+        if chosen is None and self.tts.config.kind != "voice_design":
+            names = ", ".join(self.tts.config.talker.speakers)
+            ways = f"choose one of {names}" if names else "give a recording with --ref-audio"
+            raise AudioProjectionError(f"no voice: neither the configuration nor the projector has one; {ways}")
+        with torch.no_grad():
+            return self.tts.prefix(chosen, language or manner.language or info.language)
+
+    @torch.no_grad()
+    def _rows(self, piece: str, control: str | None, seed: int) -> Tensor:
+        """Feature rows (N, H) of one sentence."""
+        if control == "plain":
+            ids, _ = self.tts.tokenize(piece)
+            return self.tts.text_rows(torch.tensor(ids, device=self.tts.device))
+        features = text_features(self.llm, self.tts, [piece])[0]
+        return self.projector(self._controlled(features, piece, control, seed), features.rows)
+
+    def _controlled(self, features: TextFeatures, piece: str, control: str | None, seed: int) -> Tensor:
+        if control == "shuffled":
+            return shuffled(features.states, seed)
+        if control == "other":
+            other = text_features(self.llm, self.tts, [other_sentence(piece)])[0]
+            return as_long_as(other.states, len(features.ids))
+        return features.states
+
+    @torch.no_grad()
+    def _row(self, slot: Slot) -> Tensor:
+        """The feature row (H,) of one token of an answer."""
+        own = self.tts.text_rows(torch.tensor([slot.id], device=self.tts.device)).float()
+        return self.projector(slot.state[None].to(own.device), own)[0]
+
+    def _sound(self, prefix: Tensor, utterances: Iterable[Iterable[Tensor]], seed: int | None) -> Iterator[np.ndarray]:
+        """float32 samples of utterances given as rows, one after another; rows are taken when they are needed."""
+        sampling, generator = self.manner.sampling or self.tts.sampling, self._generator(self.tts.device, seed)
+        for rows in utterances:
+            codes = stream_codes(self.tts, prefix, rows, self.manner.layout, sampling, generator)
+            for samples in self.tts.codec.decode_stream(codes, self.manner.chunk):
+                yield samples.cpu().numpy()
+
+    def _joined(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
+        parts = list(chunks)
+        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return Speech(samples, self.sample_rate, text())
+
+    @staticmethod
+    def _generator(device: torch.device, seed: int | None) -> torch.Generator | None:
+        return None if seed is None else torch.Generator(device).manual_seed(seed)
+
+
+class Answer(Iterator[np.ndarray]):
+    """Sound of an answer, chunk by chunk; `text` is what went to the TTS so far."""
+
+    def __init__(self, chunks: Iterator[np.ndarray], live: LiveAnswer) -> None:
+        self._chunks = chunks
+        self._live = live
+
+    def __next__(self) -> np.ndarray:
+        return next(self._chunks)
+
+    @property
+    def text(self) -> str:
+        return self._live.spoken
+
+
+def _manner(settings: Config) -> Manner:
+    language = settings.tts.language
+    return Manner(
+        layout=settings.tts.layout,
+        language=None if language == "auto" else language,
+        speaker=settings.tts.speaker,
+        max_new_tokens=settings.llm.max_new_tokens,
+    )
+
+
+def _check_reading(info: ProjectorInfo, llm: LanguageModel) -> None:
+    """The LLM must give the states that the projector was trained on."""
+    given = {"layers": llm.layers, "context": llm.context, "prompt": llm.prompt if llm.context == "chat" else ""}
+    trained = {
+        "layers": resolve_layers(info.layers, llm.num_layers),
+        "context": info.context,
+        "prompt": info.prompt if info.context == "chat" else "",
+    }
+    for what, value in trained.items():
+        if given[what] != value:
+            raise AudioProjectionError(
+                f"the projector was trained with llm.{what} {value!r}, the language model is set to {given[what]!r}"
+            )
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise AudioProjectionError("each chat message needs a role and a content")
+        check_characters(message["content"])
+    if not messages or not messages[-1]["content"].strip():
+        raise AudioProjectionError("there is nothing to answer: the last chat message is empty")

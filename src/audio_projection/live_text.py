@@ -1,0 +1,169 @@
+"""A text that the LLM is still writing, as TTS tokens that can no longer change.
+
+A TTS token is given out as soon as the word that it belongs to is complete, with the state of the LLM token that it
+aligns to. The answer is cut into sentences, because each is spoken as an utterance of its own.
+"""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from audio_projection.alignment import Span, cover
+from audio_projection.llm import GeneratedToken
+from audio_projection.text import is_speakable, sentence_ends
+from audio_projection.tts.tokenizer import TextTokenizer
+
+# One byte for one byte, so that spans stay what they are.
+_SPACES = str.maketrans("\t\n\v\f\r\0", "      ")
+_CLAUSE_STOPS = frozenset(",;:，、；：،؛")
+_APOSTROPHES = frozenset("'’")  # a word may go on after them
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One TTS token of the answer."""
+
+    id: int
+    state: Tensor  # (L, D) of the LLM token it aligns to
+
+
+class LiveAnswer:
+    """Sentences of an answer while it is generated; LLM tokens are pulled only as slots are asked for."""
+
+    def __init__(self, tokens: Iterable[GeneratedToken], tokenizer: TextTokenizer, longest: int) -> None:
+        self._tokens = iter(tokens)
+        self._tokenizer = tokenizer
+        self._longest = longest  # characters of a sentence
+        self._written = _Written()
+        self._finished = False
+        self._start = self._given = 0  # of the current sentence; up to where its slots are given out
+        self._spoken: list[str] = []
+
+    @property
+    def spoken(self) -> str:
+        """The text of all slots that were given out."""
+        current = self._written.text[self._start : self._given]
+        return " ".join(sentence.strip() for sentence in [*self._spoken, current] if sentence.strip())
+
+    def sentences(self) -> Iterator[Iterator[Slot]]:
+        """The slots of each sentence that has a letter or digit; slots that are not taken are left out."""
+        while self._find_sentence():
+            slots = self._slots()
+            yield slots
+            self._spoken.append(self._written.text[self._start : self._given])
+            for _ in slots:
+                pass
+            self._start = self._given
+
+    def _find_sentence(self) -> bool:
+        """Moves to the next sentence that can be spoken, as soon as that is certain; false at the end of the answer."""
+        while True:
+            rest = self._written.text[self._start :]
+            self._start = self._given = self._start + len(rest) - len(rest.lstrip())
+            end = self._sentence_end()
+            if is_speakable(self._written.text[self._start : end]):
+                return True
+            if end is not None and end > self._start:
+                self._start = self._given = end
+            elif not self._pull():
+                return False
+
+    def _slots(self) -> Iterator[Slot]:
+        """Slots up to the end of the sentence, or up to a clause or word end where it gets too long."""
+        while True:
+            end = self._sentence_end()
+            if end is not None:
+                yield from self._give(end)
+                return
+            ready = self._ready()
+            close = self._closing(ready)
+            if close is not None:
+                yield from self._give(close)
+                return
+            yield from self._give(ready)
+            self._pull()
+
+    def _closing(self, ready: int) -> int | None:
+        """Where the sentence is cut because it is getting too long, None as long as it is not."""
+        text, longest = self._written.text, self._longest
+        if 2 * (self._given - self._start) > longest and text[self._given] in _CLAUSE_STOPS and ready > self._given:
+            return self._given + 1
+        if ready - self._start > longest or len(text) - self._start > 2 * longest:
+            return self._given if self._given > self._start else self._start + longest
+        return None
+
+    def _give(self, end: int) -> Iterator[Slot]:
+        text = self._written.text
+        segment = text[self._given : end].rstrip()
+        base = len(text[: self._given].encode())
+        self._given = end
+        ids, spans = self._tokenizer.encode(segment.translate(_SPACES))
+        placed = [(start + base, stop + base) for start, stop in spans]
+        for token, index in zip(ids, cover(self._written.spans, placed), strict=True):
+            yield Slot(token, self._written.states[index])
+
+    def _sentence_end(self) -> int | None:
+        """The end of the current sentence once nothing can move it: something follows, or the answer is over."""
+        text = self._written.text
+        for length in sentence_ends(text[self._start :]):
+            if self._start + length < len(text):
+                return self._start + length
+        return len(text) if self._finished else None
+
+    def _ready(self) -> int:
+        """Up to where the tokens can no longer change: the end of the last complete word of the tokenizer's."""
+        text = self._written.text[self._given :]
+        pre_tokenizer = self._tokenizer.backend.pre_tokenizer
+        if pre_tokenizer is None:
+            return self._given
+        cuts = [end for _, (_, end) in pre_tokenizer.pre_tokenize_str(text) if _ends_word(text, end)]
+        return self._given + max(cuts, default=0)
+
+    def _pull(self) -> bool:
+        token = next(self._tokens, None)
+        if token is None:
+            self._finished = True
+            return False
+        self._written.add(token)
+        return True
+
+
+class _Written:
+    """The LLM's tokens so far: the text they spell, and their spans in its UTF-8 bytes and states."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.spans: list[Span] = []
+        self.states: list[Tensor] = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+        self._size = 0  # bytes of the text
+
+    def add(self, token: GeneratedToken) -> None:
+        before = self._size
+        start = before + self._waiting()
+        characters = self._decoder.decode(token.piece)
+        self.text += characters
+        self._size += len(characters.encode())
+        end = self._size + self._waiting()
+        if end - start != len(token.piece):  # bytes that spell no character were dropped
+            start = before
+        self.spans.append((start, max(start, end)))
+        self.states.append(token.state)
+
+    def _waiting(self) -> int:
+        """Bytes of a character whose other bytes are still to come."""
+        return len(self._decoder.getstate()[0])
+
+
+def _ends_word(text: str, end: int) -> bool:
+    """Whether the characters around `end` can never belong to one word, whatever follows."""
+    if not 0 < end < len(text) or not text[end - 1].isalnum():
+        return False
+    after = text[end]
+    joins = after.isalnum() or after in _APOSTROPHES or unicodedata.category(after) in ("Mn", "Mc", "Me", "Cf")
+    return not joins

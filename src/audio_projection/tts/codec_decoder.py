@@ -9,6 +9,7 @@ are the same computation. Channels first: (B, C, T).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -262,10 +263,8 @@ class ResidualStack(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """(B, T, quantizers) codes -> (B, codebook_dim / 2, T)."""
-        books = [layer._codebook for layer in self.layers]
-        total = sum(book(codes[..., index]) for index, book in enumerate(books))
-        assert isinstance(total, Tensor)
-        return total.transpose(1, 2)
+        vectors = [cast(CodebookSlot, layer)._codebook(codes[..., index]) for index, layer in enumerate(self.layers)]
+        return torch.stack(vectors).sum(0).transpose(1, 2)
 
 
 class ResidualQuantizer(nn.Module):
@@ -330,10 +329,10 @@ class CodecDecoder(nn.Module):
     def synthesize(self, latents: Tensor, state: State | None = None) -> Tensor:
         """Quantised latents (B, codebook_dim, T) -> samples (B, T * samples_per_frame), not yet clamped."""
         state = {} if state is None else state
-        wide, narrow = self.pre_conv.conv.weight.dtype, self.decoder[-1].conv.weight.dtype
+        wide, narrow = self.pre_conv.conv.weight.dtype, cast(CausalConv, self.decoder[-1]).conv.weight.dtype
         hidden = self.pre_transformer(self.pre_conv(latents.to(wide), state), state)
         for stage in self.upsample:
-            hidden = run(stage, hidden, state)
+            hidden = run(cast(nn.ModuleList, stage), hidden, state)
         first, *stages = self.decoder
         hidden = first(hidden, state)
         if wide != narrow:

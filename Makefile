@@ -23,9 +23,11 @@ $(STAMP): pyproject.toml requirements.txt
 	touch "$@"
 
 demo: $(STAMP)
-	"$(BIN)/audio-projection" train --config $(DEMO) --no-resume
-	"$(BIN)/audio-projection" speak --config $(DEMO) --text "$(TEXT)" --output output.wav
-	@echo "Listen to output.wav; what was trained, and how far: runs/nano/linear"
+	@set -e; \
+	trained="$$("$(BIN)/audio-projection" train --config $(DEMO) --no-resume)"; \
+	"$(BIN)/audio-projection" speak --config $(DEMO) --text "$(TEXT)" --output output.wav; \
+	echo "The linear projector of the bundled nano stack was made here: $$trained"; \
+	echo "Listen to $(CURDIR)/output.wav: \"$(TEXT)\""
 
 test: $(STAMP)
 	"$(BIN)/python" -m pytest

@@ -1,6 +1,7 @@
 """The installed command. Results go to stdout, talk to stderr, trouble becomes one line and a non-zero exit.
 
-Exit codes: 0 done, 1 something is wrong that the message tells how to mend, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 something is wrong that the message tells how to mend, 2 wrong usage, 130 interrupted,
+143 training stopped by SIGTERM with a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from audio_projection.locations import check_for_training
 
 log = logging.getLogger("audio_projection")
 
+STOPPED = 143
+"""Exit code of a training that was told to end (SIGTERM) and left a checkpoint."""
 DEFAULT_CONFIG = Path("configs/default.yaml")
 
 
@@ -153,7 +156,10 @@ def train(
     check_for_training(settings)
     from audio_projection.train import run
 
-    run(settings, resume=resume)
+    outcome = run(settings, resume=resume)
+    typer.echo(outcome)
+    if not outcome.finished:
+        raise typer.Exit(STOPPED)
 
 
 def fit(
@@ -174,7 +180,7 @@ def fit(
     check_for_training(settings)
     from audio_projection.fit import run
 
-    run(settings)
+    typer.echo(f"the projector is in {run(settings)}")
 
 
 def download(

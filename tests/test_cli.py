@@ -134,6 +134,7 @@ def test_mistakes_in_the_configuration(command: Command) -> None:
     assert_refused(command("train", "train.steps=many"), "whole number")
     assert_refused(command("speak", "--text", "a", "--dtype", "float8"), "llm.dtype")
     assert_refused(command("speak", "--text", "a", "--device", "gpu"), "device")
+    assert_refused(command("speak", "--text", "a", "--device", "cuda:99"), "no device cuda:99")
     assert_refused(command("speak", "--text", "a", "--config", "none.yaml"), "none.yaml")
     assert_refused(command("speak", "--text", "a", "--threads", "0"), "threads")
 

@@ -274,7 +274,19 @@ def _settings(config: Path, overrides: list[str] | None, options: Mapping[str, o
     settings = load_config(config, overrides or (), given)
     if settings.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
+    _check_device(settings.device)
     return settings
+
+
+def _check_device(device: str) -> None:
+    if device in {"auto", "cpu"}:
+        return
+    import torch
+
+    kind, _, number = device.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= count:
+        raise AudioProjectionError(f"there is no device {device} here ({count} of its kind): give --device auto or cpu")
 
 
 def _training_settings(

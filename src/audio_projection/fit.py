@@ -81,6 +81,15 @@ def run(config: Config) -> Path:
     return folder
 
 
+def _within(settings: FitConfig, texts: int) -> FitConfig:
+    """At most a fifth of the texts are held out, so that few texts leave some to fit on."""
+    most = max(1, texts // 5)
+    if settings.held_out <= most:
+        return settings
+    log.warning("fit: %d texts are held out, not %d: there are only %d", most, settings.held_out, texts)
+    return settings.model_copy(update={"held_out": most})
+
+
 @torch.no_grad()
 def fit(
     settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, texts: Iterable[str]
@@ -93,7 +102,9 @@ def fit(
     if not isinstance(projector, LinearProjector):
         log.info("fit: a %s projector starts as plain text (g = 0); nothing to fit", projector.kind)
         return None
-    report = fit_linear(projector, stream_features(llm, tts, texts, settings.batch), settings)
+    texts = list(dict.fromkeys(texts))
+    limits = _within(settings, len(texts))
+    report = fit_linear(projector, stream_features(llm, tts, texts, limits.batch), limits)
     projector.info.measurements["fit"] = report.to_json()
     log.info("fit: %s", report)
     return report

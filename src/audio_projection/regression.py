@@ -174,7 +174,7 @@ class Split:
             self.table |= dict(zip(features.ids, features.rows, strict=True))
             if len(seen) <= limits.held_out and not self.held_out.full:
                 self.held_out.add(features)
-            elif len(seen) % 10 == 0 and not self.calibration.full:
+            elif (len(seen) - limits.held_out) % 10 == 1 and not self.calibration.full:
                 self.calibration.add(features)
             else:
                 yield features

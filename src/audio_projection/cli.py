@@ -10,12 +10,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
+from audio_projection import cli_options as options
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.locations import check_for_training
@@ -24,37 +24,6 @@ log = logging.getLogger("audio_projection")
 
 STOPPED = 143
 """Exit code of a training that was told to end (SIGTERM) and left a checkpoint."""
-DEFAULT_CONFIG = Path("configs/default.yaml")
-
-
-class Part(str, Enum):
-    llm = "llm"
-    tts = "tts"
-    data = "data"
-
-
-class Kind(str, Enum):
-    linear = "linear"
-    residual = "residual"
-
-
-class Control(str, Enum):
-    plain = "plain"
-    shuffled = "shuffled"
-    other = "other"
-
-
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="Configuration file; configs/nano.yaml is the bundled stack.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the configuration, e.g. train.steps=20."),
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of everything random.")]
-ThreadsOption = Annotated[int | None, typer.Option(help="CPU threads.")]
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -65,33 +34,22 @@ app = typer.Typer(
 
 
 def speak(
-    overrides: Overrides = None,
-    text: Annotated[
-        str | None, typer.Option(help="What to say; without any text option it is read from stdin.")
-    ] = None,
-    text_file: Annotated[
-        Path | None, typer.Option(help="A text a line; each becomes NNNN.wav of its line number in --output-dir.")
-    ] = None,
-    chat: Annotated[str | None, typer.Option(help="A question; the language model's own answer is spoken.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="wav, flac, ogg or mp3, by the name.")] = Path(
-        "output.wav"
-    ),
-    output_dir: Annotated[Path | None, typer.Option(help="Folder for --text-file.")] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    projector: Annotated[
-        str | None, typer.Option(metavar="linear|residual|PATH", help="Kind, or folder of a trained projector.")
-    ] = None,
-    voice: Annotated[str | None, typer.Option(help="Name of a speaker of the speech model.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language of the text, or auto.")] = None,
-    ref_audio: Annotated[Path | None, typer.Option(help="Recording whose voice is imitated (base models).")] = None,
-    device: DeviceOption = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16, for both models.")] = None,
-    seed: SeedOption = None,
-    control: Annotated[
-        Control | None,
-        typer.Option(help="Instead of the projected states: the TTS's own text rows, or states put in wrong places."),
-    ] = None,
-    threads: ThreadsOption = None,
+    overrides: options.Overrides = None,
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    chat: options.Chat = None,
+    output: options.Output = options.DEFAULT_OUTPUT,
+    output_dir: options.OutputDir = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    projector: options.Projector = None,
+    voice: options.VoiceName = None,
+    language: options.Language = None,
+    ref_audio: options.RefAudio = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    seed: options.Seed = None,
+    control: options.Control = None,
+    threads: options.Threads = None,
 ) -> None:
     """Speak a text, the lines of a file, or the language model's answer to a question.
 
@@ -128,16 +86,14 @@ def speak(
 
 
 def train(
-    overrides: Overrides = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    projector: Annotated[Kind | None, typer.Option(help="Kind of the projector.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint, when there is one.")] = True,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be trained; needs no weights.")
-    ] = False,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    threads: ThreadsOption = None,
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    projector: options.ProjectorKind = None,
+    resume: options.Resume = True,
+    dry_run: options.DryRun = False,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
 ) -> None:
     """Train the projector: the closed-form fit, then audio tokens through the frozen speech model.
 
@@ -163,12 +119,12 @@ def train(
 
 
 def fit(
-    overrides: Overrides = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    projector: Annotated[Kind | None, typer.Option(help="Kind of the projector.")] = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    threads: ThreadsOption = None,
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    projector: options.ProjectorKind = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
 ) -> None:
     """Fit the projector in closed form, from text alone.
 
@@ -184,12 +140,10 @@ def fit(
 
 
 def download(
-    overrides: Overrides = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    folder: Annotated[
-        Path | None, typer.Option("--dir", help="Put models and data here instead of the hub's cache.")
-    ] = None,
-    only: Annotated[list[Part] | None, typer.Option(help="Only this part; may be repeated.")] = None,
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    folder: options.Folder = None,
+    only: options.Only = None,
 ) -> None:
     """Bring the models and the corpus that a configuration needs.
 
@@ -212,7 +166,36 @@ def download(
         log.info("to use them: models_dir=%s data.path=%s after the command", folder, folder / "LibriSpeech")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"download": download, "fit": fit, "train": train, "speak": speak}
+def evaluate(
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    sentences: options.Sentences = None,
+    row: options.Rows = None,
+    output: options.SoundFolder = None,
+    jobs: options.Jobs = 2,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+) -> None:
+    """Measure how well the speech is understood: word error rates of the projectors beside their controls.
+
+    \b
+    Example:
+      evaluate --config configs/nano.yaml --output runs/evaluation
+    """
+    settings = _settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
+    from audio_projection.evaluate import ROWS, run
+
+    run(settings, sentences, row or ROWS, output, jobs)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "download": download,
+    "fit": fit,
+    "train": train,
+    "speak": speak,
+    "evaluate": evaluate,
+}
 for _command in COMMANDS.values():
     app.command()(_command)
 
@@ -292,7 +275,7 @@ def _check_device(device: str) -> None:
 def _training_settings(
     config: Path,
     overrides: list[str] | None,
-    projector: Kind | None,
+    projector: options.Kind | None,
     device: str | None,
     seed: int | None,
     threads: int | None,

@@ -1,0 +1,78 @@
+"""The options of the command line: types and help texts, declared once and used by several commands."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+DEFAULT_CONFIG = Path("configs/default.yaml")
+DEFAULT_OUTPUT = Path("output.wav")
+
+
+class Part(str, Enum):
+    llm = "llm"
+    tts = "tts"
+    data = "data"
+
+
+class Kind(str, Enum):
+    linear = "linear"
+    residual = "residual"
+
+
+class ControlName(str, Enum):
+    plain = "plain"
+    shuffled = "shuffled"
+    other = "other"
+
+
+# For every command.
+Overrides = Annotated[
+    list[str] | None,
+    Argument(metavar="[KEY=VALUE]...", help="Settings laid over the configuration, e.g. train.steps=20."),
+]
+ConfigFile = Annotated[
+    Path, Option("--config", "-c", help="Configuration file; configs/nano.yaml is the bundled stack.")
+]
+Device = Annotated[str | None, Option(help="auto, cpu, mps, cuda or cuda:N.")]
+Seed = Annotated[int | None, Option(help="Seed of everything random.")]
+Threads = Annotated[int | None, Option(help="CPU threads.")]
+
+# What to say, and where to.
+Text = Annotated[str | None, Option(help="What to say; without any text option it is read from stdin.")]
+TextFile = Annotated[
+    Path | None, Option(help="A text a line; each becomes NNNN.wav of its line number in --output-dir.")
+]
+Chat = Annotated[str | None, Option(help="A question; the language model's own answer is spoken.")]
+Output = Annotated[Path, Option("--output", "-o", help="wav, flac, ogg or mp3, by the name.")]
+OutputDir = Annotated[Path | None, Option(help="Folder for --text-file.")]
+
+# How to say it.
+Projector = Annotated[
+    str | None, Option(metavar="linear|residual|PATH", help="Kind, or folder of a trained projector.")
+]
+VoiceName = Annotated[str | None, Option("--voice", help="Name of a speaker of the speech model.")]
+Language = Annotated[str | None, Option(help="Language of the text, or auto.")]
+RefAudio = Annotated[Path | None, Option(help="Recording whose voice is imitated (base models).")]
+Dtype = Annotated[str | None, Option(help="auto, float32, bfloat16 or float16, for both models.")]
+Control = Annotated[
+    ControlName | None,
+    Option(help="Instead of the projected states: the TTS's own text rows, or states put in wrong places."),
+]
+
+# Training, download, evaluation.
+ProjectorKind = Annotated[Kind | None, Option("--projector", help="Kind of the projector.")]
+Resume = Annotated[bool, Option(help="Go on from the newest checkpoint, when there is one.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Only say what would be trained; needs no weights.")]
+Folder = Annotated[Path | None, Option("--dir", help="Put models and data here instead of the hub's cache.")]
+Only = Annotated[list[Part] | None, Option(help="Only this part; may be repeated.")]
+Sentences = Annotated[Path | None, Option(help="Text file, a sentence a line; without it the 100 held-out ones.")]
+Rows = Annotated[
+    list[str] | None,
+    Option("--row", help="teacher, codec, plain, linear, residual, shuffled, other or a projector's folder; repeat."),
+]
+SoundFolder = Annotated[Path | None, Option("--output", "-o", help="Folder for the sound and results.json.")]
+Jobs = Annotated[int, Option(min=1, help="Processes that recognise speech.")]

@@ -97,7 +97,7 @@ class Codec(nn.Module):
         batch = nn.utils.rnn.pad_sequence(waves, batch_first=True)
         codes = self.encoder(batch.to(self.device))
         step = self.config.encode_downsample_rate
-        return [row[: -(-wave.numel() // step)] for row, wave in zip(codes, waves, strict=True)]
+        return [row[: -(-wave.numel() // step)].clone() for row, wave in zip(codes, waves, strict=True)]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

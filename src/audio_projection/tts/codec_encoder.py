@@ -50,7 +50,7 @@ class CodecEncoder(nn.Module):
     def forward(self, waves: Tensor) -> Tensor:
         """Samples (B, S) float -> codes (B, T, code_groups) int64; the last frame may reach beyond the samples."""
         codes = self.quantizer.encode(self.latents(waves), self.code_groups)
-        return codes.permute(1, 2, 0)
+        return codes.permute(1, 2, 0).contiguous()
 
     def latents(self, waves: Tensor) -> Tensor:
         """Samples (B, S) -> latents (B, hidden_size, T) before quantisation; differentiable."""

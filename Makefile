@@ -18,6 +18,9 @@ install: $(STAMP)
 # The stamp is the last thing written: an install that was cut off has none and starts again from nothing.
 $(STAMP): pyproject.toml requirements.txt
 	rm -rf "$(VENV)"
+	@"$(PYTHON)" -c "import ensurepip" 2>/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get install -y -qq python3-venv; } \
+		|| { echo "error: $(PYTHON) cannot make virtual environments: install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet --progress-bar off -r requirements.txt -e ".[dev]"
 	touch "$@"

@@ -203,3 +203,22 @@ def command_help(program: str, arguments: list[str]) -> str:
 def test_ci_calls_the_test_command_of_the_readme(repository: Path) -> None:
     script = repository / ".ci/run"
     assert os.access(script, os.X_OK) and "make test" in script.read_text(encoding="utf-8")
+
+
+def planned(repository: Path, target: str, venv: Path) -> str:
+    """What `make target` would do."""
+    command = ["make", "-n", target, f"VENV={venv}", f"PYTHON={sys.executable}"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=repository, check=True, timeout=60).stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_a_half_finished_install_is_repeated(repository: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").touch()
+    for target in ("demo", "test", "lint"):
+        assert "pip install" in planned(repository, target, venv) and "rm -rf" in planned(repository, target, venv)
+    (venv / "installed").touch()
+    for target, program in [("demo", "audio-projection"), ("test", "pytest"), ("lint", "ruff")]:
+        steps = planned(repository, target, venv)
+        assert "pip install" not in steps and program in steps

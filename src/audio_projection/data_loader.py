@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -185,16 +186,17 @@ def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Pat
     with torch.no_grad():
         prefix = tts.prefix(voice, config.tts.language)
         for index in _progress(missing, "speaking the training texts"):
-            codes = _speak(tts, prefix, groups[index], config.tts.layout, config.seed + index)
+            codes = _speak(tts, prefix, groups[index], config, config.seed + index)
             made = zip(groups[index], codes, strict=True)
             folder.add([Pair(_digest(0, text)[:16], text, row.cpu(), voice) for text, row in made], index)
     return folder.read()
 
 
-def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], layout: str, seed: int) -> list[Tensor]:
+def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, seed: int) -> list[Tensor]:
     prompts = [(prefix, tts.text_rows(torch.tensor(tts.tokenize(text)[0], device=tts.device))) for text in texts]
     generator = torch.Generator(tts.device).manual_seed(seed)
-    return generate(tts, prompts, layout, tts.sampling, generator)
+    longest = math.ceil(config.data.max_seconds * tts.frame_rate) + 1  # what runs on is then too long, and dropped
+    return generate(tts, prompts, config.tts.layout, tts.sampling, generator, longest)
 
 
 def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording], cache: Path) -> list[Pair]:

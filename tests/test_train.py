@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from audio_projection.cli import STOPPED
+from audio_projection.config import Config, TrainConfig
+from audio_projection.errors import AudioProjectionError
+from audio_projection.features import text_features
+from audio_projection.fit import run as run_fit
+from audio_projection.metrics import MetricsLog, read_metrics
+from audio_projection.pairs import PairFolder
+from audio_projection.parts import Parts
+from audio_projection.projector import Projector
+from audio_projection.train import Examples, Trainer, learning_rate, run, train_projector
+from audio_projection.tts.model import Qwen3TTS
+from training_parts import (
+    TESTS,
+    load_tts,
+    make_config,
+    make_pairs,
+    make_parts,
+    make_texts,
+    parity_file,
+    save_llm,
+)
+
+PAIRS = make_pairs(14)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return Projector.from_pretrained(folder).state_dict()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def digest(module: torch.nn.Module) -> str:
+    total = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        total.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def train(config: Config, parts: Parts | None = None, pairs: list = PAIRS) -> Parts:
+    parts = parts or make_parts(config)
+    train_projector(config, parts, pairs[:10], pairs[10:])
+    return parts
+
+
+@pytest.mark.parametrize("kind", ["linear", "residual"])
+def test_only_the_projector_changes_and_it_learns(tmp_path: Path, kind: str) -> None:
+    config = make_config(tmp_path, steps=25, learning_rate=3e-2)
+    config.projector.kind = kind  # type: ignore[assignment]
+    parts = make_parts(config)
+    frozen = digest(parts.tts), digest(parts.llm.model)
+    before = {name: value.clone() for name, value in parts.projector.state_dict().items()}
+    train(config, parts)
+    assert (digest(parts.tts), digest(parts.llm.model)) == frozen
+    changed = [name for name, value in parts.projector.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == list(before)  # every trained tensor, the mix of the layers too
+    assert all(parameter.grad is None for parameter in parts.tts.parameters())
+    steps = [
+        record["training"]["talker"]
+        for record in read_metrics(config.run_dir / "metrics.jsonl")
+        if "training" in record
+    ]
+    assert len(steps) == 25 and sum(steps[-5:]) < sum(steps[:5]) - 1.0
+    assert same(weights(config.trained_projector), parts.projector.state_dict())
+
+
+def test_a_run_leaves_records_curve_and_projector(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    train(config)
+    records = read_metrics(config.run_dir / "metrics.jsonl")
+    assert [record["step"] for record in records if "training" in record] == [1, 2, 3, 4, 5, 6]
+    evaluated = [record for record in records if "held_out" in record]
+    assert [record["step"] for record in evaluated] == [0, 3, 6]
+    assert all(record["plain"] == evaluated[0]["plain"] for record in evaluated)
+    assert (config.run_dir / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in (config.run_dir / "checkpoints").iterdir()) == [
+        "step-00000004",
+        "step-00000006",
+    ]
+    info = Projector.from_pretrained(config.trained_projector).info
+    assert (info.steps, info.layers, info.layout, info.state_convention) == (6, [2, 4], "nonstreaming", "at-token")
+    assert info.measurements["train"]["held_out"] == evaluated[-1]["held_out"]
+
+
+def test_untrained_residual_has_the_plain_loss(tmp_path: Path) -> None:
+    config = make_config(tmp_path, steps=1)
+    config.projector.kind = "residual"
+    train(config)
+    first = read_metrics(config.run_dir / "metrics.jsonl")[0]
+    assert first["held_out"] == first["plain"]
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(tmp_path: Path) -> None:
+    """Utterances of different lengths, so that a mean of micro-batch means would differ."""
+    gradients = []
+    for name, batch, accumulation in (("large", 8, 1), ("small", 2, 4)):
+        options: dict[str, Any] = {
+            "batch": batch,
+            "grad_accumulation": accumulation,
+            "clip": 1e9,
+            "predictor_share": 1.0,
+        }
+        config = make_config(tmp_path / name, **options)
+        parts = make_parts(config)
+        trainer = Trainer(config, parts, PAIRS[:8], [])
+        trainer.resume()
+        from audio_projection.data_loader import BatchWalk
+
+        trainer._take_step(BatchWalk(trainer.order))
+        gradients.append([parameter.grad.clone() for parameter in parts.projector.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_states_held_in_memory_and_computed_anew_agree(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    parts = make_parts(config)
+    held = Examples(config, parts, PAIRS)
+    config.train.states_memory = 0.0
+    anew = Examples(config, parts, PAIRS)
+    sums = [examples.losses([3, 5], examples.projected, torch.Generator().manual_seed(1)) for examples in (held, anew)]
+    assert sums[0].talker.item() == pytest.approx(sums[1].talker.item(), rel=1e-5)
+    assert held._states._held is not None and anew._states._held is None
+
+
+def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
+    settings = TrainConfig(steps=110, warmup=10, learning_rate=1.0)
+    rates = [learning_rate(settings, 110, step) for step in range(111)]
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and rates[9:11] == pytest.approx([1.0, 1.0])
+    assert rates[60] == pytest.approx(0.55) and rates[110] == pytest.approx(0.1)
+    assert learning_rate(settings.model_copy(update={"schedule": "constant"}), 110, 100) == 1.0
+    timed = settings.model_copy(update={"max_minutes": 1.0})
+    assert learning_rate(timed, 110, 11, seconds=60.0) == pytest.approx(0.1)
+
+
+def test_time_limit_ends_a_run_with_its_projector(tmp_path: Path) -> None:
+    config = make_config(tmp_path, steps=10_000, max_minutes=1e-4, eval_every=10_000)
+    train(config)
+    steps = Projector.from_pretrained(config.trained_projector).info.steps
+    assert 1 <= steps < 10_000
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"batch": 2}, {"steps": 7}])
+def test_other_settings_do_not_take_up_a_run(tmp_path: Path, change: dict[str, Any]) -> None:
+    train(make_config(tmp_path))
+    with pytest.raises(AudioProjectionError, match=f"begun with another train.{next(iter(change))}"):
+        train(make_config(tmp_path, **change))
+
+
+def test_other_data_or_seed_do_not_take_up_a_run(tmp_path: Path) -> None:
+    train(make_config(tmp_path))
+    with pytest.raises(AudioProjectionError, match="begun with another data"):
+        train(make_config(tmp_path), pairs=make_pairs(14, seed=3))
+    config = make_config(tmp_path)
+    config.seed = 9
+    with pytest.raises(AudioProjectionError, match="begun with another seed"):
+        train(config)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    train(config)
+    newest = config.run_dir / "checkpoints" / "step-00000006"
+    (newest / "optimizer.safetensors").write_bytes(b"")
+    with pytest.raises(AudioProjectionError, match="step-00000006 is damaged"):
+        train(config)
+
+
+def test_metrics_of_lost_steps_are_made_again(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", 0)
+    for step in (1, 2, 3):
+        log.add({"step": step})
+    with open(log.path, "a") as file:
+        file.write('{"step": 4, "tr')
+    assert MetricsLog(log.path, 2).records() == [{"step": 1}, {"step": 2}]
+
+
+def pairs_config(folder: Path, llm: Path, **train: Any) -> dict[str, Any]:
+    """A configuration by names, as the command reads it: a saved LLM, a parity checkpoint, shipped pairs."""
+    PairFolder(folder / "pairs", {}).add(PAIRS)
+    values = make_config(folder / "run", **train).model_dump(mode="json")
+    values["llm"] |= {"name": str(llm), "layers": 2}
+    values["tts"] |= {"name": str(parity_file("tiny_custom_voice"))}
+    values["data"] |= {"source": "pairs", "path": str(folder / "pairs"), "min_seconds": 0.0, "held_out": 2}
+    values["data"] |= {"texts": str(folder / "texts.txt")}
+    values["fit"] |= {"held_out": 5, "ridges": [1e-3]}
+    (folder / "texts.txt").write_text("\n".join(make_texts(60, seed=5)), encoding="utf-8")
+    return values
+
+
+@pytest.fixture(scope="module")
+def llm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llm(tmp_path_factory.mktemp("llm"))
+
+
+def start(folder: Path, values: dict[str, Any]) -> subprocess.Popen:
+    (folder / "config.json").write_text(json.dumps(values))  # JSON is YAML
+    command = [sys.executable, "-m", "audio_projection", "train", "--config", str(folder / "config.json")]
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parent / "src")}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(process: subprocess.Popen, metrics: Path, step: int) -> None:
+    deadline = time.monotonic() + 240
+    while not any("training" in record and record["step"] >= step for record in read_metrics(metrics)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the run never got that far"
+        time.sleep(0.005)
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_never_stopped(tmp_path: Path, llm_folder: Path) -> None:
+    """SIGKILL between two checkpoints of a run of the installed command; fit, training and states by name."""
+    results = {}
+    for name in ("straight", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        values = pairs_config(folder, llm_folder, steps=60, checkpoint_every=7, eval_every=30)
+        config = Config.model_validate(values)
+        if name == "killed":
+            process = start(folder, values)
+            wait_for_step(process, config.run_dir / "metrics.jsonl", 17)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            reached = len(read_metrics(config.run_dir / "metrics.jsonl"))
+            assert not config.trained_projector.exists() and reached < 60
+        outcome = run(config)
+        assert outcome.finished and outcome.step == 60
+        results[name] = weights(config.trained_projector), read_metrics(config.run_dir / "metrics.jsonl")
+    assert same(results["straight"][0], results["killed"][0])
+    losses = [[r["training"]["talker"] for r in records if "training" in r] for _, records in results.values()]
+    assert losses[0] == losses[1] and len(losses[0]) == 60
+
+
+def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path, llm_folder: Path) -> None:
+    values = pairs_config(tmp_path, llm_folder, steps=100_000, checkpoint_every=100_000, eval_every=100_000)
+    config = Config.model_validate(values)
+    process = start(tmp_path, values)
+    wait_for_step(process, config.run_dir / "metrics.jsonl", 5)
+    process.terminate()
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == STOPPED, errors
+    done = max(record["step"] for record in read_metrics(config.run_dir / "metrics.jsonl"))
+    assert (config.run_dir / "checkpoints" / f"step-{done:08d}").is_dir()
+    assert not config.trained_projector.exists() and f"stopped after step {done}" in said
+
+
+def test_fit_alone_then_training_from_probe_and_fit(tmp_path: Path, llm_folder: Path) -> None:
+    values = pairs_config(tmp_path, llm_folder, steps=2)
+    values["llm"]["layers"] = "probe"
+    config = Config.model_validate(values)
+    fitted = Projector.from_pretrained(run_fit(config))
+    assert fitted.voice == "ada" and fitted.info.steps == 0
+    assert fitted.info.measurements["fit"]["nearest_row"] > 0.4
+    probed = fitted.info.measurements["probe"]
+    assert fitted.info.layers == [probed["chosen"]] and set(probed["layers"]) == {"1", "2", "3", "4"}
+    outcome = run(config)
+    trained = Projector.from_pretrained(outcome.projector)
+    assert trained.info.layers == fitted.info.layers and trained.info.steps == 2
+    assert run(config).step == 2  # taken up again, done already; the probe is not made again
+
+
+def test_fit_tells_the_tts_what_its_own_rows_would(tmp_path: Path, llm_folder: Path) -> None:
+    config = Config.model_validate(pairs_config(tmp_path, llm_folder))
+    projector = Projector.from_pretrained(run_fit(config))
+    from audio_projection.llm import LanguageModel
+
+    llm = LanguageModel.from_pretrained(llm_folder, layers=2)
+    (features,) = text_features(llm, load_tts(), ["hello there the lazy fox 3"])
+    rows = projector(features.states, features.rows)
+    nearest = torch.cdist(rows, features.rows).argmin(1)
+    assert (features.rows[nearest] == features.rows).all(1).float().mean() > 0.4
+
+
+def test_twenty_steps_on_real_recordings(tmp_path: Path, shared: Path) -> None:
+    """32 LJSpeech clips, codes by the codec's encoder, through the base model with each clip's x-vector."""
+    corpus = shared / "data" / "corpora" / "LJSpeech-1.1"
+    config = make_config(tmp_path, steps=20, batch=2, eval_every=20, learning_rate=3e-3)
+    config.tts.speaker = None
+    config.data.source, config.data.path, config.data.held_out = "ljspeech", corpus, 4
+    config.data.max_seconds = 6.0  # the tiny encoder is slow on long clips
+    from audio_projection.data_loader import default_voice, load_pairs, split_held_out
+
+    tts = load_tts("base")
+    training, held_out = split_held_out(load_pairs(config, tts), 4, 0)
+    parts = make_parts(config, "base")
+    parts.projector.set_voice(*default_voice(config, tts, training))
+    outcome = train_projector(config, parts, training, held_out)
+    losses = [r["training"]["talker"] for r in read_metrics(config.run_dir / "metrics.jsonl") if "training" in r]
+    assert len(losses) == 20 and sum(losses[-4:]) < sum(losses[:4])
+    saved = Projector.from_pretrained(outcome.projector)
+    assert isinstance(saved.voice, torch.Tensor) and saved.info.voice_source == "LJ"
+
+
+def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    with pytest.raises(AudioProjectionError, match="nothing to train on"):
+        train_projector(config, make_parts(config), [], [])
+
+
+def test_models_are_frozen_when_loaded() -> None:
+    assert isinstance(load_tts(), Qwen3TTS)
+    assert not any(parameter.requires_grad for parameter in load_tts().parameters())

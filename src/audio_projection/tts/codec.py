@@ -44,12 +44,15 @@ class Codec(nn.Module):
         folder = Path(folder)
         path = folder / "config.json"
         config = CodecConfig.from_dict(read_json(path, "the speech_tokenizer folder of a Qwen3-TTS"), str(path))
-        # Not on the meta device: Mimi's layers keep their strides in buffers that no checkpoint holds.
-        codec = cls(config)
+        try:
+            codec = cls(config)  # not on the meta device: Mimi's layers have buffers that no checkpoint holds
+        except AudioProjectionError as error:
+            raise AudioProjectionError(f"{path}: {error}") from None
         files = TensorFolder(folder)
-        check_tensors({name: tuple(value.shape) for name, value in codec.state_dict().items()}, files)
-        codec.load_state_dict({name: files.tensor(name) for name in files.names()}, assign=True)
-        codec.to(device, torch.float32).eval().requires_grad_(False)
+        shapes = {name: tuple(value.shape) for name, value in codec.state_dict().items()}
+        check_tensors(shapes, files)
+        codec.load_state_dict({name: files.tensor(name).float() for name in shapes}, assign=True)
+        codec.to(device).eval().requires_grad_(False)
         if torch.device(device).type != "mps":  # which has no float64
             codec.decoder.widen()
         return codec

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers.activations import ACT2FN
+
 from audio_projection.errors import AudioProjectionError
+from audio_projection.tts.config import Reader
 
 
 @dataclass(frozen=True)
 class CodecDecoderConfig:
-    """Sizes of the decoder (codes to waveform). Names and defaults are the official ones; see `CodecConfig.from_dict`.
+    """Sizes of the decoder (codes to waveform). Names and defaults are the official ones.
 
     One frame becomes `prod(upsampling_ratios) * prod(upsample_rates)` samples.
     """
@@ -68,22 +71,16 @@ class CodecConfig:
 
         Raises AudioProjectionError, naming `where`, when a size is missing, of the wrong type or contradicts another.
         """
-        rates = {
-            name: _positive(values[name], f"{name} in {where}")
-            for name in (
-                "encoder_valid_num_quantizers",
-                "input_sample_rate",
-                "output_sample_rate",
-                "encode_downsample_rate",
-            )
-            if name in values
-        }
+        reader = Reader(values, where)
         config = cls(
-            decoder=_decoder_config(_section(values, "decoder_config", where), where),
-            encoder=dict(_section(values, "encoder_config", where)),
-            **rates,
+            decoder=_decoder_config(reader.section("decoder_config")),
+            encoder=reader.section("encoder_config").values,
+            encoder_valid_num_quantizers=reader.size("encoder_valid_num_quantizers", 16),
+            input_sample_rate=reader.size("input_sample_rate", 24000),
+            output_sample_rate=reader.size("output_sample_rate", 24000),
+            encode_downsample_rate=reader.size("encode_downsample_rate", 1920),
         )
-        declared = values.get("decode_upsample_rate", config.samples_per_frame)
+        declared = reader.size("decode_upsample_rate", 1920)
         if declared != config.samples_per_frame:
             raise AudioProjectionError(
                 f"{where}: decode_upsample_rate is {declared}, but upsampling_ratios and upsample_rates make "
@@ -121,32 +118,41 @@ class CodecConfig:
         }
 
 
-def _section(values: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    section = values.get(name)
-    if not isinstance(section, Mapping):
-        raise AudioProjectionError(f"{where}: {name} is missing; this is not the folder of a 12 Hz Qwen3-TTS codec")
-    return section
-
-
-def _decoder_config(values: Mapping[str, Any], where: str) -> CodecDecoderConfig:
-    known: dict[str, Any] = {}
-    for spec in dataclasses.fields(CodecDecoderConfig):
-        if spec.name not in values:
-            continue
-        value, name = values[spec.name], f"decoder_config.{spec.name} in {where}"
-        if spec.name in ("upsample_rates", "upsampling_ratios"):
-            known[spec.name] = _positives(value, name)
-        elif spec.type == "int" or (spec.type == "int | None" and value is not None):
-            known[spec.name] = _positive(value, name)
-        elif spec.type == "float":
-            known[spec.name] = _number(value, name)
-        else:
-            known[spec.name] = value
-    if values.get("rope_scaling") not in (None, {}):
-        raise AudioProjectionError(f"{where}: decoder_config.rope_scaling is not supported (null expected)")
-    config = CodecDecoderConfig(**known)
-    _check_decoder(config, where)
+def _decoder_config(reader: Reader) -> CodecDecoderConfig:
+    values, defaults = reader.values, CodecDecoderConfig()
+    if values.get("rope_scaling"):
+        raise AudioProjectionError(f"{reader.where}: rope_scaling is not supported (null expected)")
+    config = CodecDecoderConfig(
+        num_quantizers=reader.size("num_quantizers", defaults.num_quantizers),
+        codebook_size=reader.size("codebook_size", defaults.codebook_size),
+        codebook_dim=reader.size("codebook_dim", defaults.codebook_dim),
+        latent_dim=reader.size("latent_dim", defaults.latent_dim),
+        hidden_size=reader.size("hidden_size", defaults.hidden_size),
+        intermediate_size=reader.size("intermediate_size", defaults.intermediate_size),
+        num_hidden_layers=reader.size("num_hidden_layers", defaults.num_hidden_layers),
+        num_attention_heads=reader.size("num_attention_heads", defaults.num_attention_heads),
+        num_key_value_heads=reader.size("num_key_value_heads", defaults.num_key_value_heads),
+        head_dim=reader.size("head_dim", 1) if values.get("head_dim") is not None else None,
+        hidden_act=str(values.get("hidden_act", defaults.hidden_act)),
+        attention_bias=reader.flag("attention_bias"),
+        sliding_window=reader.size("sliding_window", defaults.sliding_window),
+        rope_theta=reader.number("rope_theta", defaults.rope_theta),
+        rms_norm_eps=reader.number("rms_norm_eps", defaults.rms_norm_eps),
+        layer_scale_initial_scale=reader.number("layer_scale_initial_scale", defaults.layer_scale_initial_scale),
+        decoder_dim=reader.size("decoder_dim", defaults.decoder_dim),
+        upsample_rates=_rates(reader, "upsample_rates", defaults.upsample_rates),
+        upsampling_ratios=_rates(reader, "upsampling_ratios", defaults.upsampling_ratios),
+    )
+    _check_decoder(config, reader.where)
     return config
+
+
+def _rates(reader: Reader, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    value = reader.values.get(key, default)
+    whole = isinstance(value, (list, tuple)) and all(type(rate) is int and rate > 0 for rate in value)
+    if not whole or not value:
+        raise AudioProjectionError(f"{reader.where}: {key} is {value!r}, must be a list of whole numbers above 0")
+    return tuple(value)
 
 
 def _check_decoder(config: CodecDecoderConfig, where: str) -> None:
@@ -161,23 +167,7 @@ def _check_decoder(config: CodecDecoderConfig, where: str) -> None:
         problem = f"{config.num_attention_heads} attention heads cannot share {config.num_key_value_heads} key heads"
     elif config.decoder_dim < 2 ** len(config.upsample_rates):
         problem = f"decoder_dim {config.decoder_dim} cannot be halved {len(config.upsample_rates)} times"
+    elif config.hidden_act not in ACT2FN:
+        problem = f"hidden_act {config.hidden_act!r} is unknown"
     if problem:
-        raise AudioProjectionError(f"{where}: decoder_config: {problem}")
-
-
-def _positive(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise AudioProjectionError(f"{name} must be a positive whole number, not {value!r}")
-    return value
-
-
-def _positives(value: Any, name: str) -> tuple[int, ...]:
-    if not isinstance(value, (list, tuple)) or not value:
-        raise AudioProjectionError(f"{name} must be a list of positive whole numbers, not {value!r}")
-    return tuple(_positive(item, name) for item in value)
-
-
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise AudioProjectionError(f"{name} must be a number, not {value!r}")
-    return float(value)
+        raise AudioProjectionError(f"{where}: {problem}")

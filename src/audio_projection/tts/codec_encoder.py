@@ -38,13 +38,16 @@ class CodecEncoder(nn.Module):
         mimi = mimi_config(config)
         if code_groups > mimi.num_quantizers:
             raise AudioProjectionError(
-                f"codec encoder: encoder_valid_num_quantizers is {code_groups}, but there are {mimi.num_quantizers}"
+                f"encoder_valid_num_quantizers is {code_groups}, but there are {mimi.num_quantizers}"
             )
         self.code_groups = code_groups
-        self.encoder = MimiEncoder(mimi)
-        self.encoder_transformer = MimiTransformerModel(mimi)
-        self.downsample = _downsample(mimi)
-        self.quantizer = MimiSplitResidualVectorQuantizer(mimi)
+        try:
+            self.encoder = MimiEncoder(mimi)
+            self.encoder_transformer = MimiTransformerModel(mimi)
+            self.downsample = _downsample(mimi)
+            self.quantizer = MimiSplitResidualVectorQuantizer(mimi)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise _invalid(error) from None
 
     @torch.no_grad()
     def forward(self, waves: Tensor) -> Tensor:
@@ -68,10 +71,13 @@ def mimi_config(config: Mapping[str, Any]) -> MimiConfig:
     try:
         mimi = MimiConfig(**{**known, "sliding_window": UNBOUNDED})
     except (StrictDataclassError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise AudioProjectionError(f"codec encoder: encoder_config is not valid: {reason}") from None
+        raise _invalid(error) from None
     mimi._attn_implementation = "sdpa"
     return mimi
+
+
+def _invalid(error: Exception) -> AudioProjectionError:
+    return AudioProjectionError(f"encoder_config is not valid: {' '.join(str(error).split())}")
 
 
 def _downsample(mimi: MimiConfig) -> nn.Module:

@@ -117,7 +117,7 @@ class Qwen3TTSConfig:
         kind = values.get("tts_model_type")
         if kind not in KINDS:
             raise AudioProjectionError(f"{where}: tts_model_type is {kind!r}, must be one of {', '.join(KINDS)}")
-        reader = _Reader(values, where)
+        reader = Reader(values, where)
         talker_reader = reader.section("talker_config")
         talker = _talker(talker_reader)
         config = cls(
@@ -155,17 +155,17 @@ def read_json(path: Path, owner: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """Typed look-ups in one JSON object whose complaints name the file and the key."""
 
     values: Mapping[str, Any]
     where: str
 
-    def section(self, key: str) -> _Reader:
+    def section(self, key: str) -> Reader:
         value = self.values.get(key)
         if not isinstance(value, Mapping):
             raise AudioProjectionError(f"{self.where}: section {key!r} is missing")
-        return _Reader(value, f"{self.where}, {key}")
+        return Reader(value, f"{self.where}, {key}")
 
     def whole(self, key: str, default: int) -> int:
         value = self.values.get(key, default)
@@ -195,7 +195,7 @@ class _Reader:
         return bool(self.values.get(key, False))
 
 
-def _talker(reader: _Reader) -> TalkerConfig:
+def _talker(reader: Reader) -> TalkerConfig:
     layers = reader.size("num_hidden_layers", 20)
     window = reader.size("sliding_window", 4096) if reader.flag("use_sliding_window") else None
     sizes = {"hidden": 1024, "intermediate": 2048, "kv_heads": 2, "head_dim": None}
@@ -219,7 +219,7 @@ def _talker(reader: _Reader) -> TalkerConfig:
     )
 
 
-def _predictor(reader: _Reader) -> PredictorConfig:
+def _predictor(reader: Reader) -> PredictorConfig:
     layers = reader.size("num_hidden_layers", 5)
     window = reader.size("sliding_window", 4096) if reader.flag("use_sliding_window") else None
     first = reader.whole("max_window_layers", 28)
@@ -236,7 +236,7 @@ def _predictor(reader: _Reader) -> PredictorConfig:
 
 
 def _transformer(
-    reader: _Reader, layers: int, windows: tuple[int | None, ...], sizes: Mapping[str, int | None]
+    reader: Reader, layers: int, windows: tuple[int | None, ...], sizes: Mapping[str, int | None]
 ) -> TransformerConfig:
     _require_plain_rope(reader)
     hidden = reader.size("hidden_size", sizes["hidden"] or 0)
@@ -258,7 +258,7 @@ def _transformer(
     )
 
 
-def _require_plain_rope(reader: _Reader) -> None:
+def _require_plain_rope(reader: Reader) -> None:
     """The multimodal rope of the talker has three equal position rows here, so it is plain; scaled ones are not."""
     scaling = reader.mapping("rope_scaling")
     kind = scaling.get("rope_type", scaling.get("type", "default"))

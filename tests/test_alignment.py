@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from audio_projection.alignment import Span, align, byte_spans, token_bytes
 from audio_projection.errors import AudioProjectionError
+from real_tokenizers import real_tokenizer
 from tiny_llm import make_tokenizer
 
 TEXTS = [
@@ -84,17 +84,9 @@ def test_spans_of_other_texts_are_refused(llm: list[Span], tts: list[Span], word
         align(llm, tts)
 
 
-@lru_cache(maxsize=4)
-def real_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-
-
 @pytest.fixture(params=["llama3", "qwen2"])
 def real(request: pytest.FixtureRequest, shared: Path) -> PreTrainedTokenizerFast:
-    folder = shared / "data" / "tokenizers" / request.param
-    if not folder.is_dir():
-        pytest.skip(f"no tokenizer in {folder}")
-    return real_tokenizer(folder)
+    return real_tokenizer(shared, request.param)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -107,12 +99,9 @@ def test_spans_of_real_tokenizers_are_their_bytes(real: PreTrainedTokenizerFast,
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_real_tokenizers_align(shared: Path, text: str) -> None:
-    folder = shared / "data" / "tokenizers"
-    if not folder.is_dir():
-        pytest.skip(f"no tokenizers in {folder}")
     spans = []
     for name in ("llama3", "qwen2"):
-        tokenizer = real_tokenizer(folder / name)
+        tokenizer = real_tokenizer(shared, name)
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         spans.append(byte_spans(tokenizer, ids, text))
     llm, tts = spans

@@ -48,7 +48,7 @@ class Speech:
 
 
 @dataclass(frozen=True)
-class Manner:
+class VoiceDefaults:
     """How a voice speaks when nothing else is asked for."""
 
     layout: str = "nonstreaming"
@@ -56,6 +56,7 @@ class Manner:
     speaker: str | None = None  # None: the projector's voice
     sampling: Sampling | None = None  # None: the TTS folder's generation_config.json
     longest: int = 200  # characters spoken as one utterance
+    max_frames: int | None = None  # of one utterance; None: the guard against a missed end of speech
     chunk: int = 4  # frames that the codec decodes at once
     max_new_tokens: int = 256  # of an answer
 
@@ -63,13 +64,15 @@ class Manner:
 class Voice:
     """A frozen LLM, a projector and a frozen TTS that speak together."""
 
-    def __init__(self, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, manner: Manner | None = None) -> None:
+    def __init__(
+        self, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, defaults: VoiceDefaults | None = None
+    ) -> None:
         """Raises AudioProjectionError when the projector was trained with other models, layers or context."""
         self.llm = llm
         self.tts = tts
         self.projector = projector.eval().requires_grad_(False)
-        self.manner = manner or Manner()
-        check_layout(self.manner.layout)
+        self.defaults = defaults or VoiceDefaults()
+        check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
         _check_reading(projector.info, llm)
 
@@ -91,7 +94,7 @@ class Voice:
         reading = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
         llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=reading)}))
         tts = load_tts(settings)
-        return cls(llm, tts, trained.to(tts.device), _manner(settings))
+        return cls(llm, tts, trained.to(tts.device), _defaults(settings))
 
     @property
     def sample_rate(self) -> int:
@@ -123,7 +126,7 @@ class Voice:
         ``control``: None, "plain", "shuffled" or "other". Raises AudioProjectionError before anything is spoken.
         """
         check_control(control)
-        pieces = [piece for piece in split_sentences(check_text(text), self.manner.longest) if is_speakable(piece)]
+        pieces = [piece for piece in split_sentences(check_text(text), self.defaults.longest) if is_speakable(piece)]
         utterances = (self._rows(piece, control, seed or 0) for piece in pieces)
         return self._sound(self._prefix(voice, language), utterances, seed)
 
@@ -162,9 +165,9 @@ class Voice:
             )
         _check_messages(messages)
         tokens = self.llm.generate(
-            messages, self.manner.max_new_tokens, sampling, self._generator(self.llm.device, seed)
+            messages, self.defaults.max_new_tokens, sampling, self._generator(self.llm.device, seed)
         )
-        live = LiveAnswer(tokens, self.tts.tokenizer, self.manner.longest)
+        live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest)
         utterances = (map(self._row, sentence) for sentence in live.sentences())
         return Answer(self._sound(self._prefix(voice, language), utterances, seed), live)
 
@@ -180,14 +183,14 @@ class Voice:
 
     def _prefix(self, voice: str | Tensor | None, language: str | None) -> Tensor:
         """The TTS's rows (P, H) before the text."""
-        info, manner = self.projector.info, self.manner
-        chosen = next((each for each in (voice, manner.speaker, self.projector.voice) if each is not None), None)
+        info, defaults = self.projector.info, self.defaults
+        chosen = next((each for each in (voice, defaults.speaker, self.projector.voice) if each is not None), None)
         if chosen is None and self.tts.config.kind != "voice_design":
             names = ", ".join(self.tts.config.talker.speakers)
             ways = f"choose one of {names}" if names else "give a recording with --ref-audio"
             raise AudioProjectionError(f"no voice: neither the configuration nor the projector has one; {ways}")
         with torch.no_grad():
-            return self.tts.prefix(chosen, language or manner.language or info.language)
+            return self.tts.prefix(chosen, language or defaults.language or info.language)
 
     @torch.no_grad()
     def _rows(self, piece: str, control: str | None, seed: int) -> Tensor:
@@ -214,10 +217,11 @@ class Voice:
 
     def _sound(self, prefix: Tensor, utterances: Iterable[Iterable[Tensor]], seed: int | None) -> Iterator[np.ndarray]:
         """float32 samples of utterances given as rows, one after another; rows are taken when they are needed."""
-        sampling, generator = self.manner.sampling or self.tts.sampling, self._generator(self.tts.device, seed)
+        sampling, generator = self.defaults.sampling or self.tts.sampling, self._generator(self.tts.device, seed)
         for rows in utterances:
-            codes = stream_codes(self.tts, prefix, rows, self.manner.layout, sampling, generator)
-            for samples in self.tts.codec.decode_stream(codes, self.manner.chunk):
+            layout, most = self.defaults.layout, self.defaults.max_frames
+            codes = stream_codes(self.tts, prefix, rows, layout, sampling, generator, most)
+            for samples in self.tts.codec.decode_stream(codes, self.defaults.chunk):
                 yield samples.cpu().numpy()
 
     def _joined(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
@@ -245,9 +249,9 @@ class Answer(Iterator[np.ndarray]):
         return self._live.spoken
 
 
-def _manner(settings: Config) -> Manner:
+def _defaults(settings: Config) -> VoiceDefaults:
     language = settings.tts.language
-    return Manner(
+    return VoiceDefaults(
         layout=settings.tts.layout,
         language=None if language == "auto" else language,
         speaker=settings.tts.speaker,

@@ -7,6 +7,7 @@ aligns to. The answer is cut into sentences, because each is spoken as an uttera
 from __future__ import annotations
 
 import codecs
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from audio_projection.tts.tokenizer import TextTokenizer
 
 # One byte for one byte, so that spans stay what they are.
 _SPACES = str.maketrans("\t\n\v\f\r\0", "      ")
-_CLAUSE_STOPS = frozenset(",;:，、；：،؛")
+_CLAUSE_STOP = re.compile(r"[,;:](?=\s)|[，、；：،؛]")
+_TAIL = 12  # characters by which a sentence may be too long, rather than losing its last word and stop
 _APOSTROPHES = frozenset("'’")  # a word may go on after them
 
 
@@ -46,9 +48,9 @@ class LiveAnswer:
 
     @property
     def spoken(self) -> str:
-        """The text of all slots that were given out."""
+        """The text of all slots that were given out, in single spaces."""
         current = self._written.text[self._start : self._given]
-        return " ".join(sentence.strip() for sentence in [*self._spoken, current] if sentence.strip())
+        return " ".join(" ".join([*self._spoken, current]).split())
 
     def sentences(self) -> Iterator[Iterator[Slot]]:
         """The slots of each sentence that has a letter or digit; slots that are not taken are left out."""
@@ -76,26 +78,31 @@ class LiveAnswer:
     def _slots(self) -> Iterator[Slot]:
         """Slots up to the end of the sentence, or up to a clause or word end where it gets too long."""
         while True:
-            end = self._sentence_end()
+            end = self._closing()
             if end is not None:
                 yield from self._give(end)
                 return
-            ready = self._ready()
-            close = self._closing(ready)
-            if close is not None:
-                yield from self._give(close)
-                return
-            yield from self._give(ready)
-            self._pull()
+            ready = [cut for cut in self._word_ends() if cut <= self._start + self._longest]
+            if ready:
+                yield from self._give(max(ready))
+            else:
+                self._pull()
 
-    def _closing(self, ready: int) -> int | None:
-        """Where the sentence is cut because it is getting too long, None as long as it is not."""
+    def _closing(self) -> int | None:
+        """Where the current sentence ends, None while that is open."""
         text, longest = self._written.text, self._longest
-        if 2 * (self._given - self._start) > longest and text[self._given] in _CLAUSE_STOPS and ready > self._given:
+        end = self._sentence_end()
+        if end is not None and end - self._start <= longest + _TAIL:
+            return end
+        if 2 * (self._given - self._start) > longest and _CLAUSE_STOP.match(text, self._given):
             return self._given + 1
-        if ready - self._start > longest or len(text) - self._start > 2 * longest:
-            return self._given if self._given > self._start else self._start + longest
-        return None
+        cuts = self._word_ends()
+        # nothing more fits: the next word ends too late, or, where no word ends, there is too much of it
+        known = len(text) if end is None else end + longest
+        too_long = min(cuts) - self._start > longest if cuts else known - self._start > 2 * longest
+        if not too_long:
+            return None
+        return self._given if self._given > self._start else self._start + longest
 
     def _give(self, end: int) -> Iterator[Slot]:
         text = self._written.text
@@ -115,14 +122,14 @@ class LiveAnswer:
                 return self._start + length
         return len(text) if self._finished else None
 
-    def _ready(self) -> int:
-        """Up to where the tokens can no longer change: the end of the last complete word of the tokenizer's."""
-        text = self._written.text[self._given :]
+    def _word_ends(self) -> list[int]:
+        """Ends of words after what is given out; the TTS's tokens up to them can no longer change."""
         pre_tokenizer = self._tokenizer.backend.pre_tokenizer
-        if pre_tokenizer is None:
-            return self._given
-        cuts = [end for _, (_, end) in pre_tokenizer.pre_tokenize_str(text) if _ends_word(text, end)]
-        return self._given + max(cuts, default=0)
+        if pre_tokenizer is None:  # words are then no boundaries of tokens
+            return []
+        text = self._written.text[self._given :]
+        ends = (end for _, (_, end) in pre_tokenizer.pre_tokenize_str(text))
+        return [self._given + end for end in ends if _ends_word(text, end)]
 
     def _pull(self) -> bool:
         token = next(self._tokens, None)

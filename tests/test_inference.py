@@ -1,0 +1,299 @@
+"""Speaking texts and answers with tiny random models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from audio_projection import audio
+from audio_projection.config import Config
+from audio_projection.controls import as_long_as, shuffled
+from audio_projection.errors import AudioProjectionError
+from audio_projection.features import text_features
+from audio_projection.inference import Voice, VoiceDefaults
+from audio_projection.llm import GeneratedToken
+from audio_projection.parts import new_projector
+from audio_projection.projector import Projector
+from audio_projection.tts.generate import generate
+from audio_projection.tts.sampling import Choice, Sampling
+from tiny_llm import make_llm
+from training_parts import load_tts, make_config, save_llm
+
+TEXT = "hello there the quick brown fox"
+QUESTION = [{"role": "user", "content": "hello dog"}]
+GREEDY = Sampling.greedy()
+CONFIG = make_config(Path("unused"))
+
+
+def make_voice(
+    kind: str = "linear", tts: str = "custom_voice", context: str = "raw", layers: Any = (2, 4), **defaults: Any
+) -> Voice:
+    llm, model = make_llm(layers=list(layers), context=context), load_tts(tts)
+    config = CONFIG.model_copy(deep=True)
+    config.projector.kind = kind  # type: ignore[assignment]
+    settings = {"speaker": "ada", "language": "english", "sampling": GREEDY, "max_frames": 6} | defaults
+    return Voice(llm, model, new_projector(config, llm, model), VoiceDefaults(**settings))
+
+
+def reference(voice: Voice, rows: torch.Tensor, layout: str = "nonstreaming") -> np.ndarray:
+    """Speech by the whole-utterance functions, without any streaming."""
+    prompt = (voice.tts.prefix("ada", "english"), rows)
+    codes = generate(voice.tts, [prompt], layout, GREEDY, max_frames=voice.defaults.max_frames)[0]
+    return voice.tts.codec.decode(codes).numpy()
+
+
+def features(voice: Voice, text: str = TEXT) -> Any:
+    return text_features(voice.llm, voice.tts, [text])[0]
+
+
+@pytest.mark.parametrize("layout", ["streaming", "nonstreaming"])
+@pytest.mark.parametrize("kind", ["linear", "residual"])
+def test_speech_is_that_of_the_projected_states(kind: str, layout: str) -> None:
+    voice = make_voice(kind, layout=layout)
+    if kind == "residual":
+        torch.nn.init.normal_(voice.projector.gate)  # type: ignore[attr-defined]
+    speech = voice.speak(TEXT)
+    found = features(voice)
+    assert speech.samples.dtype == np.float32 and speech.sample_rate == voice.tts.sample_rate
+    assert len(speech.samples) == 6 * voice.tts.samples_per_frame and speech.text == TEXT
+    expected = reference(voice, voice.projector(found.states, found.rows), layout)
+    np.testing.assert_allclose(speech.samples, expected, atol=1e-5)
+
+
+def test_the_whole_is_the_stream_put_together() -> None:
+    voice = make_voice(chunk=2)
+    chunks = list(voice.stream(TEXT))
+    assert [len(chunk) for chunk in chunks] == [2 * voice.tts.samples_per_frame] * 3
+    np.testing.assert_array_equal(np.concatenate(chunks), voice.speak(TEXT).samples)
+
+
+def test_plain_speaks_the_text_rows_and_an_untrained_residual_is_the_same() -> None:
+    linear, residual = make_voice(), make_voice("residual")
+    plain = linear.speak(TEXT, control="plain").samples
+    np.testing.assert_allclose(plain, reference(linear, features(linear).rows), atol=1e-5)
+    np.testing.assert_array_equal(residual.speak(TEXT).samples, plain)
+    assert not np.array_equal(linear.speak(TEXT).samples, plain)
+
+
+def test_controls_speak_other_states() -> None:
+    voice = make_voice()
+    found = features(voice)
+    spoken = {control: voice.speak(TEXT, control=control).samples for control in (None, "shuffled", "other")}
+    moved = voice.projector(shuffled(found.states, 0), found.rows)
+    np.testing.assert_allclose(spoken["shuffled"], reference(voice, moved), atol=1e-5)
+    assert not any(np.array_equal(spoken[None], spoken[control]) for control in ("shuffled", "other"))
+
+
+def test_shuffling_moves_every_state_and_loses_none() -> None:
+    states = torch.arange(7.0)[:, None, None]
+    mixed = shuffled(states, 3)
+    assert (mixed != states).all() and mixed.flatten().sort().values.equal(states.flatten())
+    assert shuffled(states[:1], 3).equal(states[:1])
+    assert as_long_as(states[:3], 5).flatten().tolist() == [0, 1, 2, 0, 1] and len(as_long_as(states, 2)) == 2
+
+
+def test_seeds_repeat_and_differ() -> None:
+    voice = make_voice(sampling=Sampling())
+    first, again, other = (voice.speak(TEXT, seed=seed).samples for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_long_text_is_spoken_sentence_by_sentence() -> None:
+    voice = make_voice(longest=20)
+    speech = voice.speak("hello dog. The quick brown fox said hello! 👍 ... good day")
+    pieces = ["hello dog.", "The quick brown fox", "said hello!", "👍 ... good day"]
+    expected = np.concatenate([voice.speak(piece).samples for piece in pieces])
+    np.testing.assert_array_equal(speech.samples, expected)
+
+
+def test_the_first_chunk_comes_before_the_second_sentence_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = make_voice()
+    read: list[str] = []
+    states = voice.llm.states
+    monkeypatch.setattr(voice.llm, "states", lambda texts: read.extend(texts) or states(texts))
+    next(voice.stream("hello dog. Good day."))
+    assert read == ["hello dog."]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("", {}, "nothing to speak"),
+        ("!?", {}, "nothing to speak"),
+        ("a\0", {}, "NUL"),
+        (TEXT, {"control": "mixed"}, "choose one of plain, shuffled, other"),
+        (TEXT, {"voice": "eve"}, "unknown speaker 'eve'"),
+        (TEXT, {"language": "klingon"}, "unknown language 'klingon'"),
+    ],
+)
+def test_refusals_come_before_any_work(text: str, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(AudioProjectionError, match=words):
+        make_voice().stream(text, **options)
+
+
+def test_the_voice_comes_from_the_call_the_settings_or_the_projector() -> None:
+    voice = make_voice()
+    by_call, by_settings = voice.speak(TEXT, voice="bo").samples, voice.speak(TEXT).samples
+    assert not np.array_equal(by_call, by_settings)
+    silent = make_voice(speaker=None)
+    with pytest.raises(AudioProjectionError, match="no voice.*ada, bo"):
+        silent.speak(TEXT)
+    silent.projector.set_voice("bo")
+    np.testing.assert_array_equal(silent.speak(TEXT).samples, by_call)
+
+
+def test_a_base_voice_from_a_recording(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
+    audio.write(tmp_path / "reference.wav", noise, 24_000)
+    voice = make_voice(tts="base", speaker=None)
+    with pytest.raises(AudioProjectionError, match="--ref-audio"):
+        voice.speak(TEXT)
+    vector = voice.embed_reference(tmp_path / "reference.wav")
+    spoken = voice.speak(TEXT, voice=vector).samples
+    voice.projector.set_voice(vector)
+    np.testing.assert_array_equal(voice.speak(TEXT).samples, spoken)
+    with pytest.raises(AudioProjectionError, match="custom_voice TTS cannot take its voice from a recording"):
+        make_voice().embed_reference(tmp_path / "reference.wav")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"context": "chat"}, "llm.context 'chat', the language model is set to 'raw'"),
+        ({"layers": [1, 4]}, r"llm.layers \[1, 4\]"),
+        ({"llm_tokenizer_hash": "0" * 64}, "LLM tokenizer differs"),
+        ({"tts_tokenizer_hash": "0" * 64}, "TTS tokenizer differs"),
+        ({"llm_size": 33}, "LLM hidden size differs"),
+    ],
+)
+def test_a_projector_of_other_models_is_refused(change: dict[str, Any], words: str) -> None:
+    voice = make_voice()
+    for key, value in change.items():
+        setattr(voice.projector.info, key, value)
+    with pytest.raises(AudioProjectionError, match=words):
+        Voice(voice.llm, voice.tts, voice.projector)
+
+
+def scripted(voice: Voice, monkeypatch: pytest.MonkeyPatch, answer: str) -> list[int]:
+    """Makes the LLM answer with a text, with the states it has of it; gives the growing list of ids it said."""
+    head, ids = voice.llm.chat_ids(QUESTION), voice.llm.tokenize(answer)
+    states = voice.llm.read([head + ids])[0][len(head) :]
+    said: list[int] = []
+
+    def generate(*_: Any) -> Iterator[GeneratedToken]:
+        for token, state in zip(ids, states, strict=True):
+            said.append(token)
+            yield GeneratedToken(token, voice.llm.tokenizer.decode([token]).encode(), state)
+
+    monkeypatch.setattr(voice.llm, "generate", generate)
+    return said
+
+
+@pytest.mark.parametrize("layout", ["streaming", "nonstreaming"])
+def test_an_answer_is_spoken_from_the_states_of_its_own_tokens(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = make_voice(context="chat", layout=layout, max_frames=24)
+    answer = "the dog said hello there"
+    scripted(voice, monkeypatch, answer)
+    speech = voice.chat(QUESTION)
+    head, ids = voice.llm.chat_ids(QUESTION), voice.llm.tokenize(answer)
+    found = features(voice, answer)
+    states = voice.llm.read([head + ids])[0][len(head) :]
+    slots = text_slots(voice, answer)
+    expected = reference(voice, voice.projector(states[slots], found.rows), layout)
+    assert speech.text == answer
+    np.testing.assert_allclose(speech.samples, expected, atol=1e-4)
+
+
+def text_slots(voice: Voice, text: str) -> list[int]:
+    from audio_projection.alignment import align, byte_spans
+
+    ids = voice.llm.tokenize(text)
+    return align(byte_spans(voice.llm.tokenizer, ids, text), voice.tts.tokenize(text)[1])
+
+
+def test_an_answer_of_the_models_own_is_spoken() -> None:
+    voice = make_voice(context="chat", max_new_tokens=30)
+    speech = voice.chat(QUESTION, seed=0)
+    tokens = voice.llm.generate(QUESTION, 30, None, None)
+    text = b"".join(token.piece for token in tokens).decode(errors="ignore")
+    assert speech.text and speech.text.replace(" ", "") in "".join(text.split())
+    assert "\n" not in speech.text
+    assert len(speech.samples) >= 6 * voice.tts.samples_per_frame
+
+
+def test_in_the_streaming_layout_sound_comes_while_the_llm_is_answering(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = make_voice(context="chat", layout="streaming", chunk=1, max_frames=None)
+    answer = "the quick brown fox jumps over the lazy dog and said good day and hello there"
+    said = scripted(voice, monkeypatch, answer)
+    total = len(voice.llm.tokenize(answer))
+    speaking = voice.chat_stream(QUESTION)
+    next(speaking)
+    assert 0 < len(said) < total / 3 and answer.startswith(speaking.text) and speaking.text != answer
+
+
+def test_answers_without_words_and_projectors_without_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice = make_voice(context="chat")
+    scripted(voice, monkeypatch, "... !? 👍")
+    with pytest.raises(AudioProjectionError, match="nothing to speak in it"):
+        voice.chat(QUESTION)
+    with pytest.raises(AudioProjectionError, match="context 'raw' and cannot chat"):
+        make_voice().chat(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ([], "nothing to answer"),
+        ([{"role": "user", "content": "  "}], "nothing to answer"),
+        ([{"role": "user"}], "needs a role and a content"),
+        ([{"role": "user", "content": "a\0"}], "NUL"),
+        (["hello"], "needs a role and a content"),
+    ],
+)
+def test_refused_messages(messages: Any, words: str) -> None:
+    with pytest.raises(AudioProjectionError, match=words):
+        make_voice(context="chat").chat(messages)
+
+
+def folder_config(folder: Path, **llm: Any) -> Config:
+    from training_parts import parity_file
+
+    config = make_config(folder / "run")
+    config.llm.name = str(save_llm(folder / "llm"))
+    config.tts.name = str(parity_file("tiny_custom_voice"))
+    return config.model_copy(update={"llm": config.llm.model_copy(update=llm)})
+
+
+def test_everything_from_a_configuration(tmp_path: Path) -> None:
+    config = folder_config(tmp_path, layers="last", context="raw")
+    with pytest.raises(AudioProjectionError, match="trained projector.*configs/nano.yaml"):
+        Voice.from_config(config)
+    trained = make_voice(context="chat", layers=[1, 3])
+    trained.projector.save_pretrained(config.trained_projector)
+    voice = Voice.from_config(config)
+    assert voice.llm.layers == [1, 3] and voice.llm.context == "chat"  # as the projector was trained
+    assert voice.defaults.speaker == "ada" and voice.defaults.layout == "nonstreaming"
+    mine = Voice(voice.llm, voice.tts, Projector.from_pretrained(config.trained_projector), trained.defaults)
+    np.testing.assert_allclose(mine.speak(TEXT).samples, trained.speak(TEXT).samples, atol=1e-4)
+
+
+def test_overrides_need_a_file(tmp_path: Path) -> None:
+    with pytest.raises(AudioProjectionError, match="overrides go with a configuration file"):
+        Voice.from_config(make_config(tmp_path), ["seed=1"])
+
+
+def test_llm_sampling_is_seeded() -> None:
+    voice = make_voice(context="chat", max_new_tokens=12)
+    wild = Choice(temperature=1.5, top_k=0)
+    texts = []
+    for seed in (1, 1, 2):
+        answer = voice.chat_stream(QUESTION, seed=seed, sampling=wild)
+        list(answer)
+        texts.append(answer.text)
+    assert texts[0] == texts[1] != texts[2]

@@ -1,0 +1,167 @@
+"""Frames a second of the decode loop, beside the official package's, on the same checkpoint in one run.
+
+    python benchmarks/decode_speed.py MODEL_DIR [--official-python PYTHON] [--runs 7] [--frames 60]
+
+Talker and code predictor only (no codec), greedy, one utterance, one thread. Both sides run in processes of their
+own that stay alive; runs alternate, and medians are compared, so that a busy machine slows both alike. The official
+package (qwen-tts, which needs another transformers release) is looked for in PYTHON, by default this interpreter.
+The codes of both must be equal. Exit code: 0 also when the official package is absent, which is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+TEXT = "hello there the quick brown fox"
+Run = Callable[[int], list[list[int]]]
+
+
+def own_run(model: str) -> Run:
+    """Decoding by this package: frames wanted -> codes."""
+    import torch
+
+    from audio_projection.tts import Qwen3TTS, Sampling, generate
+
+    tts = Qwen3TTS.from_pretrained(model)
+    speaker = next(iter(tts.config.talker.speakers), None)
+    prefix, rows = tts.prefix(speaker), tts.text_rows(torch.tensor(tts.tokenize(TEXT)[0]))
+
+    def run(frames: int) -> list[list[int]]:
+        return generate(tts, [(prefix, rows)], sampling=Sampling.greedy(), max_frames=frames)[0].tolist()
+
+    return run
+
+
+def official_run(model: str) -> Run:
+    """The same by the official package."""
+    # The 12 Hz models need nothing of the 25 Hz tokenizer, whose module wants torchaudio, sox and onnxruntime.
+    name = "qwen_tts.core.tokenizer_25hz.modeling_qwen3_tts_tokenizer_v1"
+    unused = types.ModuleType(name)
+    unused.Qwen3TTSTokenizerV1Model = type("Qwen3TTSTokenizerV1Model", (), {})  # type: ignore[attr-defined]
+    sys.modules[name] = unused
+    import torch
+    from qwen_tts import Qwen3TTSModel
+    from transformers import logging
+
+    logging.set_verbosity_error()
+    wrapper = Qwen3TTSModel.from_pretrained(model, dtype=torch.float32)
+    speakers = list(wrapper.model.config.talker_config.spk_id or {})[:1] or [None]
+    ids = wrapper._tokenize_texts([wrapper._build_assistant_text(TEXT)])
+
+    def run(frames: int) -> list[list[int]]:
+        codes, _ = wrapper.model.generate(
+            input_ids=ids,
+            languages=["Auto"],
+            speakers=speakers,
+            max_new_tokens=frames + 1,
+            do_sample=False,
+            subtalker_dosample=False,
+        )
+        return codes[0].tolist()
+
+    return run
+
+
+SIDES: dict[str, Callable[[str], Run]] = {"own": own_run, "official": official_run}
+
+
+def serve(side: str, model: str) -> None:
+    """Answer each line of standard input, a number of frames, with a line of JSON: seconds and codes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever the libraries print must not mix with the answers
+    import torch
+
+    torch.set_num_threads(1)
+    run = SIDES[side](model)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        codes = run(int(line))
+        print(json.dumps({"seconds": time.perf_counter() - start, "codes": codes}), file=answers, flush=True)
+
+
+class Side:
+    """One of the two processes."""
+
+    def __init__(self, python: str, side: str, model: Path) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        command = [python, str(Path(__file__).resolve()), str(model.resolve()), "--serve", side]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def run(self, frames: int) -> dict[str, Any]:
+        asked, answers = _pipe(self.process.stdin), _pipe(self.process.stdout)
+        asked.write(f"{frames}\n")
+        asked.flush()
+        answer = answers.readline()
+        if not answer:
+            sys.exit(f"decode_speed: a side stopped with exit code {self.process.wait()}; its error is above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        _pipe(self.process.stdin).close()
+        self.process.wait()
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+def measure(sides: dict[str, Side], frames: int, runs: int) -> dict[str, list[float]]:
+    """Frames a second of each run of each side, alternating, after one run to warm up; the codes must agree."""
+    codes = {name: side.run(frames)["codes"] for name, side in sides.items()}
+    if any(one != codes["own"] for one in codes.values()):
+        sys.exit("decode_speed: the two sides do not give the same codes, so their speeds say nothing")
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(runs):
+        for name, side in sides.items():
+            answer = side.run(frames)
+            speeds[name].append(len(answer["codes"]) / answer["seconds"])
+    return speeds
+
+
+def official_is_in(python: str) -> bool:
+    found = "import importlib.util, sys; sys.exit(importlib.util.find_spec('qwen_tts') is None)"
+    return subprocess.run([python, "-c", found], capture_output=True).returncode == 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("model", type=Path, help="checkpoint folder in the official layout")
+    parser.add_argument("--official-python", default=sys.executable, help="interpreter that has qwen-tts installed")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.serve:
+        serve(given.serve, str(given.model))
+        return 0
+    sides = {"own": Side(sys.executable, "own", given.model)}
+    if official_is_in(given.official_python):
+        sides["official"] = Side(given.official_python, "official", given.model)
+    speeds = measure(sides, given.frames, given.runs)
+    for name, values in speeds.items():
+        print(f"{name:<9} {statistics.median(values):8.1f} frames/s (from {min(values):.1f} to {max(values):.1f})")
+    for side in sides.values():
+        side.close()
+    if "official" in speeds:
+        ratios = [own / official for own, official in zip(speeds["own"], speeds["official"], strict=True)]
+        print(f"ratio     {statistics.median(ratios):8.2f} (median of {given.runs} pairs), same codes")
+    else:
+        print("skipped: the official package is not installed here; give its interpreter by --official-python")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

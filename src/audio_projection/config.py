@@ -76,6 +76,8 @@ class TTSConfig(Section):
     revision: str = "main"
     dtype: Dtype = "auto"
     layout: Literal["streaming", "nonstreaming"] = "nonstreaming"
+    longest: Count = 200
+    """Most characters spoken as one utterance; longer texts are cut at the ends of sentences, clauses or words."""
     language: str = "auto"
     speaker: str | None = None
     """A named speaker of a custom_voice model; a base model takes its voice from the projector or --ref-audio."""

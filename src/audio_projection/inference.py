@@ -255,6 +255,7 @@ def _defaults(settings: Config) -> VoiceDefaults:
         layout=settings.tts.layout,
         language=None if language == "auto" else language,
         speaker=settings.tts.speaker,
+        longest=settings.tts.longest,
         max_new_tokens=settings.llm.max_new_tokens,
     )
 

@@ -32,11 +32,12 @@ def load(path: Path, model: nn.Module, optims: list[torch.optim.Optimizer]) -> i
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
     tensors = load_file(path)
+    states = {key: tensors.pop(key) for key in list(tensors) if key.startswith("optim.")}
     for i, optim in enumerate(optims):
         state: dict[int, dict[str, Tensor]] = {}
-        for key in [key for key in tensors if key.startswith(f"optim.{i}.")]:
+        for key in [key for key in states if key.startswith(f"optim.{i}.")]:
             _, _, number, name = key.split(".")
-            state.setdefault(int(number), {})[name] = tensors.pop(key)
+            state.setdefault(int(number), {})[name] = states[key]
         optim.load_state_dict({"state": state, "param_groups": optim.state_dict()["param_groups"]})
     model.load_state_dict(tensors)
     return step

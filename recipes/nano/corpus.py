@@ -9,17 +9,14 @@ texts).  Shards that exist are kept, so the command resumes.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import random
 import re
-import subprocess
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from safetensors.numpy import save_file
 
 SAMPLE_RATE = 16_000
@@ -54,20 +51,45 @@ def sentences(path: Path, shortest: int = 10, longest: int = 75, seed: int = 0) 
     return chosen
 
 
-def speak(text: str) -> np.ndarray:
-    """int16 samples of flite's `rms`, silence at the end cut to 120 ms."""
-    with tempfile.NamedTemporaryFile(suffix=".wav", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
-        subprocess.run(["flite", "-voice", "rms", "-t", text, "-o", file.name], check=True)
-        audio, rate = soundfile.read(file.name, dtype="int16")
-    assert rate == SAMPLE_RATE
-    loud = np.flatnonzero(np.abs(audio) > 200)
-    return audio[: loud[-1] + SAMPLE_RATE * 12 // 100] if len(loud) else audio
+class Wave(ctypes.Structure):
+    """flite's `cst_wave`."""
+
+    _fields_ = [
+        ("type", ctypes.c_char_p),
+        ("sample_rate", ctypes.c_int),
+        ("num_samples", ctypes.c_int),
+        ("num_channels", ctypes.c_int),
+        ("samples", ctypes.POINTER(ctypes.c_short)),
+    ]
 
 
-def write_shard(folder: Path, number: int, texts: list[str], pool: ThreadPoolExecutor) -> None:
+class Flite:
+    """flite's `rms` voice, in process (Debian: libflite1)."""
+
+    def __init__(self) -> None:
+        self.library = ctypes.CDLL("libflite.so.1")
+        self.library.flite_init()
+        self.library.flite_text_to_wave.restype = ctypes.POINTER(Wave)
+        self.library.flite_text_to_wave.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+        self.library.delete_wave.argtypes = [ctypes.POINTER(Wave)]
+        register = ctypes.CDLL("libflite_cmu_us_rms.so.1").register_cmu_us_rms
+        register.restype, register.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
+        self.voice = register(None)
+
+    def speak(self, text: str) -> np.ndarray:
+        """int16 samples, silence at the end cut to 120 ms."""
+        wave = self.library.flite_text_to_wave(text.encode(), self.voice)
+        audio = np.ctypeslib.as_array(wave.contents.samples, (wave.contents.num_samples,)).copy()
+        assert wave.contents.sample_rate == SAMPLE_RATE
+        self.library.delete_wave(wave)
+        loud = np.flatnonzero(np.abs(audio) > 200)
+        return audio[: loud[-1] + SAMPLE_RATE * 12 // 100] if len(loud) else audio
+
+
+def write_shard(folder: Path, number: int, texts: list[str], flite: Flite) -> None:
     """Speak one shard; the JSON is written last and marks it complete."""
     stem = folder / f"speech-{number:04d}"
-    spoken = list(pool.map(speak, texts))
+    spoken = [flite.speak(text) for text in texts]
     offsets = np.cumsum([0] + [len(audio) for audio in spoken])
     save_file({"audio": np.concatenate(spoken), "offsets": offsets}, str(stem) + ".part")
     os.replace(str(stem) + ".part", str(stem) + ".safetensors")
@@ -81,7 +103,6 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--sentences", type=int, default=100_000)
     parser.add_argument("--without", type=Path, help="file of sentences that must not be used")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     chosen = sentences(arguments.text)
@@ -89,11 +110,11 @@ def main() -> None:
         held_out = {clean(line).lower() for line in arguments.without.read_text().splitlines()}
         chosen = [text for text in chosen if text.lower() not in held_out]
     print(f"{len(chosen)} usable sentences", flush=True)
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for start in range(0, min(arguments.sentences, len(chosen)) - SHARD + 1, SHARD):
-            if not (arguments.work / f"speech-{start // SHARD:04d}.json").exists():
-                write_shard(arguments.work, start // SHARD, chosen[start : start + SHARD], pool)
-                print(f"{start + SHARD} sentences spoken", flush=True)
+    flite = Flite()
+    for start in range(0, min(arguments.sentences, len(chosen)) - SHARD + 1, SHARD):
+        if not (arguments.work / f"speech-{start // SHARD:04d}.json").exists():
+            write_shard(arguments.work, start // SHARD, chosen[start : start + SHARD], flite)
+            print(f"{start + SHARD} sentences spoken", flush=True)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,17 @@ def sequence(ids: list[int], codes: Tensor, streaming: bool) -> tuple[Tensor, Te
     return text_channel, codec_channel, rest, targets
 
 
+def forget(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Take away the codes of some frames from the input, a random share of each utterance up to a half.
+
+    What the talker cannot copy from its own past it must read from the text.
+    """
+    text, codec, rest, targets = batch
+    rates = 0.5 * torch.rand(len(text), 1)
+    gone = (torch.rand(text.shape) < rates) & (rest[..., 0] != NONE)
+    return text, codec.masked_fill(gone, NONE), rest.masked_fill(gone[..., None], NONE), targets
+
+
 def losses(model: Talker, batch: tuple[Tensor, ...], share: float) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy of codebook 0, mean cross-entropy of the rest, accuracy of codebook 0."""
     text, codec, rest, targets = batch
@@ -177,7 +188,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised; for matrices.  In float32: bfloat16 is slow on most CPUs."""
 
-    def __init__(self, params: list[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.01) -> None:
+    def __init__(self, params: list[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.1) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
@@ -250,7 +261,7 @@ def main() -> None:
                 group["lr"] = arguments.rate * rate_at(step, arguments.steps)
         numbers = batches(corpus, arguments.batch, arguments.held_out, step)
         streaming = torch.rand(1, generator=torch.Generator().manual_seed(step)).item() < arguments.streaming
-        first, rest, accuracy = losses(model, corpus.batch(numbers, streaming), arguments.share)
+        first, rest, accuracy = losses(model, forget(corpus.batch(numbers, streaming)), arguments.share)
         (first + rest).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:

@@ -105,7 +105,7 @@ def run(
         text=True,
         env=environment,
         cwd=folder or checkout,
-        timeout=280,
+        timeout=600,
     )
 
 
@@ -117,10 +117,8 @@ def test_requirements_txt_is_installed(repository: Path) -> None:
             assert requirement.specifier.contains(importlib.metadata.version(requirement.name)), line
 
 
+@pytest.mark.timeout(1500)  # five processes that load torch: half a minute on an idle machine, much more on a busy one
 def test_the_four_commands_in_order(hub: loopback.Hub, checkout: Path, tmp_path: Path) -> None:
-    before = run(hub, checkout, 'python src/inference.py --text "Hello world" --output output.wav')
-    assert before.returncode == 1 and "missing: the language model" in before.stderr
-
     download = run(hub, checkout, "python scripts/download_models.py")
     assert download.returncode == 0, download.stderr
     assert download.stderr.count("to fetch") == 3

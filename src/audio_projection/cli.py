@@ -155,7 +155,7 @@ def download(
     from audio_projection.download import PARTS, download, items
 
     placed = {"models_dir": folder, "data.path": folder / "LibriSpeech"} if folder is not None else {}
-    settings = _settings(config, overrides, placed)
+    settings = load_config(config, overrides or (), placed)
     parts = [part.value for part in only] if only else PARTS
     if not items(settings, parts):
         typer.echo(f"{config}: nothing to bring, everything it needs is here")
@@ -252,8 +252,11 @@ def _fail(message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
-def _settings(config: Path, overrides: list[str] | None, options: Mapping[str, object]) -> Config:
-    given = {key: value for key, value in options.items() if value is not None}
+def _settings(config: Path, overrides: list[str] | None, chosen: Mapping[str, object]) -> Config:
+    """The configuration of a command that loads models."""
+    # a bar for each model that is loaded from the disk is no news
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    given = {key: value for key, value in chosen.items() if value is not None}
     settings = load_config(config, overrides or (), given)
     if settings.threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from audio_projection import audio
+from audio_projection.alignment import align, byte_spans
 from audio_projection.config import Config
 from audio_projection.controls import as_long_as, shuffled
 from audio_projection.errors import AudioProjectionError
@@ -21,8 +22,8 @@ from audio_projection.parts import new_projector
 from audio_projection.projector import Projector
 from audio_projection.tts.generate import generate
 from audio_projection.tts.sampling import Choice, Sampling
-from tiny_llm import make_llm
-from training_parts import load_tts, make_config, save_llm
+from tiny_llm import make_llm, make_model, make_tokenizer
+from training_parts import load_tts, make_config, parity_file
 
 TEXT = "hello there the quick brown fox"
 QUESTION = [{"role": "user", "content": "hello dog"}]
@@ -211,8 +212,6 @@ def test_an_answer_is_spoken_from_the_states_of_its_own_tokens(layout: str, monk
 
 
 def text_slots(voice: Voice, text: str) -> list[int]:
-    from audio_projection.alignment import align, byte_spans
-
     ids = voice.llm.tokenize(text)
     return align(byte_spans(voice.llm.tokenizer, ids, text), voice.tts.tokenize(text)[1])
 
@@ -262,10 +261,10 @@ def test_refused_messages(messages: Any, words: str) -> None:
 
 
 def folder_config(folder: Path, **llm: Any) -> Config:
-    from training_parts import parity_file
-
     config = make_config(folder / "run")
-    config.llm.name = str(save_llm(folder / "llm"))
+    make_model().save_pretrained(folder / "llm")
+    make_tokenizer().save_pretrained(folder / "llm")
+    config.llm.name = str(folder / "llm")
     config.tts.name = str(parity_file("tiny_custom_voice"))
     return config.model_copy(update={"llm": config.llm.model_copy(update=llm)})
 

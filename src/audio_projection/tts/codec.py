@@ -110,7 +110,7 @@ class Codec(nn.Module):
         """
         stream = self.stream()
         blocks = [stream.decode(block) for block in self._batched(codes).split(BLOCK, 1)]
-        return torch.cat(blocks, 1).reshape(*codes.shape[:-2], -1)
+        return _like(codes, torch.cat(blocks, 1))
 
     @torch.no_grad()
     def decode_anew(self, codes: Tensor, block: int = 300, context: int = 25) -> Tensor:
@@ -120,11 +120,11 @@ class Codec(nn.Module):
         network sees further back than `context` frames. For comparisons with it.
         """
         batch, blocks = self._batched(codes), []
-        for start in range(0, batch.shape[1], block):
+        for start in range(0, max(batch.shape[1], 1), block):
             skipped = context if start > context else start
             samples = self.decode(batch[:, start - skipped : start + block])
             blocks.append(samples[:, skipped * self.samples_per_frame :])
-        return torch.cat(blocks, 1).reshape(*codes.shape[:-2], -1)
+        return _like(codes, torch.cat(blocks, 1))
 
     def stream(self) -> CodecStream:
         """A decoder that takes an utterance, or a batch of them, chunk by chunk."""
@@ -147,7 +147,12 @@ class Codec(nn.Module):
                 f"codes of shape (T, {self.code_groups}) or (B, T, {self.code_groups}) expected, "
                 f"not {tuple(codes.shape)}"
             )
-        return codes.reshape(-1, *codes.shape[-2:])
+        return codes if codes.ndim == 3 else codes[None]
+
+
+def _like(codes: Tensor, samples: Tensor) -> Tensor:
+    """Samples (B, S) as they are for a batch of codes, (S,) for those of one utterance."""
+    return samples if codes.ndim == 3 else samples[0]
 
 
 class CodecStream:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from audio_projection.errors import AudioProjectionError
@@ -94,30 +94,33 @@ class FramePredictor:
     """Decodes codebooks 1 and up of one frame after another; its cache holds one frame and is used again."""
 
     def __init__(self, predictor: CodePredictor, batch: int, choice: Choice) -> None:
-        self.predictor, self.choice = predictor, choice
+        self.choice = choice
         like = predictor.lm_head
         self.stepper = Stepper(
             predictor.transformer,
             KVCache(predictor.transformer.config, batch, predictor.config.code_groups, like),
         )
         self.heads, self.tables = list(predictor.lm_head), list(predictor.codec_embedding)
+        projection = predictor.small_to_mtp_projection
+        self.projection = (projection.weight, projection.bias) if isinstance(projection, nn.Linear) else None
 
     def predict(
         self, hidden: Tensor, first: Tensor, embedded: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """From the talker's state (B, H), code 0 (B,) and its embedding (B, H): codes (B, G), the sum of their
         embeddings (B, H), and the scores of codebooks 1 and up, G-1 tensors (B, K)."""
-        project = self.predictor.small_to_mtp_projection
         self.stepper.cache.length = 0
-        self.stepper.step(project(hidden))
+        self._step(hidden)
         codes, total, logits = [first], embedded, []
         for head, table in zip(self.heads, self.tables, strict=True):
-            state = self.stepper.step(project(embedded))
-            logits.append(functional.linear(state, head))
+            logits.append(functional.linear(self._step(embedded), head))
             codes.append(self.choice.pick(self.choice.warp(logits[-1]), generator))
-            embedded = functional.embedding(codes[-1], table)
+            embedded = torch.embedding(table, codes[-1])
             total = total + embedded
         return torch.stack(codes, 1), total, logits
+
+    def _step(self, x: Tensor) -> Tensor:
+        return self.stepper.step(x if self.projection is None else functional.linear(x, *self.projection))
 
 
 def stream(

@@ -1,17 +1,23 @@
 """One position at a time through a `Transformer`: the decode loop's inner step, lean because it runs 16 times a frame.
 
-Reads the very parameters of the modules (nothing is copied, so weights may change between steps) but calls no
-modules: at one position the work is tiny and the calls would cost more than the arithmetic. Queries of one key's
-group go through attention as its query places, so no key is repeated.
+Reads the very parameters of the modules (nothing but the small query and key norms is copied, so weights may change
+between decodings) but calls no modules: at one position the work is tiny, and every call that is spared counts.
+Queries of one key's group go through attention as its query places, so no key is repeated.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audio_projection.tts.transformer import Block, KVCache, Transformer, rotate
+from audio_projection.tts.transformer import Block, KVCache, RMSNorm, Transformer, rotate
+
+_SMALL = 64
+"""Views of a cache of so few positions are kept: the predictor goes through the same ones in every frame."""
 
 
 class Stepper:
@@ -19,52 +25,83 @@ class Stepper:
 
     def __init__(self, transformer: Transformer, cache: KVCache) -> None:
         self.cache = cache
-        self.transformer = transformer
         config = transformer.config
-        self.heads, self.kv_heads, self.head_dim = config.num_heads, config.num_kv_heads, config.head_dim
-        self.eps = config.rms_norm_eps
-        self.blocks = [_BlockWeights(block) for block in transformer.layers]  # type: ignore[arg-type]
+        self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
         self.windows = config.windows
+        self.rotary = transformer.rotary
+        self.blocks = [_BlockWeights(block) for block in transformer.layers]  # type: ignore[arg-type]
+        self.norm = _norm(transformer.norm)
+        self._known: dict[int, _Place] = {}
 
     def step(self, x: Tensor) -> Tensor:
         """x (B, hidden) at position `cache.length`, to the hidden state (B, hidden) after the final norm."""
-        cache, place = self.cache, self.cache.length
-        cache.reserve(place + 1)
-        cos, sin = self._angles(place, x.device)
-        for index, block in enumerate(self.blocks):
-            x = self._attend(x, block, index, cos, sin)
-            normed = functional.rms_norm(x, x.shape[-1:], block.mlp_norm, self.eps)
-            gate, up = functional.linear(normed, block.gate_up).chunk(2, -1)
-            x = x + functional.linear(block.act(gate) * up, block.down)
-        cache.length = place + 1
-        return functional.rms_norm(x, x.shape[-1:], self.transformer.norm.weight, self.eps)
+        place = self._place(self.cache.length)
+        for block, slots in zip(self.blocks, place.layers, strict=True):
+            x = self._attend(x, block, slots, place)
+            gate, up = torch.mm(block.mlp_norm(x), block.gate_up).chunk(2, -1)
+            x = torch.addmm(x, block.act(gate).mul_(up), block.down)
+        self.cache.length += 1
+        return self.norm(x)
 
-    def _angles(self, place: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        cos, sin = self.transformer.rotary.table(self.cache.capacity, device)
-        if self.cache.starts is None:
-            return cos[place], sin[place]
-        own = place - self.cache.starts
-        return cos[own][:, None], sin[own][:, None]
-
-    def _attend(self, x: Tensor, block: _BlockWeights, index: int, cos: Tensor, sin: Tensor) -> Tensor:
-        place, batch = self.cache.length, x.shape[0]
-        normed = functional.rms_norm(x, x.shape[-1:], block.attention_norm, self.eps)
-        fused = functional.linear(normed, block.qkv, block.qkv_bias).view(batch, -1, self.head_dim)
-        turned = self.heads + self.kv_heads
-        both = functional.rms_norm(fused[:, :turned], (self.head_dim,), None, self.eps) * block.qk_norm
-        both = rotate(both, cos, sin)
-        keys, values = self.cache.store[index]
-        keys[:, :, place] = both[:, self.heads :]
-        values[:, :, place] = fused[:, turned:]
-        first = max(0, place + 1 - (self.windows[index] or place + 1))
-        mask = self.cache.mask
-        mixed = functional.scaled_dot_product_attention(
-            both[:, : self.heads].view(batch, self.kv_heads, -1, self.head_dim),
-            keys[:, :, first : place + 1],
-            values[:, :, first : place + 1],
-            attn_mask=None if mask is None else mask[..., first : place + 1],
+    def _attend(self, x: Tensor, block: _BlockWeights, slots: _Slots, place: _Place) -> Tensor:
+        normed, batch = block.attention_norm(x), x.shape[0]
+        fused = (
+            torch.mm(normed, block.qkv) if block.qkv_bias is None else torch.addmm(block.qkv_bias, normed, block.qkv)
         )
-        return x + functional.linear(mixed.reshape(batch, -1), block.output, block.output_bias)
+        query_key, value = fused.view(batch, -1, self.head_dim).split_with_sizes(block.split, 1)
+        query, key = rotate(block.qk_norm(query_key), place.cos, place.sin).split_with_sizes(block.turned, 1)
+        slots.key.copy_(key)
+        slots.value.copy_(value)
+        query = query.view(batch, self.kv_heads, -1, self.head_dim)
+        mixed = functional.scaled_dot_product_attention(query, slots.keys, slots.values, attn_mask=slots.mask)
+        if block.output_bias is not None:
+            x = x + block.output_bias
+        return torch.addmm(x, mixed.reshape(batch, -1), block.output)
+
+    def _place(self, place: int) -> _Place:
+        """Where the position's keys and values go and which ones it sees."""
+        if place in self._known:
+            return self._known[place]
+        if self.cache.reserve(place + 1):
+            self._known.clear()
+        cos, sin = self.rotary.table(self.cache.capacity, self.cache.store.device)
+        if self.cache.starts is None:
+            found = _Place(cos[place], sin[place], [self._slots(layer, place) for layer in range(len(self.blocks))])
+        else:
+            own = place - self.cache.starts
+            slots = [self._slots(layer, place) for layer in range(len(self.blocks))]
+            found = _Place(cos[own][:, None], sin[own][:, None], slots)
+        if self.cache.capacity <= _SMALL:
+            self._known[place] = found
+        return found
+
+    def _slots(self, layer: int, place: int) -> _Slots:
+        keys, values = self.cache.store[layer].unbind()
+        first = max(0, place + 1 - (self.windows[layer] or place + 1))
+        size, mask = place + 1 - first, self.cache.mask
+        return _Slots(
+            keys.select(2, place),
+            values.select(2, place),
+            keys.narrow(2, first, size),
+            values.narrow(2, first, size),
+            None if mask is None else mask.narrow(3, first, size),
+        )
+
+
+class _Slots(NamedTuple):
+    """One layer's views of the cache at a position: where to write (B, kv heads, head_dim), what is seen."""
+
+    key: Tensor
+    value: Tensor
+    keys: Tensor
+    values: Tensor
+    mask: Tensor | None
+
+
+class _Place(NamedTuple):
+    cos: Tensor
+    sin: Tensor
+    layers: list[_Slots]
 
 
 class _BlockWeights:
@@ -72,15 +109,52 @@ class _BlockWeights:
 
     def __init__(self, block: Block) -> None:
         attention, mlp = block.self_attn, block.mlp
-        self.attention_norm = block.input_layernorm.weight
-        self.qkv, self.qkv_bias = attention.qkv_proj.weight, attention.qkv_proj.bias
-        self.qk_norm = torch.cat(
-            (
-                attention.q_norm.weight.detach().expand(attention.heads, -1),
-                attention.k_norm.weight.detach().expand(attention.kv_heads, -1),
-            )
-        )
-        self.output, self.output_bias = attention.o_proj.weight, attention.o_proj.bias
-        self.mlp_norm = block.post_attention_layernorm.weight
-        self.gate_up, self.down = mlp.gate_up_proj.weight, mlp.down_proj.weight
+        self.attention_norm, self.mlp_norm = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
+        self.qk_norm = _stacked_norm(attention.q_norm, attention.heads, attention.k_norm, attention.kv_heads)
+        self.turned = (attention.heads, attention.kv_heads)
+        self.split = (attention.heads + attention.kv_heads, attention.kv_heads)
+        self.qkv, self.qkv_bias = attention.qkv_proj.weight.t(), attention.qkv_proj.bias
+        self.output, self.output_bias = attention.o_proj.weight.t(), attention.o_proj.bias
+        self.gate_up, self.down = mlp.gate_up_proj.weight.t(), mlp.down_proj.weight.t()
         self.act = mlp.act
+
+
+class _FusedNorm:
+    """RMS norm by the library's function: one kernel on a GPU, and exact in half precision."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self.weight, self.eps = weight, eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, x.shape[-1:], None, self.eps) * self.weight
+
+
+class _PlainNorm:
+    """The same in float32 on a CPU, where the library's function is made of twice as many operations.
+
+    x / sqrt(|x|^2 / n + eps) = sqrt(n) x / hypot(|x|, sqrt(n eps)).
+    """
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        size = weight.shape[-1]
+        self.weight = weight * math.sqrt(size)
+        self.least = torch.tensor(math.sqrt(size * eps))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return (x * self.weight).div_(torch.hypot(length, self.least))
+
+
+def _norm(norm: RMSNorm) -> _FusedNorm | _PlainNorm:
+    return _norm_of(norm.weight.detach(), norm.eps)
+
+
+def _stacked_norm(queries: RMSNorm, heads: int, keys: RMSNorm, kv_heads: int) -> _FusedNorm | _PlainNorm:
+    """One norm over queries and keys (B, heads + kv heads, head_dim), each head with its own weights."""
+    rows = (queries.weight.detach().expand(heads, -1), keys.weight.detach().expand(kv_heads, -1))
+    return _norm_of(torch.cat(rows), queries.eps)
+
+
+def _norm_of(weight: Tensor, eps: float) -> _FusedNorm | _PlainNorm:
+    plain = weight.dtype == torch.float32 and weight.device.type == "cpu"
+    return _PlainNorm(weight, eps) if plain else _FusedNorm(weight, eps)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    MistralConfig,
+    OPTConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.llm import LanguageModel, vocabulary_hash
@@ -115,6 +125,40 @@ def test_generation_is_that_of_transformers_and_stops_at_the_end_token() -> None
     greedy = [token.id for token in llm.generate(MESSAGES, 12, GREEDY)]
     expected = make_model().generate(prompt, max_new_tokens=12, do_sample=False, pad_token_id=1)[0, prompt.shape[1] :]
     assert greedy == [token for token in expected.tolist() if token != 1]
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+GROUPED = SIZES | {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8}
+ARCHITECTURES = [
+    GPT2Config(vocab_size=300, n_embd=32, n_layer=3, n_head=4, n_positions=128),
+    OPTConfig(**SIZES, ffn_dim=64, word_embed_proj_dim=32),
+    Qwen3Config(**GROUPED),
+    MistralConfig(**GROUPED, sliding_window=4),
+    Gemma3TextConfig(**GROUPED, sliding_window=4),
+]
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda config: config.model_type)
+def test_any_causal_model_reads_and_generates_the_same_states(config: PreTrainedConfig) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for layers in ([0, 2], [3]):
+        llm = LanguageModel(model, make_tokenizer(), "tiny", layers=layers, context="chat")
+        tokens = list(llm.generate(MESSAGES, 8, GREEDY))
+        ids = llm.chat_ids(MESSAGES) + [token.id for token in tokens]
+        read = llm.read([ids[:3], ids])[1]
+        said = torch.stack([token.state for token in tokens])
+        torch.testing.assert_close(said, read[-len(tokens) :], atol=1e-4, rtol=0)
+        with torch.no_grad():
+            reference = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        expected = [reference[layer][0] if layer == 3 else rms_normed(reference[layer])[0] for layer in layers]
+        torch.testing.assert_close(read, torch.stack(expected, 1), atol=1e-4, rtol=0)
 
 
 def test_pieces_are_the_bytes_of_the_answer() -> None:

@@ -204,7 +204,7 @@ class LanguageModel:
 
     def _listen(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)
-        decoder = self.model.base_model
+        decoder = self.model.get_decoder()
         self._reader = cut_off(decoder, max(self.layers))
         self._speaking_tap = LayerTap(decoder, self.layers, self.num_layers)
         self._reading_tap = LayerTap(self._reader, self.layers, self.num_layers)

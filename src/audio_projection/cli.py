@@ -18,7 +18,7 @@ import typer
 from audio_projection import cli_options as options
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.locations import check_for_training
+from audio_projection.locations import check_for_fitting, check_for_training
 
 log = logging.getLogger("audio_projection")
 
@@ -133,7 +133,7 @@ def fit(
       fit --config configs/nano.yaml fit.tokens=20000
     """
     settings = _training_settings(config, overrides, projector, device, seed, threads)
-    check_for_training(settings)
+    check_for_fitting(settings)
     from audio_projection.fit import run
 
     typer.echo(f"the projector is in {run(settings)}")

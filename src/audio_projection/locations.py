@@ -90,6 +90,12 @@ def check_for_training(config: Config) -> None:
     _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_corpus(config)])
 
 
+def check_for_fitting(config: Config) -> None:
+    """The same for the fit alone, which needs recordings only for their transcripts."""
+    texts = [] if config.data.texts is not None else [lambda: find_corpus(config)]
+    _check([lambda: find_llm(config), lambda: find_tts(config), *texts])
+
+
 def _check(finders: Sequence[Callable[[], object]]) -> None:
     missing: list[Missing] = []
     for find in finders:

@@ -82,8 +82,9 @@ class Recognizer:
         sound = _as_heard(samples, rate)
         if not len(sound):
             return ""
+        # Forgets the noise of the recordings before; as one whole utterance the cepstral mean is its own too.
+        self._decoder.reinit_feat()
         self._decoder.start_utt()
-        # As one whole utterance: the cepstral mean is then its own, not that of the recordings before it.
         self._decoder.process_raw(sound.tobytes(), full_utt=True)
         self._decoder.end_utt()
         heard = self._decoder.hyp()

@@ -1,0 +1,243 @@
+"""Word errors, intervals and rows of the evaluation, against independent computations and real speech."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("jiwer", reason="needs the extra `eval`")
+pytest.importorskip("pocketsphinx", reason="needs the extra `eval`")
+
+from audio_projection import audio, evaluate
+from audio_projection.config import Config
+from audio_projection.errors import AudioProjectionError
+from audio_projection.evaluate import Report, Row
+from audio_projection.parts import load_llm, load_tts, new_projector
+from audio_projection.recognition import PairedBootstrap, Recognizer, RecognizerPool, normalise, word_errors
+from training_parts import parity_file, save_llm
+
+WORDS = st.lists(st.sampled_from(["the", "dog", "a", "cat's", "river", "ran"]), max_size=7)
+
+
+def edit_distance(left: tuple[str, ...], right: tuple[str, ...]) -> int:
+    """Levenshtein's distance by its definition."""
+
+    @cache
+    def distance(i: int, j: int) -> int:
+        if not i or not j:
+            return i + j
+        changed = distance(i - 1, j - 1) + (left[i - 1] != right[j - 1])
+        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, changed)
+
+    return distance(len(left), len(right))
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORDS.filter(bool), WORDS)
+def test_word_errors_are_the_edit_distance(reference: list[str], hypothesis: list[str]) -> None:
+    found = word_errors(" ".join(reference), " ".join(hypothesis))
+    assert found.errors == edit_distance(tuple(reference), tuple(hypothesis))
+    assert found.words == len(reference)
+    assert found.words - found.deletions + found.insertions == len(hypothesis)
+
+
+def test_word_errors_add_up() -> None:
+    total = word_errors("one two three", "one two") + word_errors("four", "four five six")
+    assert (total.deletions, total.insertions, total.words, total.rate) == (1, 2, 4, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("He said: “Don’t!”", "he said don't"),
+        ("‘Well,’ she  said -- 'no'.", "well she said no"),
+        ("rifle-shot", "rifle shot"),
+        ("...", ""),
+    ],
+)
+def test_normalised_text_has_letters_and_inner_apostrophes(text: str, expected: str) -> None:
+    assert normalise(text) == expected
+
+
+def test_reference_without_words_is_refused() -> None:
+    with pytest.raises(AudioProjectionError, match="no words to compare"):
+        word_errors("42!", "forty two")
+
+
+def test_interval_is_that_of_all_possible_draws() -> None:
+    words, errors = np.array([4, 9, 5]), np.array([4, 0, 1])
+    draws = [list(draw) for draw in itertools.product(range(3), repeat=3)]
+    rates = np.sort([errors[draw].sum() / words[draw].sum() for draw in draws])
+    found = PairedBootstrap(words.tolist(), samples=50_000).rates(errors.tolist())
+    for rate in np.unique(rates):
+        exact, drawn = (rates <= rate + 1e-9).mean(), (found <= rate + 1e-9).mean()
+        assert drawn == pytest.approx(exact, abs=0.01)
+
+
+def test_interval_covers_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(5)
+    covered = 0
+    for trial in range(200):
+        errors = generator.binomial(8, 0.3, 60)
+        low, high = PairedBootstrap([8] * 60, samples=500, seed=trial).interval(errors.tolist())
+        covered += low <= 0.3 <= high
+    assert 178 <= covered <= 200
+
+
+def test_difference_is_paired() -> None:
+    generator = np.random.default_rng(1)
+    baseline = generator.integers(0, 9, 50)
+    bootstrap = PairedBootstrap([10] * 50, seed=3)
+    low, high = bootstrap.difference((baseline + 1).tolist(), baseline.tolist())
+    assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
+    apart = bootstrap.interval((baseline + 1).tolist())[0] - bootstrap.interval(baseline.tolist())[1]
+    assert apart < 0 < low
+
+
+def test_bootstrap_is_seeded() -> None:
+    words, errors = [5, 6, 7, 8], [1, 3, 0, 2]
+    first, again, other = (PairedBootstrap(words, 300, seed).rates(errors) for seed in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def make_row(name: str, texts: list[str], heard: list[str], seconds: float) -> Row:
+    errors = [word_errors(text, words) for text, words in zip(texts, heard, strict=True)]
+    return Row(name, "", heard, errors, [seconds] * len(texts), [True] * len(texts))
+
+
+def test_report_compares_rows_with_plain_and_teacher() -> None:
+    texts = ["one two three four", "five six"]
+    rows = [
+        make_row("teacher", texts, texts, 2.0),
+        make_row("plain", texts, ["one two three", "five six"], 3.0),
+        make_row("linear", texts, ["one two", "five"], 4.0),
+        Row("residual", "", missing="not trained"),
+    ]
+    teacher, plain, linear, residual = Report(texts, rows, seed=0).to_json()["rows"]
+    assert teacher["word_error_rate"] == 0 and plain["word_error_rate"] == pytest.approx(1 / 6)
+    assert plain["minus_plain"] is None and linear["minus_plain"][0] == pytest.approx(2 / 6)
+    assert linear["minus_plain"][1] <= 2 / 6 <= linear["minus_plain"][2]
+    assert (plain["duration_ratio"], linear["duration_ratio"]) == (1.5, 2.0)
+    assert residual == {"name": "residual", "meaning": "", "missing": "not trained"}
+
+
+def test_held_out_sentences_are_found_and_usable() -> None:
+    texts = evaluate.read_sentences()
+    assert len(texts) == 100 and len(set(texts)) == 100
+
+
+@pytest.mark.parametrize(("content", "message"), [("", "no sentences"), ("12 34\n", "no words"), (None, "cannot read")])
+def test_unusable_sentence_files_are_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "sentences.txt"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(AudioProjectionError, match=message):
+        evaluate.read_sentences(path)
+
+
+def test_unknown_row_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(AudioProjectionError, match="unknown row 'flat'"):
+        evaluate.run(Config(output_dir=tmp_path), rows=["flat"])
+
+
+@pytest.fixture(scope="module")
+def recordings(shared: Path) -> list[tuple[str, np.ndarray]]:
+    """(text, samples at 22,050 Hz) of a few real recordings."""
+    folder = shared / "data" / "corpora" / "LJSpeech-1.1"
+    lines = [line.split("|") for line in (folder / "metadata.csv").read_text(encoding="utf-8").splitlines()]
+    chosen = [lines[1], lines[7], lines[3]]
+    return [(text, audio.read(folder / "wavs" / f"{name}.wav", 22_050)) for name, _, text in chosen]
+
+
+def test_real_speech_is_recognised(recordings: list[tuple[str, np.ndarray]]) -> None:
+    recognizer = Recognizer()
+    heard = [recognizer.transcribe(samples, 22_050) for _, samples in recordings]
+    first, *rest = (word_errors(text, words) for (text, _), words in zip(recordings, heard, strict=True))
+    # These clips score 21 %; a wrong rate, scale or order of samples gives 80 % and more.
+    assert sum(rest, first).rate < 0.4
+    backwards = word_errors(recordings[0][0], recognizer.transcribe(recordings[0][1][::-1], 22_050))
+    assert backwards.rate > 0.8
+    # What is heard depends neither on what came before nor on the process.
+    with RecognizerPool(1) as pool:
+        assert pool.submit(recordings[0][1], 22_050).result() == heard[0]
+    assert recognizer.transcribe(recordings[0][1], 22_050) == heard[0]
+
+
+def test_no_samples_are_no_words() -> None:
+    assert Recognizer().transcribe(np.zeros(0, np.float32), 24_000) == ""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Random tiny models that speak a second at most, and an untrained projector of each kind."""
+    folder = tmp_path_factory.mktemp("tiny")
+    shutil.copytree(parity_file("tiny_custom_voice"), folder / "tts", copy_function=shutil.copy)
+    (folder / "tts").chmod(0o755)
+    generation = folder / "tts" / "generation_config.json"
+    settings = json.loads(generation.read_text())
+    generation.unlink()
+    generation.write_text(json.dumps(settings | {"max_new_tokens": 12}))
+    config = Config.model_validate(
+        {
+            "llm": {"name": str(save_llm(folder / "llm"))},
+            "tts": {"name": str(folder / "tts"), "speaker": "ada"},
+            "output_dir": folder / "runs",
+            "device": "cpu",
+        }
+    )
+    llm, tts = load_llm(config), load_tts(config)
+    for kind in evaluate.KINDS:
+        settings = config.model_copy(update={"projector": config.projector.model_copy(update={"kind": kind})})
+        new_projector(settings, llm, tts).save_pretrained(settings.trained_projector)
+    return config
+
+
+def test_run_measures_speaks_and_reports(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentences = tmp_path / "two.txt"
+    sentences.write_text("hello there\nThe lazy dog. Good day.\n")
+    folder = str(tiny.output_dir / "linear" / "projector")
+    rows = ["plain", "residual", "shuffled", folder]
+    report = evaluate.run(tiny, sentences, rows, tmp_path / "out", jobs=1)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [row["name"] for row in results] == ["plain", "residual", "shuffled", "projector"]
+    plain, residual, _, linear = results
+    for row, kept in zip(report.rows, results, strict=True):
+        assert kept["word_error_rate"] == row.word_error_rate
+        wavs = [audio.read(tmp_path / "out" / row.name / f"000{n}.wav", 24_000) for n in (1, 2)]
+        assert [len(wav) / 24_000 for wav in wavs] == row.seconds
+    # An untrained residual projector is the TTS fed with plain text.
+    assert residual["share_from_states"] == 0 and residual["heard"] == plain["heard"]
+    # Random weights never end their speech: the guard stops each sentence after 11 frames.
+    assert plain["ended"] == 0 and plain["seconds"] == pytest.approx([11 / 12.5, 22 / 12.5])
+    assert linear["projector"]["kind"] == "linear" and residual["projector"]["kind"] == "residual"
+    assert "word error rate, 2 sentences of 7 words" in capsys.readouterr().out
+
+
+def test_rows_that_cannot_be_had_say_why(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentences = tmp_path / "one.txt"
+    sentences.write_text("hello there\n")
+    monkeypatch.setattr(evaluate.shutil, "which", lambda _: None)
+    report = evaluate.run(tiny, sentences, ["teacher", "linear"], jobs=1)
+    assert [bool(row.errors) for row in report.rows] == [False, True]
+    assert "flite is not installed" in capsys.readouterr().out
+    with pytest.raises(AudioProjectionError, match="no row could be measured: flite"):
+        evaluate.run(tiny, sentences, ["teacher", "codec"], jobs=1)
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+def test_teacher_speaks_and_its_silence_is_cut() -> None:
+    text = "The old dog slept beside the warm stove."
+    utterance = next(iter(evaluate.Stage(Config(), [text]).teacher()))
+    assert 1.5 < len(utterance.samples) / utterance.rate < 4
+    assert np.abs(utterance.samples[-1_919:]).max() <= 200 / 32768 < np.abs(utterance.samples[-1_920])
+    assert word_errors(text, Recognizer().transcribe(utterance.samples, utterance.rate)).rate < 0.4

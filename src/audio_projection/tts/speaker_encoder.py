@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.waveform import prepare
@@ -216,10 +216,12 @@ def log_mel(wave: Tensor, bands: int, rate: int) -> Tensor:
     window = torch.hann_window(FFT, device=wave.device)
     spectrum = torch.stft(padded, FFT, HOP, window=window, center=False, return_complex=True)
     magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-9).sqrt()
-    filters = torch.from_numpy(_mel_filters(bands, rate)).to(wave.device)
-    return (filters @ magnitude).clamp(1e-5).log().T
+    return (_mel_filters(bands, rate).to(wave.device) @ magnitude).clamp(1e-5).log().T
 
 
 @lru_cache(maxsize=4)
-def _mel_filters(bands: int, rate: int) -> np.ndarray:
-    return librosa.filters.mel(sr=rate, n_fft=FFT, n_mels=bands, fmin=0, fmax=min(HIGHEST_HZ, rate / 2))
+def _mel_filters(bands: int, rate: int) -> Tensor:
+    """Slaney's triangles (bands, FFT // 2 + 1), equal in area, as librosa makes them too."""
+    highest = min(HIGHEST_HZ, rate / 2)
+    filters = mel_filter_bank(FFT // 2 + 1, bands, 0.0, highest, rate, norm="slaney", mel_scale="slaney")
+    return torch.from_numpy(filters.T).float()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 def rate_at(step: int, steps: int, warmup: int = 100) -> float:
-    """Share of the peak learning rate: warm-up, constant, linear to zero over the last quarter."""
-    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.25 * steps)))
+    """Share of the peak learning rate: warm-up, constant, linear to zero over the last 55 %."""
+    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.55 * steps)))
 
 
 def save(path: Path, model: nn.Module, optims: list[torch.optim.Optimizer], step: int) -> None:

@@ -13,7 +13,6 @@ from audio_projection.config import Config
 from audio_projection.data_loader import (
     BatchOrder,
     BatchWalk,
-    default_voice,
     load_pairs,
     split_held_out,
     texts_to_fit,
@@ -22,6 +21,7 @@ from audio_projection.data_loader import (
 from audio_projection.errors import AudioProjectionError
 from audio_projection.pairs import Pair, PairFolder
 from audio_projection.recordings import read_recordings, sentence_case
+from audio_projection.voices import default_voice
 from training_parts import load_tts, make_config, make_pairs, make_texts
 
 LENGTHS = [3, 9, 4, 4, 12, 7, 1, 8, 5, 6, 11, 2, 10]
@@ -98,17 +98,17 @@ def spoken_config(folder: Path, texts: list[str]) -> Config:
 
 
 def test_the_speech_model_makes_its_own_codes_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audio_projection import data_loader
+    from audio_projection import pair_making
 
     calls: list[int] = []
-    generate = data_loader.generate
+    generate = pair_making.generate
 
     def briefly(*arguments: Any) -> list[torch.Tensor]:  # random models hardly ever come to an end
         calls.append(len(arguments[1]))
         return generate(*arguments[:5], max_frames=6)
 
-    monkeypatch.setattr(data_loader, "generate", briefly)
-    monkeypatch.setattr(data_loader, "_SPOKEN_AT_ONCE", 2)
+    monkeypatch.setattr(pair_making, "generate", briefly)
+    monkeypatch.setattr(pair_making, "_SPOKEN_AT_ONCE", 2)
     config = spoken_config(tmp_path, ["the dog", "the fox", "hello there"])
     made = load_pairs(config, load_tts())
     assert {pair.text for pair in made} == {"the dog", "the fox", "hello there"}

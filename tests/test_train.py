@@ -16,13 +16,14 @@ import torch
 from audio_projection.cli import STOPPED
 from audio_projection.config import Config, TrainConfig
 from audio_projection.errors import AudioProjectionError
+from audio_projection.examples import Examples
 from audio_projection.features import text_features
 from audio_projection.fit import run as run_fit
 from audio_projection.metrics import MetricsLog, read_metrics
 from audio_projection.pairs import PairFolder
 from audio_projection.parts import Parts
 from audio_projection.projector import Projector
-from audio_projection.train import Examples, Trainer, learning_rate, run, train_projector
+from audio_projection.train import Trainer, learning_rate, run, train_projector
 from audio_projection.tts.model import Qwen3TTS
 from training_parts import (
     TESTS,
@@ -149,6 +150,17 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
     assert learning_rate(timed, 110, 11, seconds=60.0) == pytest.approx(0.1)
 
 
+def test_bfloat16_trains_with_a_projector_in_float32(tmp_path: Path) -> None:
+    config = make_config(tmp_path, precision="bf16", steps=4)
+    parts = train(config)
+    assert {value.dtype for value in parts.projector.state_dict().values()} == {torch.float32}
+    losses = [r["training"]["talker"] for r in read_metrics(config.run_dir / "metrics.jsonl") if "training" in r]
+    exact = make_config(tmp_path / "exact", steps=4)
+    train(exact)
+    others = [r["training"]["talker"] for r in read_metrics(exact.run_dir / "metrics.jsonl") if "training" in r]
+    assert losses == pytest.approx(others, rel=0.02) and losses != others
+
+
 def test_time_limit_ends_a_run_with_its_projector(tmp_path: Path) -> None:
     config = make_config(tmp_path, steps=10_000, max_minutes=1e-4, eval_every=10_000)
     train(config)
@@ -260,6 +272,24 @@ def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path, llm_folder: Pat
     assert not config.trained_projector.exists() and f"stopped after step {done}" in said
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_processes_take_the_steps_of_one_with_twice_the_batches(tmp_path: Path, llm_folder: Path) -> None:
+    results = []
+    for name, processes, accumulation in (("one", 1, 2), ("two", 2, 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        values = pairs_config(folder, llm_folder, steps=6, grad_accumulation=accumulation)
+        (folder / "config.json").write_text(json.dumps(values))
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "-m"]
+        command += ["audio_projection", "train", "--config", str(folder / "config.json")]
+        environment = os.environ | {"PYTHONPATH": str(TESTS.parent / "src")}
+        subprocess.run(command, env=environment, check=True, timeout=700)
+        results.append(weights(Config.model_validate(values).trained_projector))
+    for name in results[0]:
+        torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-3, atol=1e-4)
+
+
 def test_fit_alone_then_training_from_probe_and_fit(tmp_path: Path, llm_folder: Path) -> None:
     values = pairs_config(tmp_path, llm_folder, steps=2)
     values["llm"]["layers"] = "probe"
@@ -294,7 +324,8 @@ def test_twenty_steps_on_real_recordings(tmp_path: Path, shared: Path) -> None:
     config.tts.speaker = None
     config.data.source, config.data.path, config.data.held_out = "ljspeech", corpus, 4
     config.data.max_seconds = 6.0  # the tiny encoder is slow on long clips
-    from audio_projection.data_loader import default_voice, load_pairs, split_held_out
+    from audio_projection.data_loader import load_pairs, split_held_out
+    from audio_projection.voices import default_voice
 
     tts = load_tts("base")
     training, held_out = split_held_out(load_pairs(config, tts), 4, 0)

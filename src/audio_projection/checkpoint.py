@@ -133,6 +133,10 @@ class Checkpoints:
             seconds=record["seconds"],
         )
 
+    def settings(self, folder: str | Path) -> dict[str, Any]:
+        """The settings that one checkpoint was saved with."""
+        return _read_record(Path(folder))["settings"]
+
     def _all(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from audio_projection.data_loader import named_speaker, transcripts_to_fit
+from audio_projection.data_loader import transcripts_to_fit
 from audio_projection.features import TextFeatures, stream_features
 from audio_projection.parts import assemble, load_tts
 from audio_projection.projector import LinearProjector, Projector
@@ -32,6 +32,7 @@ from audio_projection.regression import (
     row_table,
     standardise,
 )
+from audio_projection.voices import named_speaker
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, FitConfig

@@ -6,7 +6,7 @@ x-vectors, if any) and `part-00000.json` (texts and lengths), which is written l
 
 from __future__ import annotations
 
-import logging
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,6 @@ from torch import Tensor
 
 from audio_projection.checkpoint import read_json, read_tensors, write_json, write_tensors
 from audio_projection.errors import AudioProjectionError
-
-log = logging.getLogger(__name__)
 
 FORMAT = "audio-projection-pairs"
 VERSION = 1
@@ -92,6 +90,11 @@ class PairFolder:
             raise AudioProjectionError(
                 f"{self.folder / part}.json and .safetensors do not fit together; delete both to make them again"
             ) from error
+
+
+def seeded_digest(seed: int, text: str) -> str:
+    """A hexadecimal name for a text, another one for each seed: for names, and for orders that are not sorted ones."""
+    return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
 def _entry(pair: Pair) -> dict[str, Any]:

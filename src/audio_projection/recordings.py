@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.text import check_text
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,15 @@ def sentence_case(text: str) -> str:
     if not words:
         return ""
     return words[0].upper() + words[1:] + ("" if words[-1] in ".!?" else ".")
+
+
+def speakable(text: str, where: str) -> str | None:
+    """The text as it is spoken, or None, with a warning that says where, when it cannot be."""
+    try:
+        return check_text(text)
+    except AudioProjectionError as error:
+        log.warning("data: %s left out: %s", where, error)
+        return None
 
 
 def _lines(path: Path) -> list[str]:

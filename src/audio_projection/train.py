@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -29,20 +29,20 @@ from audio_projection.checkpoint import Checkpoints, TrainingState
 from audio_projection.data_loader import (
     BatchOrder,
     BatchWalk,
-    default_voice,
     load_pairs,
     split_held_out,
     texts_to_fit,
 )
 from audio_projection.errors import AudioProjectionError
-from audio_projection.features import TextFeatures, chunks, text_features
+from audio_projection.examples import Examples, RowsOf
+from audio_projection.features import chunks
 from audio_projection.fit import fit
-from audio_projection.losses import LossSums, count_targets, sequence_losses
+from audio_projection.losses import count_targets
 from audio_projection.metrics import MetricsLog, draw_losses
 from audio_projection.pairs import Pair
 from audio_projection.parts import Parts, assemble, choose_device, load_tts
 from audio_projection.projector import ProjectorInfo
-from audio_projection.tts.prompt import training_sequence
+from audio_projection.voices import default_voice
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, TrainConfig
@@ -73,8 +73,10 @@ def run(config: Config, resume: bool = True) -> Outcome:
     """Trains the projector of a configuration from the models and data it names; see `train_projector`."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    processes = PartialState(cpu=choose_device(config).type == "cpu")
     tts = load_tts(config)
-    pairs = load_pairs(config, tts)
+    with processes.main_process_first():  # makes the codes that the others then find
+        pairs = load_pairs(config, tts)
     training, held_out = split_held_out(pairs, config.data.held_out, config.seed)
     voice, source = default_voice(config, tts, training)
     texts = texts_to_fit(config, training, held_out)
@@ -98,67 +100,6 @@ def train_projector(config: Config, parts: Parts, training: Sequence[Pair], held
         return trainer.train(terminated)
 
 
-class StateSource:
-    """Text features of the examples: held in memory when small, else computed anew for every batch.
-
-    Both ways the numbers of an example depend on nothing but the batch it is in, which a resumed run meets again.
-    """
-
-    def __init__(self, parts: Parts, pairs: Sequence[Pair], batch: int, gigabytes: float) -> None:
-        self._parts, self._pairs = parts, pairs
-        self._held: list[TextFeatures] | None = None
-        info, tokens = parts.projector.info, sum(len(parts.tts.tokenize(pair.text)[0]) for pair in pairs)
-        if 4 * tokens * (len(info.layers) * info.llm_size + info.tts_size) <= gigabytes * 1e9:
-            groups = chunks(range(len(pairs)), batch)
-            self._held = [features for group in groups for features in self._compute(group)]
-
-    def at(self, indices: Sequence[int]) -> list[TextFeatures]:
-        return self._compute(indices) if self._held is None else [self._held[index] for index in indices]
-
-    def _compute(self, indices: Sequence[int]) -> list[TextFeatures]:
-        return text_features(self._parts.llm, self._parts.tts, [self._pairs[index].text for index in indices])
-
-
-class Examples:
-    """Pairs made into teacher-forced sequences; `rows_of` says which feature rows the TTS is fed with."""
-
-    def __init__(self, config: Config, parts: Parts, pairs: Sequence[Pair]) -> None:
-        self._config, self._parts, self.pairs = config, parts, pairs
-        self._states = StateSource(parts, pairs, config.train.batch, config.train.states_memory)
-        self._prefixes: dict[str | None, Tensor] = {}
-
-    @property
-    def frames(self) -> list[int]:
-        return [len(pair.codes) for pair in self.pairs]
-
-    def projected(self, features: TextFeatures) -> Tensor:
-        return self._parts.projector(features.states, features.rows)
-
-    @staticmethod
-    def plain(features: TextFeatures) -> Tensor:
-        return features.rows
-
-    def losses(self, indices: Sequence[int], rows_of: Any, generator: torch.Generator) -> LossSums:
-        """Loss sums of one micro-batch."""
-        tts, settings = self._parts.tts, self._config
-        pairs, codes = [self.pairs[index] for index in indices], [self.pairs[index].codes for index in indices]
-        codes = [frames.to(tts.device) for frames in codes]
-        sequences = [
-            training_sequence(tts, self._prefix(pair), rows_of(features).to(tts.dtype), frames, settings.tts.layout)
-            for pair, features, frames in zip(pairs, self._states.at(indices), codes, strict=True)
-        ]
-        return sequence_losses(tts, sequences, codes, settings.train.predictor_share, generator)
-
-    @torch.no_grad()
-    def _prefix(self, pair: Pair) -> Tensor:
-        language = self._config.tts.language
-        if isinstance(pair.voice, Tensor):
-            return self._parts.tts.prefix(pair.voice, language)
-        if pair.voice not in self._prefixes:
-            self._prefixes[pair.voice] = self._parts.tts.prefix(pair.voice, language)
-        return self._prefixes[pair.voice]
-
-
 class Trainer:
     """One run: the loop, its checkpoints and its records."""
 
@@ -166,7 +107,7 @@ class Trainer:
         if not training:
             raise AudioProjectionError("nothing to train on: give more training pairs (data.limit, data.path)")
         self.config, self.settings, self.parts = config, config.train, parts
-        self.accelerator = Accelerator(cpu=choose_device(config).type == "cpu", mixed_precision=config.train.precision)
+        self.accelerator = Accelerator(cpu=choose_device(config).type == "cpu")
         self.parameters = list(parts.projector.parameters())
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.train.learning_rate, weight_decay=config.train.weight_decay
@@ -183,16 +124,19 @@ class Trainer:
 
     def resume(self) -> None:
         """Takes up the newest checkpoint; without one the projector as it is becomes the first."""
-        folder = self.checkpoints.latest()
-        if folder is None:
+        fresh = self.checkpoints.latest() is None
+        self.accelerator.wait_for_everyone()
+        if fresh:
             self._save()
-        else:
-            state = self.checkpoints.load(folder)
-            _check_same(state.settings, self._fixed_settings(), folder)
-            self.parts.projector.load_state_dict(state.projector)
-            self.parts.projector.info.measurements = state.settings["projector"]["measurements"]
-            self.optimizer.load_state_dict(state.optimizer)
-            self.step, self.seconds = state.step, state.seconds
+        folder = self.checkpoints.latest()
+        assert folder is not None, "there is one, or it has just been written"
+        state = self.checkpoints.load(folder)
+        _check_same(state.settings, self._fixed_settings(), folder)
+        self.parts.projector.load_state_dict(state.projector)
+        self.parts.projector.info.measurements = state.settings["projector"]["measurements"]
+        self.optimizer.load_state_dict(state.optimizer)
+        self.step, self.seconds = state.step, state.seconds
+        if not fresh:
             log.info("train: going on from step %d (%s)", self.step, folder)
         if self.accelerator.is_main_process:
             self.metrics = MetricsLog(self.config.run_dir / "metrics.jsonl", self.step)
@@ -203,12 +147,13 @@ class Trainer:
         held_out = self._evaluate() if self.step == 0 else None
         walk = BatchWalk(self.order, self.step * self._batches_a_step)
         with self._progress() as (progress, task):
-            while not self._over() and not terminated.is_set():
+            done = self._stopping(terminated)
+            while not done:
                 record = self._take_step(walk)
                 self.seconds = before + time.monotonic() - began
                 self._write({"step": self.step, "training": record, "seconds": round(self.seconds, 2)})
                 progress.update(task, completed=self.step, loss=f"{record['talker']:.3f}")
-                done = self._over() or terminated.is_set()
+                done = self._stopping(terminated)
                 if self.step % self.settings.eval_every == 0 and not done:
                     held_out = self._evaluate()
                 if self.step % self.settings.checkpoint_every == 0 or done:
@@ -225,6 +170,11 @@ class Trainer:
     def _over(self) -> bool:
         limit = self.settings.max_minutes
         return self.step >= self.steps or (limit is not None and self.seconds >= 60 * limit)
+
+    def _stopping(self, terminated: threading.Event) -> bool:
+        """Whether any of the processes wants to stop: they do it together."""
+        wanted = torch.tensor(float(self._over() or terminated.is_set()), device=self.parts.tts.device)
+        return bool(self.accelerator.reduce(wanted, "sum") > 0)
 
     def _take_step(self, walk: BatchWalk) -> dict[str, float]:
         """One optimizer step over all micro-batches of all processes, normalised by all their valid targets."""
@@ -266,11 +216,16 @@ class Trainer:
 
     def _backward(self, batch: Sequence[int], position: int, targets: tuple[int, int]) -> Tensor:
         generator = torch.Generator().manual_seed(_seed_at(self.config.seed, position))
-        with self.accelerator.autocast():
+        with self._precision():
             losses = self.training.losses(batch, self.training.projected, generator)
         weighted = self.settings.predictor_weight * losses.predictor / targets[1]
         (losses.talker / targets[0] + weighted).backward()
         return torch.stack((losses.talker.detach(), losses.predictor.detach(), losses.hits.float()))
+
+    def _precision(self) -> torch.autocast:
+        # not Accelerate's, whose precision can be set only once in a process
+        enabled = self.settings.precision == "bf16"
+        return torch.autocast(self.parts.tts.device.type, torch.bfloat16, enabled=enabled)
 
     def _evaluate(self) -> dict[str, float] | None:
         """Held-out losses of the projector, written beside those of the TTS fed with plain text."""
@@ -289,12 +244,12 @@ class Trainer:
         return reached
 
     @torch.no_grad()
-    def _held_out_losses(self, rows_of: Any) -> dict[str, float]:
+    def _held_out_losses(self, rows_of: RowsOf) -> dict[str, float]:
         frames = self.held_out.frames
         order = sorted(range(len(frames)), key=lambda index: (frames[index], index))
         sums, targets = torch.zeros(3), [0, 0]
         for number, batch in enumerate(chunks(order, self.settings.batch)):
-            with self.accelerator.autocast():
+            with self._precision():
                 losses = self.held_out.losses(batch, rows_of, torch.Generator().manual_seed(number))
             sums += torch.stack((losses.talker, losses.predictor, losses.hits.float())).cpu()
             targets = [targets[0] + losses.talker_targets, targets[1] + losses.predictor_targets]
@@ -393,7 +348,7 @@ def _probed_before(checkpoints: Checkpoints) -> tuple[int, dict[str, Any]] | Non
     folder = checkpoints.latest()
     if folder is None:
         return None
-    info = ProjectorInfo.from_json(checkpoints.load(folder).settings["projector"], folder / "state.json")
+    info = ProjectorInfo.from_json(checkpoints.settings(folder)["projector"], folder / "state.json")
     return info.layers[0], info.measurements.get("probe", {})
 
 

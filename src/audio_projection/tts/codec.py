@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.codec_config import CodecConfig
 from audio_projection.tts.codec_decoder import CodecDecoder, State
 from audio_projection.tts.codec_encoder import CodecEncoder
-from audio_projection.tts.config import read_json
+from audio_projection.tts.config import Reader, read_json
 from audio_projection.tts.loading import TensorFolder, check_tensors
 from audio_projection.tts.waveform import prepare
 
@@ -43,7 +44,7 @@ class Codec(nn.Module):
         """
         folder = Path(folder)
         path = folder / "config.json"
-        config = CodecConfig.from_dict(read_json(path, "the speech_tokenizer folder of a Qwen3-TTS"), str(path))
+        config = _with_extractor_rate(CodecConfig.from_folder(folder), folder / "preprocessor_config.json")
         try:
             codec = cls(config)  # not on the meta device: Mimi's layers have buffers that no checkpoint holds
         except AudioProjectionError as error:
@@ -148,6 +149,14 @@ class Codec(nn.Module):
                 f"not {tuple(codes.shape)}"
             )
         return codes if codes.ndim == 3 else codes[None]
+
+
+def _with_extractor_rate(config: CodecConfig, path: Path) -> CodecConfig:
+    """The official package encodes at the rate that preprocessor_config.json names, where there is one."""
+    if not path.is_file():
+        return config
+    reader = Reader(read_json(path, "a speech_tokenizer folder"), str(path))
+    return replace(config, input_sample_rate=reader.size("sampling_rate", config.input_sample_rate))
 
 
 def _like(codes: Tensor, samples: Tensor) -> Tensor:

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers.activations import ACT2FN
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.tts.config import Reader
+from audio_projection.tts.config import Reader, read_json
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class CodecConfig:
                 f"{config.samples_per_frame} samples a frame"
             )
         return config
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> CodecConfig:
+        """Read `folder/config.json`; AudioProjectionError when it is absent, no JSON or no codec's."""
+        path = Path(folder) / "config.json"
+        return cls.from_dict(read_json(path, "the speech_tokenizer folder of a Qwen3-TTS"), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """The official JSON object, such that `from_dict` gives this configuration back."""

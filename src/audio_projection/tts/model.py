@@ -60,7 +60,7 @@ class Qwen3TTS(nn.Module):
             tts = cls(config, folder.name)
         load_weights(tts, folder, dtype)
         tts._tokenizer = TextTokenizer.from_folder(folder)
-        tts._codec = Codec.from_pretrained(folder / "speech_tokenizer")
+        tts._codec = Codec.from_pretrained(folder / "speech_tokenizer", device)
         generation = folder / "generation_config.json"
         tts.generation = read_json(generation, "a whole Qwen3-TTS folder")
         return tts.to(device).eval().requires_grad_(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import soxr
 import torch
@@ -28,7 +30,7 @@ def prepare(samples: np.ndarray | Tensor, rate: int, target: int) -> Tensor:
         raise AudioProjectionError(f"sample rate {rate} Hz is not possible")
     values = values.astype(np.float32, copy=False)
     if rate != target:
-        values = soxr.resample(values, rate, target, quality="HQ")
-    if not values.size:
-        raise AudioProjectionError(f"the recording is shorter than one sample at {target} Hz")
+        length = math.ceil(values.size * (target / rate))
+        values = soxr.resample(values, rate, target, quality="HQ")[:length]
+        values = np.pad(values, (0, length - values.size))  # as librosa, and with it the official package, rounds
     return torch.from_numpy(np.ascontiguousarray(values))

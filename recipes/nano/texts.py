@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 
 @torch.no_grad()
-def sample(model: LlamaForCausalLM, bos: int, size: int, longest: int) -> torch.Tensor:
-    """Token ids (size, up to longest) of sampled sentences."""
+def sample(model: LlamaForCausalLM, bos: int, turn: int, size: int, longest: int) -> torch.Tensor:
+    """Token ids (size, up to longest) of sampled sentences, none of them a turn of a chat."""
     start = torch.full((size, 1), bos)
     return model.generate(
         start,
@@ -26,6 +26,7 @@ def sample(model: LlamaForCausalLM, bos: int, size: int, longest: int) -> torch.
         top_k=0,
         top_p=0.95,
         max_new_tokens=longest,
+        suppress_tokens=[turn],
     )
 
 
@@ -41,10 +42,11 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.llm)
     model = LlamaForCausalLM.from_pretrained(arguments.llm, dtype=torch.float32)
     held_out = arguments.without.read_text().lower().splitlines() if arguments.without else []
+    turn = tokenizer.convert_tokens_to_ids("<|start_header_id|>")
     seen, lines = set(held_out), []
     while len(lines) < arguments.sentences:
-        for text in tokenizer.batch_decode(sample(model, tokenizer.bos_token_id, 200, 40), skip_special_tokens=True):
-            text = clean(text)
+        made = sample(model, tokenizer.bos_token_id, turn, 200, 40)
+        for text in map(clean, tokenizer.batch_decode(made, skip_special_tokens=True)):
             if 12 <= len(text) <= 75 and SPOKEN.fullmatch(text) and text.lower() not in seen:
                 seen.add(text.lower())
                 lines.append(text)

@@ -1,0 +1,219 @@
+"""The nano language model: a LlamaForCausalLM with its own tokenizer, from one text file.
+
+    nice python recipes/nano/llm.py prompts.tsv work/llm src/audio_projection/nano/llm \
+        --without benchmarks/heldout.txt --tts-tokenizer work/tts_tokenizer
+
+The text file holds a sentence a line (of a TSV, the last column), taken as it is written.  Two thirds of
+the training sequences are plain sentences, the others chat turns in the chat template whose answers are
+sentences of the corpus, so that the model both reads along and answers.  Each stage prints its figure:
+tokens not one-to-one with the TTS's, loss, perplexity beside that of a trigram model on the same tokens.
+The work folder keeps a checkpoint; the same command resumes from it.  `--smoke` is a run of a minute.
+"""
+
+import argparse
+import json
+import math
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from checkpoint import load, save
+from conversations import conversation
+from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, train_tokenizer
+from torch.nn import functional as F
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trigram import Trigram
+
+SEED = 0
+PEAK_RATE = 3e-3
+
+
+def sentences(path: Path, without: Path | None, longest: int = 200) -> list[str]:
+    """All lines of 3 to `longest` characters, each once whatever its case, in seeded random order."""
+    held_out = {letters(line) for line in without.read_text(encoding="utf-8").splitlines()} if without else set()
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = re.sub(r"\s+", " ", line.split("\t")[-1]).strip()
+        if 3 <= len(text) <= longest and (key := letters(text)) and key not in held_out:
+            found.setdefault(key, text)
+    chosen = [found[key] for key in sorted(found)]
+    random.Random(SEED).shuffle(chosen)
+    return chosen
+
+
+def letters(text: str) -> str:
+    return "".join(re.findall(r"[^\W_]+", text.lower()))
+
+
+def plain(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    """Start token, text, end of text."""
+    end = tokenizer.convert_tokens_to_ids(EOS)
+    return [ids + [end] for ids in tokenizer(texts)["input_ids"]]
+
+
+def chatted(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
+    chance = random.Random(SEED + 1)
+    rendered = [tokenizer.apply_chat_template(conversation(text, texts, chance), tokenize=False) for text in texts]
+    return tokenizer(rendered, add_special_tokens=False)["input_ids"]
+
+
+def batches(sequences: list[list[int]], tokens: int, seed: int) -> list[list[list[int]]]:
+    """One pass in batches of about `tokens` padded tokens, of like lengths, in random order."""
+    chance = random.Random(seed)
+    order = chance.sample(sequences, len(sequences))
+    made: list[list[list[int]]] = []
+    for start in range(0, len(order), 4096):
+        batch: list[list[int]] = []
+        for sequence in sorted(order[start : start + 4096], key=len):
+            if batch and (len(batch) + 1) * len(sequence) > tokens:
+                made.append(batch)
+                batch = []
+            batch.append(sequence)
+        made.append(batch)
+    chance.shuffle(made)
+    return made
+
+
+def losses(model: LlamaForCausalLM, batch: list[list[int]]) -> tuple[torch.Tensor, int]:
+    """Summed cross-entropy of every id after the first, and how many there are."""
+    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in batch], True, -100)
+    # Padding lies on the right of a causal model, so no attention mask is needed.
+    logits = model(input_ids=rows[:, :-1].clamp(min=0), use_cache=False).logits
+    targets = rows[:, 1:]
+    summed = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction="sum")
+    return summed, int((targets != -100).sum())
+
+
+@torch.no_grad()
+def perplexity(model: LlamaForCausalLM, sequences: list[list[int]]) -> float:
+    pairs = [losses(model, batch) for batch in batches(sequences, 4096, SEED)]
+    return math.exp(sum(float(loss) for loss, _ in pairs) / sum(count for _, count in pairs))
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    torch.manual_seed(SEED)
+    start, end, turn, padding = tokenizer.convert_tokens_to_ids([BOS, EOS, EOT, PAD])
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,  # rows divisible by 256, as llama.cpp's K-quants want them
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        rms_norm_eps=1e-5,
+        bos_token_id=start,
+        eos_token_id=[end, turn],
+        pad_token_id=padding,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=start,
+        eos_token_id=[end, turn],
+        pad_token_id=padding,
+        do_sample=True,
+        temperature=0.7,
+        top_p=0.9,
+        max_new_tokens=96,
+    )
+    return model
+
+
+def endless(sequences: list[list[int]], tokens: int, first: int) -> Iterator[tuple[int, list[list[int]]]]:
+    """(step, batch) from step `first` on, pass after pass; the order depends on the step alone."""
+    step = 0
+    for seed in range(1_000):
+        for batch in batches(sequences, tokens, seed):
+            if step >= first:
+                yield step, batch
+            step += 1
+
+
+def cosine(step: int, steps: int, warmup: int = 60) -> float:
+    """Share of the peak rate: linear warm-up, then a cosine to a twentieth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.05 + 0.475 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, tokens: int, checkpoint: Path) -> None:
+    matrices = [value for value in model.parameters() if value.dim() > 1]
+    vectors = [value for value in model.parameters() if value.dim() == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    first = load(checkpoint, model, [optimizer])
+    started, total, seen = time.process_time(), 0.0, 0
+    for step, batch in endless(sequences, tokens, first):
+        if step >= steps:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * cosine(step, steps)
+        loss, count = losses(model, batch)
+        (loss / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        total, seen = total + loss.item(), seen + count
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            save(checkpoint, model, [optimizer], step + 1)
+            spent = time.process_time() - started
+            print(f"step {step + 1}/{steps}: loss {total / seen:.3f}, {spent:.0f} s of processor", flush=True)
+            total, seen = 0.0, 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--without", type=Path, help="file of sentences that must not be learned")
+    parser.add_argument("--tts-tokenizer", type=Path, help="folder of the TTS's vocab.json and merges.txt")
+    parser.add_argument("--entries", type=int, default=464, help="size of the vocabulary")
+    parser.add_argument("--steps", type=int, default=1700)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--smoke", action="store_true", help="a tiny run that shows every stage")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.steps = min(arguments.steps, 20)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+
+    texts = sentences(arguments.text, arguments.without)
+    held_out, learned = texts[:1000], texts[1000:]
+    tokenizer = train_tokenizer(learned, arguments.entries)
+    save_tokenizer(tokenizer, arguments.output)
+    record = {"entries": len(tokenizer), "steps": arguments.steps, "sentences": len(learned), "perplexity": {}}
+    if arguments.tts_tokenizer:
+        record["tokenizers"] = agreement(tokenizer, arguments.tts_tokenizer, held_out)
+        print(f"tokenizer: {record['tokenizers']}", flush=True)
+
+    chats = len(learned) // 3
+    raw = plain(tokenizer, learned)
+    tokens = sum(map(len, raw))
+    print(
+        f"text: {len(raw)} sentences, {tokens} tokens, {sum(map(len, learned)) / tokens:.2f} characters each",
+        flush=True,
+    )
+    sequences = chatted(tokenizer, learned[:chats]) + raw[chats:]
+    model = new_model(tokenizer)
+    train(model, sequences, arguments.steps, arguments.batch_tokens, arguments.work / "checkpoint.safetensors")
+    # What is judged is what is stored.
+    model.to(torch.bfloat16).save_pretrained(arguments.output)
+    model.float()
+    trigram = Trigram(raw, len(tokenizer))
+    judged = {"held_out": held_out}
+    if arguments.without:
+        judged[arguments.without.name] = arguments.without.read_text(encoding="utf-8").splitlines()
+    for name, judged_texts in judged.items():
+        ids = plain(tokenizer, judged_texts)
+        record["perplexity"][name] = {"model": perplexity(model, ids), "trigram": trigram.perplexity(ids)}
+        print(f"perplexity on {name}: {record['perplexity'][name]}")
+    (arguments.output / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

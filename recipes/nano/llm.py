@@ -116,8 +116,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         eos_token_id=[end, turn],
         pad_token_id=padding,
         do_sample=True,
-        temperature=0.7,
-        top_p=0.9,
+        temperature=0.6,
+        top_p=0.8,
         max_new_tokens=96,
     )
     return model

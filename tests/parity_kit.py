@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
 import re
 import shutil
 import sys
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -19,8 +22,24 @@ FIXTURES = TESTS / "fixtures" / "parity"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
 
+CHECKPOINTS = ("tiny_base", "tiny_custom_voice", "tiny_voice_design", "odd")
+
+
+@lru_cache(maxsize=1)
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="parity-kit-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def checkpoint(name: str) -> Path:
+    """The folder of one of CHECKPOINTS, for reading only: all tests share it."""
+    folder = _folder() / name
+    return folder if folder.is_dir() else assemble(name, _folder())
+
+
 def assemble(name: str, folder: Path) -> Path:
-    """Write the checkpoint `name` (tiny_base, tiny_custom_voice, tiny_voice_design or odd) as `folder`/`name`."""
+    """Write the checkpoint `name`, one of CHECKPOINTS, as `folder`/`name`, for a test that changes it."""
     base, target = FIXTURES / "tiny_base", folder / name
     target.mkdir(parents=True)
     for file in (*TOKENIZER_FILES, "generation_config.json"):

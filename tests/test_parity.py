@@ -20,14 +20,6 @@ def failures(rows: list) -> list[str]:
     return [f"{row.name}: {row.error} {row.equal} {row.note}" for row in rows if not row.passed]
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    for name in ("tiny_base", "tiny_custom_voice", "tiny_voice_design", "odd"):
-        parity_kit.assemble(name, folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("checkpoint", "reference", "cases"),
     [
@@ -38,10 +30,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("odd", "odd", CASES),  # 6 code groups, equal widths, biases, sliding windows, a dialect's speaker
     ],
 )
-def test_decoding(checkpoints: Path, checkpoint: str, reference: str, cases: set[str]) -> None:
+def test_decoding(checkpoint: str, reference: str, cases: set[str]) -> None:
     wanted = parity_kit.reference(reference)
     assert set(parity.cases(wanted)) == cases
-    outputs = parity.run(Qwen3TTS.from_pretrained(checkpoints / checkpoint), wanted)
+    outputs = parity.run(Qwen3TTS.from_pretrained(parity_kit.checkpoint(checkpoint)), wanted)
     rows = parity.compare(outputs, wanted)
     assert not failures(rows)
     compared = {row.name.partition("@")[0] for row in rows}
@@ -50,9 +42,9 @@ def test_decoding(checkpoints: Path, checkpoint: str, reference: str, cases: set
 
 
 @pytest.mark.parametrize("name", ["tiny_custom_voice", "odd"])
-def test_training(checkpoints: Path, name: str) -> None:
+def test_training(name: str) -> None:
     wanted = load_file(parity_kit.FIXTURES / f"{name}.train.safetensors")
-    rows = parity.compare(parity.run_training(Qwen3TTS.from_pretrained(checkpoints / name), wanted), wanted)
+    rows = parity.compare(parity.run_training(Qwen3TTS.from_pretrained(parity_kit.checkpoint(name)), wanted), wanted)
     assert not failures(rows)
     assert {row.name for row in rows} == {"l0", "l1", "grad", "cp_logits"}
 
@@ -69,8 +61,8 @@ def test_the_whole_kit(shared: Path, kind: str) -> None:
         assert not failures(parity.compare(parity.run_training(tts, wanted), wanted))
 
 
-def test_the_script_dumps_and_judges(checkpoints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, train = checkpoints / "odd", parity_kit.FIXTURES / "odd.train.safetensors"
+def test_the_script_dumps_and_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, train = parity_kit.checkpoint("odd"), parity_kit.FIXTURES / "odd.train.safetensors"
     reference = {
         name: value
         for name, value in parity_kit.reference("odd").items()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import parity_kit
 from audio_projection.config import Config
 from audio_projection.pairs import Pair
 from audio_projection.parts import Parts, new_projector
@@ -23,6 +24,8 @@ WORDS = ["hello", "there", "the", "quick", "brown", "fox", "lazy", "dog", "said"
 
 def parity_file(name: str) -> Path:
     """A file or folder of the parity kit: the committed one, or that of the optional test material."""
+    if name in parity_kit.CHECKPOINTS:
+        return parity_kit.checkpoint(name)
     shared = Path(os.environ.get("AUDIO_PROJECTION_SHARED", TESTS.parents[1] / "shared"))
     for folder in (TESTS / "fixtures" / "parity", shared / "parity"):
         if (folder / name).exists():

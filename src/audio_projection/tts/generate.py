@@ -31,11 +31,6 @@ from audio_projection.tts.transformer import KVCache
 
 log = logging.getLogger(__name__)
 
-GUARD_SECONDS = 6.0
-GUARD_SECONDS_PER_ROW = 1.28
-"""Speech this long is taken for a missed end: slow speech takes about a quarter of it (0.2 to 0.4 s a text token)."""
-
-
 class Decoder:
     """Decodes a batch of B utterances, one frame a step.
 
@@ -207,7 +202,13 @@ def clone_samples(
 
 
 class LengthGuard:
-    """Ends an utterance at `max_frames`, or, without it, when it is far too long for its text: with a warning."""
+    """Ends an utterance at `max_frames`, or, without it, when it is far too long for its text: with a warning.
+
+    Speech this long is a missed end: slow speech takes about a quarter of it (0.2 to 0.4 s a text token).
+    """
+
+    SECONDS = 6.0
+    SECONDS_PER_ROW = 1.28
 
     def __init__(self, tts: Qwen3TTS, max_frames: int | None) -> None:
         if max_frames is not None and max_frames < 1:
@@ -220,7 +221,7 @@ class LengthGuard:
         """The most frames that a text of so many rows may take."""
         if self.max_frames is not None:
             return self.max_frames
-        return min(self.longest, round((GUARD_SECONDS + GUARD_SECONDS_PER_ROW * text_rows) * self.frame_rate))
+        return min(self.longest, round((self.SECONDS + self.SECONDS_PER_ROW * text_rows) * self.frame_rate))
 
     def reached(self, frames: int, text_rows: int) -> bool:
         if frames < self.limit(text_rows):

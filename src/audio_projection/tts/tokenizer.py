@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,6 @@ class TextTokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.backend = tokenizer
-        canonical = json.dumps(json.loads(tokenizer.to_str()), sort_keys=True, ensure_ascii=False)
-        self.hash = hashlib.sha256(canonical.encode()).hexdigest()
         self._special = {number: token.content for number, token in tokenizer.get_added_tokens_decoder().items()}
 
     @classmethod
@@ -51,6 +50,12 @@ class TextTokenizer:
                 f"{folder}: the tokenizer makes {len(tokenizer.ids(_ROLE))} tokens of {_ROLE!r}, Qwen3-TTS needs 3"
             )
         return tokenizer
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the canonical tokenizer.json: sorted keys, no escapes."""
+        canonical = json.dumps(json.loads(self.backend.to_str()), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size(with_added_tokens=True)

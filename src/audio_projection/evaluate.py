@@ -142,16 +142,16 @@ class Report:
 
     def table(self) -> Table:
         """For people, by rich."""
-        from rich.table import Table
+        from rich.table import Column, Table
 
         words = sum(word_errors(text, "").words for text in self.sentences)
         table = Table(
-            "row",
+            Column("row", no_wrap=True),
             title=f"word error rate, {len(self.sentences)} sentences of {words} words (95 % interval)",
             caption="\n".join(f"{row.name}: {_remark(row)}" for row in self.rows),
             caption_justify="left",
         )
-        for heading in ("WER %", "minus plain", "ended %", "duration"):
+        for heading in ("WER %", "minus plain", "ended %", "length"):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(row.name, *(["-"] * 4 if row.missing else self._cells(row)))
@@ -168,7 +168,7 @@ class Report:
 
 
 def _points(interval: Sequence[float]) -> str:
-    return f"({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def _remark(row: Row) -> str:
@@ -200,7 +200,7 @@ def run(
             report.rows.append(_measure(named, stage, pool, folder))
     if not any(row.errors for row in report.rows):
         raise AudioProjectionError(f"no row could be measured: {'; '.join(row.missing for row in report.rows)}")
-    Console().print(report.table())
+    Console(markup=False, highlight=False).print(report.table())
     if folder is not None:
         write_json(folder / "results.json", report.to_json())
     return report
@@ -381,4 +381,5 @@ def _with_progress(name: str, utterances: Iterator[Utterance], total: int) -> It
     from rich.console import Console
     from rich.progress import track
 
-    yield from track(utterances, f"{name:>9}", total, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    yield from track(utterances, name, total, console=console, transient=True, disable=not console.is_terminal)

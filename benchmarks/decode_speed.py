@@ -1,6 +1,6 @@
 """Frames a second of the decode loop, beside the official package's, on the same checkpoint in one run.
 
-    python benchmarks/decode_speed.py MODEL_DIR [--official-python PYTHON] [--runs 7] [--frames 60]
+    python benchmarks/decode_speed.py MODEL_DIR [--official-python PYTHON] [--runs 5] [--frames 40]
 
 Talker and code predictor only (no codec), greedy, one utterance, one thread. Both sides run in processes of their
 own that stay alive; runs alternate, and medians are compared, so that a busy machine slows both alike. The official
@@ -140,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("model", type=Path, help="checkpoint folder in the official layout")
     parser.add_argument("--official-python", default=sys.executable, help="interpreter that has qwen-tts installed")
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.serve:

@@ -13,6 +13,7 @@ from N on, along the last axis. The exit code is 1 when anything differs by more
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from audio_projection.tts.generate import clone_samples
 from audio_projection.tts.prompt import NONSTREAMING, STREAMING, Prompt, special_rows, text_prompt
 
 # What the script that makes the references does and its files do not tell.
-RATE = 24000  # of enc.in and ref.wav, Hz
+RATE = 24000  # of enc.in and ref.wav, Hz, unless the number of encoded frames says that it is the codec's own
 SECOND_INPUT = 40000  # samples of the second row of enc.in that are encoded
 REFERENCE_TEXT = "the dog"
 LANGUAGE = "english"  # the second speaker of a custom_voice batch speaks "auto"
@@ -72,9 +73,10 @@ def run(tts: Qwen3TTS, reference: Mapping[str, Tensor], reference_text: str = RE
     if "instruct" in reference:
         outputs["instruct"] = torch.tensor(tts.instruct_ids(_instruction(tts, reference) or ""))
     if "enc.in" in reference:
+        rate = _rate(tts, reference)
         waves = [reference["enc.in"][0], *(wave[:SECOND_INPUT] for wave in reference["enc.in"][1:])]
         outputs["enc.in"] = reference["enc.in"]
-        outputs |= {f"enc.codes.{i}": codes for i, codes in enumerate(tts.codec.encode_batch(waves, RATE))}
+        outputs |= {f"enc.codes.{i}": codes for i, codes in enumerate(tts.codec.encode_batch(waves, rate))}
     if "dec.codes" in reference:
         outputs["dec.codes"] = reference["dec.codes"]
         outputs["dec.wav"] = tts.codec.decode_anew(reference["dec.codes"])[0]
@@ -151,6 +153,30 @@ def _compare(name: str, outputs: Mapping[str, Tensor], wanted: Tensor) -> Row:
     return Row(name, error <= TOLERANCES.get(key, TOLERANCE), error=error)
 
 
+def first_differences(outputs: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> list[str]:
+    """For utterances whose codes differ where they begin to, and how far apart the reference's best two scores are.
+
+    Two scores that differ by no more than rounding may be ordered either way; everything after then differs too.
+    """
+    found = []
+    for name in sorted(reference):
+        case, _, rest = name.partition(".codes.")
+        shapes = {tuple(side[name].shape) for side in (outputs, reference) if name in side}
+        if not rest or case in ("enc", "dec") or len(shapes) != 1 or name not in outputs:
+            continue
+        places = (outputs[name] != reference[name]).nonzero().tolist()
+        if not places:
+            continue
+        (frame, group), gap = places[0], ""
+        scores = reference.get(f"{case}.cp_logits" if group else f"{case}.scores")
+        if scores is not None:
+            row = scores[int(rest), frame]
+            best = (row[group - 1] if group else row).topk(2).values
+            gap = f"; its best two scores there are {(best[0] - best[1]).item():.1e} apart"
+        found.append(f"{name}: differs from the reference from frame {frame}, codebook {group} on{gap}")
+    return found
+
+
 def table(rows: Sequence[Row]) -> str:
     """One line a case and kind of tensor: largest error, equal entries, verdict; failures one by one below."""
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -174,10 +200,21 @@ def _reference(tts: Qwen3TTS, reference: Mapping[str, Tensor], text: str, output
         return None
     if tts.speaker_encoder is None:
         raise AudioProjectionError("the reference clones a voice (ref.wav), but the checkpoint is of no 'base' kind")
-    wave = reference["ref.wav"]
-    outputs["ref.wav"], outputs["ref.x_vector"] = wave, tts.speaker_encoder.embed(wave, RATE)
+    wave, rate = reference["ref.wav"], _rate(tts, reference)
+    outputs["ref.wav"], outputs["ref.x_vector"] = wave, tts.speaker_encoder.embed(wave, rate)
     rows = tts.text_rows(torch.tensor(tts.tokenize(text)[0]))
-    return Reference(outputs["ref.x_vector"], tts.codec.encode(wave, RATE), rows)
+    return Reference(outputs["ref.x_vector"], tts.codec.encode(wave, rate), rows)
+
+
+def _rate(tts: Qwen3TTS, reference: Mapping[str, Tensor]) -> int:
+    """The sample rate of the recordings, which the files leave open: the one that makes the frames of enc.codes.0."""
+    codec = tts.codec.config
+    if "enc.in" in reference and "enc.codes.0" in reference:
+        for rate in (RATE, codec.input_sample_rate):
+            samples = reference["enc.in"].shape[1] * codec.input_sample_rate / rate
+            if math.ceil(samples / codec.encode_downsample_rate) == len(reference["enc.codes.0"]):
+                return rate
+    return RATE
 
 
 def _prefix(tts: Qwen3TTS, index: int, voice: Reference | None, instruction: str | None) -> Tensor:
@@ -259,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reference = load_file(given.reference)
     outputs = run(tts, reference, given.ref_text)
     rows = compare(outputs, reference)
-    print(table(rows))
+    print("\n".join([table(rows), *first_differences(outputs, reference)]))
     if given.train:
         wanted = load_file(given.train)
         trained = run_training(tts, wanted)

@@ -76,10 +76,16 @@ def test_the_script_dumps_and_judges(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {name.partition("@")[0] for name in reference} | set(load_file(train)) <= set(own)
     assert torch.equal(own["stream.codes.0"], reference["stream.codes.0"])
 
-    save_file(reference | {"stream.codes.0": reference["stream.codes.0"] + 1, "stream.extra": torch.ones(2)}, given)
+    wrong = {
+        "stream.codes.0": reference["stream.codes.0"] + torch.tensor([0, 0, 1, 0, 0, 0]),
+        "stream.cp_logits": own["stream.cp_logits"],
+        "stream.extra": torch.ones(2),
+    }
+    save_file(reference | wrong, given)
     assert parity.main([str(model), str(given)]) == 1
     printed = capsys.readouterr().out
-    assert "stream.codes.0" in printed and "stream.extra: missing" in printed
+    assert "stream.codes.0: differs from the reference from frame 0, codebook 2 on; its best two scores" in printed
+    assert "stream.extra: missing" in printed
 
 
 def test_a_difference_is_no_agreement() -> None:

@@ -154,6 +154,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         "the tokenizer makes .* tokens of .*, Qwen3-TTS needs 3",
     ),
     "no generation settings": (lambda f: (f / "generation_config.json").unlink(), "generation_config.json is missing"),
+    "another codec": (
+        lambda f: shutil.copytree(
+            parity_kit.checkpoint("odd") / "speech_tokenizer", f / "speech_tokenizer", dirs_exist_ok=True
+        ),
+        "config.json has 16 code groups, speech_tokenizer 6",
+    ),
     "no codec": (
         lambda f: (f / "speech_tokenizer" / "config.json").unlink(),
         "speech_tokenizer.config.json is missing",
@@ -194,7 +200,8 @@ def test_half_precision_keeps_the_rotary_positions(tts: Qwen3TTS) -> None:
     error = (exact - rounded).norm(dim=-1) / exact.norm(dim=-1)
     assert error[:, 500:].mean() < 1.5 * error[:, :300].mean() < 0.05  # rounded angles are worse the further on
     prefix, rows = half.prefix("ada"), half.text_rows(torch.tensor(half.tokenize("lazy dog")[0]))
-    assert generate(half, [(prefix, rows)], sampling=Sampling.greedy(), max_frames=3)[0].shape == (3, 16)
+    codes = generate(half, [(prefix, rows)], sampling=Sampling.greedy(), max_frames=3)[0]
+    assert torch.equal(codes, generate(half, [(prefix, rows.float())], sampling=Sampling.greedy(), max_frames=3)[0])
 
 
 def test_rotation_in_half_precision_uses_exact_angles() -> None:

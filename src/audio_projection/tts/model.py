@@ -61,6 +61,10 @@ class Qwen3TTS(nn.Module):
         load_weights(tts, folder, dtype)
         tts._tokenizer = TextTokenizer.from_folder(folder)
         tts._codec = Codec.from_pretrained(folder / "speech_tokenizer", device)
+        if tts.codec.code_groups != config.code_groups:
+            raise AudioProjectionError(
+                f"{folder}: config.json has {config.code_groups} code groups, speech_tokenizer {tts.codec.code_groups}"
+            )
         generation = folder / "generation_config.json"
         tts.generation = read_json(generation, "a whole Qwen3-TTS folder")
         return tts.to(device).eval().requires_grad_(False)

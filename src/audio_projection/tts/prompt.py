@@ -137,7 +137,7 @@ def open_prompt(tts: Qwen3TTS, prefix_rows: Tensor) -> Prompt:
 def text_prompt(tts: Qwen3TTS, prefix_rows: Tensor, rows: Tensor, layout: str) -> Prompt:
     """A prompt for all text rows (N, H) of an utterance in `layout`."""
     check_layout(layout)
-    _check_rows(tts, rows)
+    rows = _own_rows(tts, rows)
     start, special = open_prompt(tts, prefix_rows), special_rows(tts)
     text = torch.cat((rows, special.eos[None]))
     if layout == STREAMING:
@@ -155,13 +155,13 @@ def clone_prefill(
     In the streaming layout all text rows that fit are summed over the reference codes, the others follow one a frame.
     """
     check_layout(layout)
-    _check_rows(tts, rows)
+    rows = _own_rows(tts, rows)
     if reference_codes.ndim != 2 or reference_codes.shape[1] != tts.config.code_groups or not len(reference_codes):
         raise AudioProjectionError(
             f"reference codes have shape {tuple(reference_codes.shape)}, need (frames, {tts.config.code_groups})"
         )
     start, special, codec = open_prompt(tts, prefix_rows), special_rows(tts), _codec_rows(tts)
-    text = torch.cat((reference_rows, rows, special.eos[None]))
+    text = torch.cat((_own_rows(tts, reference_rows), rows, special.eos[None]))
     codes = torch.cat((codec.bos[None], tts.frame_embedding(reference_codes.to(tts.device))))
     # The last reference frame is no part of the prefill: it is what the first decoding step adds its text row to.
     if layout == NONSTREAMING:
@@ -201,11 +201,13 @@ def _codec_rows(tts: Qwen3TTS) -> _CodecRows:
     return _CodecRows(*tts.talker.codec_embedding(_ids(tts, [config.codec_pad, config.codec_bos])))
 
 
-def _check_rows(tts: Qwen3TTS, rows: Tensor) -> None:
+def _own_rows(tts: Qwen3TTS, rows: Tensor) -> Tensor:
+    """The rows (N, H) in the model's dtype and on its device: a projector may work in float32 beside bfloat16."""
     if rows.ndim != 2 or rows.shape[1] != tts.config.hidden_size or not len(rows):
         raise AudioProjectionError(
             f"text rows have shape {tuple(rows.shape)}, need (at least 1, {tts.config.hidden_size})"
         )
+    return rows.to(tts.device, tts.dtype)
 
 
 def _follows_instructions(tts: Qwen3TTS) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,10 +9,12 @@ from torch.nn import functional as F
 from audio_projection.config import FitConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.features import TextFeatures
-from audio_projection.fit import fit, fit_linear
-from audio_projection.probe import probe_layers
+from audio_projection.fit import FitReport, fit
+from audio_projection.fit import fit_linear as fit_in_place
+from audio_projection.probe import ProbeReport
+from audio_projection.probe import probe_layers as probe_given
 from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
-from audio_projection.regression import RidgeFit, nearest_row_accuracy, pre_image, r_squared
+from audio_projection.regression import RidgeFit, Split, nearest_row_accuracy, pre_image, r_squared
 
 D, H, VOCABULARY = 24, 12, 40
 
@@ -44,6 +48,14 @@ def only_first_layer(pairs: list) -> list:
 
 def linear(activation: str):  # noqa: ANN201
     return build_projector(ProjectorInfo(llm_size=D, tts_size=H, layers=[2], activation=activation))
+
+
+def fit_linear(projector: Any, pairs: list, limits: FitConfig) -> FitReport:
+    return fit_in_place(projector, pairs, Split(len(dict(pairs)), limits), limits.ridges)
+
+
+def probe_layers(pairs: list, layers: list[int], limits: FitConfig) -> ProbeReport:
+    return probe_given(pairs, layers, Split(len(dict(pairs)), limits), limits.ridges)
 
 
 def test_streamed_ridge_equals_the_direct_solution() -> None:
@@ -96,7 +108,7 @@ def test_pre_image_of_what_cannot_be_reached_is_the_nearest(activation: str) -> 
 def test_fit_recovers_rows_that_the_projector_can_give(activation: str) -> None:
     projector = linear(activation)
     report = fit_linear(projector, only_first_layer(corpus(400, activation)), settings())
-    assert report.r2 > 0.95 and report.nearest_row == 1.0
+    assert report.r2 > 0.975 and report.nearest_row == 1.0
     assert report.held_out_tokens == 300 and report.activation == activation
 
 
@@ -115,7 +127,7 @@ def test_fit_reports_texts_it_never_saw() -> None:
 def test_a_repeated_text_is_neither_fitted_nor_held_out_again() -> None:
     pairs = only_first_layer(corpus(100))
     report = fit_linear(linear("identity"), pairs * 3, settings())
-    assert report.held_out_tokens == 300
+    assert report.held_out_tokens == 100  # a tenth of the texts
     assert report.tokens == fit_linear(linear("identity"), pairs, settings()).tokens < 1000
 
 
@@ -127,7 +139,7 @@ def test_noise_wants_a_stronger_ridge() -> None:
 
 def test_too_few_texts_are_refused() -> None:
     with pytest.raises(AudioProjectionError, match="too few different texts"):
-        fit_linear(linear("identity"), only_first_layer(corpus(20)), settings())
+        fit_linear(linear("identity"), only_first_layer(corpus(2)), settings())
 
 
 def test_residual_needs_no_fit() -> None:

@@ -1,9 +1,9 @@
 """The projector without audio: a closed-form regression from LLM states to the TTS's own text rows.
 
 Both vocabularies are frozen, so the row that each token should give is known. The linear kind is
-activation(gain * n + bias) with n the standardised W h + b; a row is carried back through that chain: first its
-pre-image under the activation, then standardised over the channels. W and b are a ridge regression to the
-standardised rows, gain and bias the least-squares line of each channel's pre-image on n.
+activation(gain * n + bias) with n the standardised W h + b; a row is carried back through that chain: its pre-image
+under the activation, freed of each channel's mean and scale, then standardised over the channels. W and b are a ridge
+regression to that, gain and bias the least-squares line of each channel's pre-image on n.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from audio_projection.projector import LinearProjector, Projector
 from audio_projection.regression import (
     Reserve,
     RidgeFit,
+    Split,
     channel_lines,
     nearest_row_accuracy,
-    new_split,
     pre_image,
     r_squared,
     row_table,
@@ -82,18 +82,9 @@ def run(config: Config) -> Path:
     return folder
 
 
-def _within(settings: FitConfig, texts: int) -> FitConfig:
-    """At most a fifth of the texts are held out, so that few texts leave some to fit on."""
-    most = max(1, texts // 5)
-    if settings.held_out <= most:
-        return settings
-    log.warning("fit: %d texts are held out, not %d: there are only %d", most, settings.held_out, texts)
-    return settings.model_copy(update={"held_out": most})
-
-
 @torch.no_grad()
 def fit(
-    settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, texts: Iterable[str]
+    settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, texts: Sequence[str]
 ) -> FitReport | None:
     """Fits `projector` in place to the TTS's own text rows, from texts alone.
 
@@ -103,26 +94,30 @@ def fit(
     if not isinstance(projector, LinearProjector):
         log.info("fit: a %s projector starts as plain text (g = 0); nothing to fit", projector.kind)
         return None
-    texts = list(dict.fromkeys(texts))
-    limits = _within(settings, len(texts))
-    report = fit_linear(projector, stream_features(llm, tts, texts, limits.batch), limits)
+    split = Split(len(set(texts)), settings)
+    report = fit_linear(projector, stream_features(llm, tts, texts, settings.batch), split, settings.ridges)
     projector.info.measurements["fit"] = report.to_json()
     log.info("fit: %s", report)
     return report
 
 
 @torch.no_grad()
-def fit_linear(projector: LinearProjector, pairs: Iterable[tuple[str, TextFeatures]], settings: FitConfig) -> FitReport:
-    """The closed form, in place; the ridge is the one with the best R2 on the calibration texts."""
+def fit_linear(
+    projector: LinearProjector, pairs: Iterable[tuple[str, TextFeatures]], split: Split, ridges: Sequence[float]
+) -> FitReport:
+    """The closed form, in place; the ridge is the one with the best R2 on the calibration texts.
+
+    Gain and bias give each channel its scale and mean, so the targets are freed of both (as far as the calibration
+    texts tell them) before they are standardised.
+    """
     activation, device = projector.info.activation, projector.linear.weight.device
     equations = RidgeFit(projector.info.llm_size, projector.info.tts_size, device)
-    split = new_split()
-    for features in split.stream(pairs, settings):
-        targets = standardise(pre_image(features.rows, activation))
+    channels: tuple[Tensor, Tensor] | None = None
+    for features in split.stream(pairs):
+        channels = channels or _channel_moments(pre_image(split.calibration.stacked()[1], activation))
+        targets = standardise((pre_image(features.rows, activation) - channels[0]) / channels[1])
         equations.add(projector.mixed(features.states.to(device)), targets)
-    split.check()
-    calibration = _moved(split.calibration, device)
-    ridge = _choose_ridge(projector, equations, calibration, settings.ridges)
+    ridge = _choose_ridge(projector, equations, _moved(split.calibration, device), ridges)
     states, rows, ids = _moved(split.held_out, device)
     predicted = projector(states, rows)
     return FitReport(
@@ -133,6 +128,12 @@ def fit_linear(projector: LinearProjector, pairs: Iterable[tuple[str, TextFeatur
         r2=r_squared(predicted, rows),
         nearest_row=nearest_row_accuracy(predicted, ids, *row_table(split.table)),
     )
+
+
+def _channel_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """mean (H,) and deviation (H,) of each channel of (N, H); a channel without any has 1."""
+    mean, deviation = rows.mean(0), rows.std(0, correction=0)
+    return mean, torch.where(deviation > 1e-6, deviation, 1.0)
 
 
 def _choose_ridge(

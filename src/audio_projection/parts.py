@@ -42,12 +42,17 @@ def choose_device(config: Config) -> torch.device:
 
 
 def load_llm(config: Config) -> LanguageModel:
-    """The frozen LLM; with `layers: probe` it gives its last layer until the probe has chosen."""
+    """The frozen LLM; with `layers: probe` it gives its last layer until the probe has chosen.
+
+    dtype auto is float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own elsewhere.
+    """
     layers = "last" if config.llm.layers == "probe" else config.llm.layers
+    device = choose_device(config)
+    slow = config.llm.dtype == "auto" and device.type == "cpu"
     return LanguageModel.from_pretrained(
         find_llm(config),
-        dtype=config.llm.dtype,
-        device=choose_device(config),
+        dtype="float32" if slow else config.llm.dtype,
+        device=device,
         layers=layers,
         context=config.llm.context,
         prompt=config.llm.prompt,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.features import TextFeatures, stream_features
-from audio_projection.regression import RidgeFit, nearest_row_accuracy, new_split, r_squared, row_table
+from audio_projection.regression import RidgeFit, Split, nearest_row_accuracy, r_squared, row_table
 
 if TYPE_CHECKING:
     from audio_projection.config import FitConfig
@@ -52,32 +52,31 @@ class ProbeReport:
 
 @torch.no_grad()
 def probe(
-    settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, layers: Sequence[int], texts: Iterable[str]
+    settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, layers: Sequence[int], texts: Sequence[str]
 ) -> ProbeReport:
     """Probes the layers that `llm` gives, named by `layers` (L numbers in the order of its states)."""
-    report = probe_layers(stream_features(llm, tts, texts, settings.batch), layers, settings)
+    split = Split(len(set(texts)), settings)
+    report = probe_layers(stream_features(llm, tts, texts, settings.batch), layers, split, settings.ridges)
     log.info("probe: %s", report)
     return report
 
 
 @torch.no_grad()
-def probe_layers(pairs: Iterable[tuple[str, TextFeatures]], layers: Sequence[int], settings: FitConfig) -> ProbeReport:
+def probe_layers(
+    pairs: Iterable[tuple[str, TextFeatures]], layers: Sequence[int], split: Split, ridges: Sequence[float]
+) -> ProbeReport:
     """A ridge from each layer's states to the text rows; the deepest layer close to the best one is chosen."""
     equations: list[RidgeFit] = []
-    split = new_split()
-    for features in split.stream(pairs, settings):
+    for features in split.stream(pairs):
         if not equations:
             sizes = features.states.shape[-1], features.rows.shape[-1]
             equations = [RidgeFit(*sizes, features.states.device) for _ in layers]
         for index, equation in enumerate(equations):
             equation.add(features.states[:, index], features.rows)
-    split.check()
     calibration, held_out = split.calibration.stacked(), split.held_out.stacked()
     table = row_table(split.table)
     results = [
-        _layer_result(
-            layer, equations[index], _layer(calibration, index), _layer(held_out, index), table, settings.ridges
-        )
+        _layer_result(layer, equations[index], _layer(calibration, index), _layer(held_out, index), table, ridges)
         for index, layer in enumerate(layers)
     ]
     best = max(result.nearest_row for result in results)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,8 @@ from audio_projection.projector import ACTIVATIONS
 
 if TYPE_CHECKING:
     from audio_projection.config import FitConfig
+
+log = logging.getLogger(__name__)
 
 NORM_EPS = 1e-5  # of torch.nn.LayerNorm
 _CEILING = 0.99  # of the bounded activations: rows beyond it have no finite pre-image
@@ -132,18 +134,16 @@ def nearest_row_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, table_id
 
 
 class Reserve:
-    """Rows kept aside, at most `limit`: mixed states x (N, D), text rows y (N, H), token ids (N,)."""
+    """Features kept aside: of the first texts, up to a number of rows that always fits in memory."""
 
-    def __init__(self, limit: int = _RESERVED_ROWS) -> None:
-        self._limit, self._parts, self.count = limit, [], 0  # type: ignore[var-annotated]
-
-    @property
-    def full(self) -> bool:
-        return self.count >= self._limit
+    def __init__(self) -> None:
+        self._parts: list[TextFeatures] = []
+        self.count = 0
 
     def add(self, features: TextFeatures) -> None:
-        self._parts.append(features)
-        self.count += len(features.ids)
+        if self.count < _RESERVED_ROWS:
+            self._parts.append(features)
+            self.count += len(features.ids)
 
     def stacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """states (N, L, D), rows (N, H), ids (N,)."""
@@ -152,19 +152,24 @@ class Reserve:
         return states, rows, torch.tensor([i for part in self._parts for i in part.ids], device=rows.device)
 
 
-@dataclass
 class Split:
-    """The features of one pass over the texts, dealt out: the regression streams, the two reserves are kept."""
+    """The features of one pass over texts, dealt out: some held out, some for calibration, the rest to fit on."""
 
-    calibration: Reserve
-    held_out: Reserve
-    table: dict[int, Tensor]  # row of every token id met
-    tokens: int = 0
+    def __init__(self, texts: int, settings: FitConfig) -> None:
+        """`texts`: how many there are; a tenth of them at most is held out, and as many are for calibration."""
+        self.aside = min(settings.held_out, max(1, texts // 10))
+        if self.aside < settings.held_out:
+            log.info("fit: %d texts are held out, not %d: there are %d", self.aside, settings.held_out, texts)
+        self.limit = settings.tokens
+        self.held_out, self.calibration = Reserve(), Reserve()
+        self.table: dict[int, Tensor] = {}  # row of every token id met
+        self.tokens = 0
 
-    def stream(self, pairs: Iterable[tuple[str, TextFeatures]], limits: FitConfig) -> Iterator[TextFeatures]:
-        """Yields the features to fit on; the first `held_out` texts, and one in ten of the rest, are kept aside.
+    def stream(self, pairs: Iterable[tuple[str, TextFeatures]]) -> Iterator[TextFeatures]:
+        """Yields the features to fit on, up to the limit of tokens; those kept aside come first and are complete then.
 
-        A text that comes again is left out, or the held-out ones would not be held out.
+        A text that comes again is left out, or the held-out ones would not be held out. Raises AudioProjectionError
+        when nothing is left to fit on.
         """
         seen: set[str] = set()
         for text, features in pairs:
@@ -172,26 +177,18 @@ class Split:
                 continue
             seen.add(text)
             self.table |= dict(zip(features.ids, features.rows, strict=True))
-            if len(seen) <= limits.held_out and not self.held_out.full:
-                self.held_out.add(features)
-            elif (len(seen) - limits.held_out) % 10 == 1 and not self.calibration.full:
-                self.calibration.add(features)
-            else:
-                yield features
-                self.tokens += len(features.ids)
-                if self.tokens >= limits.tokens:
-                    return
-
-    def check(self) -> None:
-        if not (self.tokens and self.calibration.count and self.held_out.count):
+            if len(seen) <= 2 * self.aside:
+                (self.held_out if len(seen) <= self.aside else self.calibration).add(features)
+                continue
+            self.tokens += len(features.ids)
+            yield features
+            if self.tokens >= self.limit:
+                return
+        if not self.tokens:
             raise AudioProjectionError(
-                f"too few different texts to fit on ({self.tokens} tokens, {self.held_out.count} held out); "
-                "give more texts (data.texts) or lower fit.held_out"
+                f"too few different texts to fit on: {len(seen)}, but one is held out and one calibrates; give more "
+                "(data.texts, data.path)"
             )
-
-
-def new_split() -> Split:
-    return Split(Reserve(), Reserve(), {})
 
 
 def row_table(table: dict[int, Tensor]) -> tuple[Tensor, Tensor]:

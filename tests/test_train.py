@@ -242,7 +242,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_stopped(tmp_path: Path,
     for name in ("straight", "killed"):
         folder = tmp_path / name
         folder.mkdir()
-        values = pairs_config(folder, llm_folder, steps=60, checkpoint_every=7, eval_every=30)
+        values = pairs_config(folder, llm_folder, steps=60, checkpoint_every=7, eval_every=30) | {"threads": 1}
         config = Config.model_validate(values)
         if name == "killed":
             process = start(folder, values)

@@ -102,7 +102,7 @@ def main() -> None:
         print(f"{name}: step {load(arguments.work / f'{name}.safetensors', part, [])}")
     codec = CodecConfig(
         decoder=decoder.CONFIG, encoder=encoder.CONFIG, encoder_valid_num_quantizers=talker.GROUPS,
-        input_sample_rate=SAMPLE_RATE, output_sample_rate=SAMPLE_RATE,
+        input_sample_rate=SAMPLE_RATE, output_sample_rate=SAMPLE_RATE, encode_downsample_rate=FRAME,
     )  # fmt: skip
     assert codec.samples_per_frame == FRAME
     speech = arguments.folder / "speech_tokenizer"

@@ -2,7 +2,7 @@
 
     python recipes/nano/talker.py work/ tts/ --steps 6000
 
-Right-padded batches of similar length, half in the streaming layout and half in the non-streaming one.
+Right-padded batches of similar length, each in the streaming or the non-streaming layout (`--streaming`).
 Weight matrices are trained by Muon (Jordan et al., 2024), the rest by AdamW, at a rate that is constant
 first and then falls to zero.  A checkpoint is written every 100 steps and picked up when the
 command is repeated, also with another `--steps`.  The held-out loss is printed beside the training loss.

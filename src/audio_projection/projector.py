@@ -263,7 +263,7 @@ def _load_strictly(module: nn.Module, tensors: dict[str, Tensor], source: Path) 
     if missing or foreign:
         wrong = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(foreign)}"
         raise AudioProjectionError(f"{source} does not fit its {METADATA}: {wrong}; train the projector again")
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         if tensor.shape != expected[name].shape:
             raise AudioProjectionError(
                 f"{source}: {name} has shape {tuple(tensor.shape)}, {METADATA} wants {tuple(expected[name].shape)}"

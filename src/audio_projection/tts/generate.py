@@ -31,6 +31,7 @@ from audio_projection.tts.transformer import KVCache
 
 log = logging.getLogger(__name__)
 
+
 class Decoder:
     """Decodes a batch of B utterances, one frame a step.
 

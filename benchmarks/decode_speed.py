@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -44,17 +43,9 @@ def own_run(model: str) -> Run:
 
 def official_run(model: str) -> Run:
     """The same by the official package."""
-    # The 12 Hz models need nothing of the 25 Hz tokenizer, whose module wants torchaudio, sox and onnxruntime.
-    name = "qwen_tts.core.tokenizer_25hz.modeling_qwen3_tts_tokenizer_v1"
-    unused = types.ModuleType(name)
-    unused.Qwen3TTSTokenizerV1Model = type("Qwen3TTSTokenizerV1Model", (), {})  # type: ignore[attr-defined]
-    sys.modules[name] = unused
-    import torch
-    from qwen_tts import Qwen3TTSModel
-    from transformers import logging
+    from official_reference import load  # beside this file, where the process that serves it looks first
 
-    logging.set_verbosity_error()
-    wrapper = Qwen3TTSModel.from_pretrained(model, dtype=torch.float32)
+    wrapper = load(model)
     speakers = list(wrapper.model.config.talker_config.spk_id or {})[:1] or [None]
     ids = wrapper._tokenize_texts([wrapper._build_assistant_text(TEXT)])
 

@@ -2,12 +2,13 @@
 
     python benchmarks/parity.py MODEL_DIR REF.safetensors [--train TRAIN.safetensors] [--dump OUT.safetensors]
 
-REF holds, for each case (stream, nonstream, stream_b2 ...; which ones exist is read from its keys), what the official
-package computed greedily: prefill, raw logits, scores, tokens, codes, waveforms; for base checkpoints also the
-reference recording and its x-vector; and codec input and output. TRAIN holds teacher-forced losses and the gradient
-to the features. Every tensor of the files is computed anew from the folder alone and compared; the table shows the
-largest difference and, for whole numbers, how many are equal. A key may end in `@N`: then it holds only the entries
-from N on, along the last axis. The exit code is 1 when anything differs by more than the tolerance or is missing.
+REF, which official_reference.py writes, holds for each case (stream, nonstream, stream_b2 ...; which ones exist is
+read from its keys) what the official package computed greedily: prefill, raw logits, scores, tokens, codes,
+waveforms; for base checkpoints also the reference recording and its x-vector; and codec input and output. TRAIN holds
+teacher-forced losses and the gradient to the features. Every tensor of the files is computed anew from the folder
+alone and compared; the table shows the largest difference and, for whole numbers, how many are equal. A key may end
+in `@N`: then it holds only the entries from N on, along the last axis. The exit code is 1 when anything differs by
+more than the tolerance or is missing.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def assert_refused(ended: Ended, *words: str, code: int = 1) -> None:
         assert word in ended.err
 
 
-@pytest.mark.parametrize("name", ["download", "fit", "train", "speak", "evaluate"])
+@pytest.mark.parametrize("name", ["download", "fit", "train", "speak", "evaluate", "robustness"])
 def test_every_command_has_help_with_an_example(command: Command, name: str) -> None:
     ended = command(name, "--help")
     assert ended.code == 0 and ended.err == ""
@@ -81,7 +81,7 @@ def test_every_command_has_help_with_an_example(command: Command, name: str) -> 
 def test_no_command_shows_the_commands(command: Command) -> None:
     ended = command()
     assert ended.code == 2
-    for name in ["download", "fit", "train", "speak", "evaluate"]:
+    for name in ["download", "fit", "train", "speak", "evaluate", "robustness"]:
         assert name in ended.out + ended.err
 
 
@@ -98,6 +98,7 @@ def test_no_command_shows_the_commands(command: Command) -> None:
         (["speak", "--nonsense"], "--nonsense"),
         (["download", "--only", "everything"], "--only"),
         (["train", "--projector", "cubic"], "--projector"),
+        (["evaluate", "--limit", "0"], "--limit"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(command: Command, arguments: list[str], words: str) -> None:

@@ -1,6 +1,7 @@
 """Stage 2: the codec's target latents, codebooks and the codes of all speech.
 
-    python recipes/nano/codebooks.py work/
+    python recipes/nano/codebooks.py work/codec
+    python recipes/nano/codebooks.py work/talker --books work/codec/codebooks.safetensors
 
 A frame is 80 ms: five log-mel columns, reduced by PCA to a 64-dimensional latent.  Codebook 0 is
 k-means on the leading components (what is being said); codebooks 1-7 are residual k-means of the whole
@@ -11,6 +12,7 @@ its encoder does.  Writes `codebooks.safetensors`, then `codes-0000.safetensors`
 
 import argparse
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -114,18 +116,31 @@ def encode_shard(folder: Path, number: int, books: dict[str, Tensor]) -> None:
     os.replace(part, part.with_suffix(".safetensors"))
 
 
+def usage(folder: Path) -> str:
+    """How many frames were coded, and how evenly codebook 0 is used."""
+    codes = torch.cat([load_file(path)["codes"][:, 0] for path in sorted(folder.glob("codes-*.safetensors"))])
+    shares = torch.bincount(codes.long(), minlength=ENTRIES) / len(codes)
+    entropy = -(shares * shares.clamp_min(1e-9).log2()).sum()
+    return f"{len(codes)} frames in {folder}, {entropy:.2f} of {np.log2(ENTRIES):.0f} bits a frame in codebook 0"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--fit-shards", type=int, default=6)
+    parser.add_argument("--books", type=Path, help="codebooks.safetensors fitted on other speech, used as they are")
     parser.add_argument("--follow", action="store_true", help="wait for shards still being spoken")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     path = arguments.work / "codebooks.safetensors"
+    if arguments.books:
+        shutil.copyfile(arguments.books, path)
     if not path.exists():
         numbers = shard_numbers(arguments.work)[: arguments.fit_shards]
-        save_file(fit(torch.cat([mel_patches(a) for n in numbers for a in read_speech(arguments.work, n)])), path)
+        fitted = fit(torch.cat([mel_patches(a) for n in numbers for a in read_speech(arguments.work, n)]))
+        save_file(fitted, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
     books = load_file(path)
     while True:
         for number in shard_numbers(arguments.work):
@@ -135,6 +150,7 @@ def main() -> None:
         if not arguments.follow:
             break
         time.sleep(10)
+    print(usage(arguments.work))
 
 
 if __name__ == "__main__":

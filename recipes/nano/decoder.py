@@ -23,7 +23,7 @@ from audio_projection.tts.codec_decoder import CodecDecoder
 CONFIG = CodecDecoderConfig(
     num_quantizers=GROUPS, codebook_size=ENTRIES, codebook_dim=2 * LATENT, latent_dim=128, hidden_size=128,
     intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=32,
-    sliding_window=32, decoder_dim=192, upsample_rates=(8, 5, 4, 2), upsampling_ratios=(2, 2),
+    sliding_window=32, decoder_dim=256, upsample_rates=(8, 5, 4, 2), upsampling_ratios=(2, 2),
     layer_scale_initial_scale=0.1,
 )  # fmt: skip
 WINDOWS = ((256, 20), (512, 40), (1024, 80), (2048, 120))
@@ -126,7 +126,7 @@ def main() -> None:
         optim.zero_grad()
         step += 1
         average = value.item() if average == 0 else 0.97 * average + 0.03 * value.item()
-        if step % 20 == 0:
+        if step % 20 == 0 or step == arguments.steps:
             print(f"{step} {time.time() - began:.0f}s spectral distance {average:.3f}", flush=True)
         if step % 100 == 0 or step == arguments.steps:
             save(path, decoder, [optim], step)

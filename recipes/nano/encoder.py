@@ -22,9 +22,9 @@ from audio_projection.tts.codec_encoder import CodecEncoder
 CONFIG = {
     "model_type": "mimi", "sampling_rate": SAMPLE_RATE, "frame_rate": 12.5, "audio_channels": 1,
     "codebook_size": ENTRIES, "codebook_dim": LATENT, "vector_quantization_hidden_dimension": LATENT,
-    "hidden_size": 128, "num_filters": 8, "num_quantizers": GROUPS, "num_semantic_quantizers": 1,
+    "hidden_size": 128, "num_filters": 16, "num_quantizers": GROUPS, "num_semantic_quantizers": 1,
     "upsample_groups": 128, "num_hidden_layers": 2, "intermediate_size": 256, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "head_dim": 32, "upsampling_ratios": [8, 5, 4, 4], "use_causal_conv": True,
+    "num_key_value_heads": 4, "head_dim": 32, "upsampling_ratios": [8, 5, 4, 4], "use_causal_conv": False,
     "sliding_window": 250, "use_cache": False, "layer_scale_initial_scale": 0.1, "hidden_act": "gelu",
     "max_position_embeddings": 8000, "rope_theta": 10000.0,
 }  # fmt: skip

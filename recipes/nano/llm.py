@@ -111,6 +111,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=padding,
     )
     model = LlamaForCausalLM(config)
+    # Beside embeddings of the usual 0.02 what the first layer adds is huge, and the token is forgotten at once.
+    torch.nn.init.normal_(model.model.embed_tokens.weight)
     model.generation_config = GenerationConfig(
         bos_token_id=start,
         eos_token_id=[end, turn],
@@ -141,8 +143,9 @@ def cosine(step: int, steps: int, warmup: int = 60) -> float:
 
 
 def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, tokens: int, checkpoint: Path) -> None:
-    matrices = [value for value in model.parameters() if value.dim() > 1]
-    vectors = [value for value in model.parameters() if value.dim() == 1]
+    embeddings = model.model.embed_tokens.weight
+    matrices = [value for value in model.parameters() if value.dim() > 1 and value is not embeddings]
+    vectors = [embeddings, *(value for value in model.parameters() if value.dim() == 1)]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
     )
@@ -176,6 +179,7 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=464, help="size of the vocabulary")
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--held-out", type=int, default=1000, help="sentences that it is judged by")
     parser.add_argument("--smoke", action="store_true", help="a tiny run that shows every stage")
     arguments = parser.parse_args()
     if arguments.smoke:
@@ -183,7 +187,7 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
 
     texts = sentences(arguments.text, arguments.without)
-    held_out, learned = texts[:1000], texts[1000:]
+    held_out, learned = texts[: arguments.held_out], texts[arguments.held_out :]
     tokenizer = train_tokenizer(learned, arguments.entries)
     save_tokenizer(tokenizer, arguments.output)
     record = {"entries": len(tokenizer), "steps": arguments.steps, "sentences": len(learned), "perplexity": {}}

@@ -44,7 +44,11 @@ def main() -> None:
     held_out = arguments.without.read_text().lower().splitlines() if arguments.without else []
     turn = tokenizer.convert_tokens_to_ids("<|start_header_id|>")
     seen, lines = set(held_out), []
+    rounds = 0
     while len(lines) < arguments.sentences:
+        rounds += 1
+        if rounds > 10 and len(lines) < rounds:
+            raise SystemExit(f"{len(lines)} usable sentences in {rounds - 1} rounds: the model must learn more first")
         made = sample(model, tokenizer.bos_token_id, turn, 200, 40)
         for text in map(clean, tokenizer.batch_decode(made, skip_special_tokens=True)):
             if 12 <= len(text) <= 75 and SPOKEN.fullmatch(text) and text.lower() not in seen:
@@ -52,6 +56,8 @@ def main() -> None:
                 lines.append(text)
         print(f"{len(lines)} sentences", flush=True)
     arguments.file.write_text("\n".join(lines[: arguments.sentences]) + "\n")
+    share = len(lines) / (200 * rounds)
+    print(f"{arguments.sentences} sentences in {arguments.file}, {share:.0%} of the sampled ones could be used")
 
 
 if __name__ == "__main__":

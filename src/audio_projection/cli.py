@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something is wrong that the message tells how to mend, 2 w
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -24,6 +25,9 @@ log = logging.getLogger("audio_projection")
 
 STOPPED = 143
 """Exit code of a training that was told to end (SIGTERM) and left a checkpoint."""
+COLLECTED_AT = 100_000
+"""New objects before garbage is looked for. Python's 700 makes that a seventh of the time that the libraries load in,
+for they make near a million objects, all to stay."""
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -172,6 +176,7 @@ def evaluate(
     sentences: options.Sentences = None,
     row: options.Rows = None,
     output: options.SoundFolder = None,
+    limit: options.Limit = None,
     jobs: options.Jobs = 2,
     device: options.Device = None,
     seed: options.Seed = None,
@@ -180,13 +185,37 @@ def evaluate(
     """Measure how well the speech is understood: word error rates of the projectors beside their controls.
 
     \b
-    Example:
+    Examples:
       evaluate --config configs/nano.yaml --output runs/evaluation
+      evaluate --config configs/nano.yaml --limit 20 --row teacher --row plain --row runs/nano/linear/projector
     """
     settings = _settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
     from audio_projection.evaluate import ROWS, run
 
-    run(settings, sentences, row or ROWS, output, jobs)
+    run(settings, sentences, row or ROWS, output, jobs, limit)
+
+
+def robustness(
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    sentences: options.Sentences = None,
+    row: options.Rows = None,
+    output: options.SoundFolder = None,
+    limit: options.Limit = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+) -> None:
+    """Count the sentences that miss their end, are far too long, or leave out or repeat a part.
+
+    \b
+    Example:
+      robustness --config configs/nano.yaml --output runs/robustness
+    """
+    settings = _settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
+    from audio_projection.robustness import ROWS, run
+
+    run(settings, sentences, row or ROWS, output, limit)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -195,6 +224,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "speak": speak,
     "evaluate": evaluate,
+    "robustness": robustness,
 }
 for _command in COMMANDS.values():
     app.command()(_command)
@@ -217,6 +247,7 @@ def _run(command: typer.Typer) -> NoReturn:
     log.setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    gc.set_threshold(COLLECTED_AT)
     try:
         sys.exit(command(standalone_mode=False) or 0)
     except AudioProjectionError as error:

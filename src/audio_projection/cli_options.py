@@ -69,7 +69,8 @@ Resume = Annotated[bool, Option(help="Go on from the newest checkpoint, when the
 DryRun = Annotated[bool, Option("--dry-run", help="Only say what would be trained; needs no weights.")]
 Folder = Annotated[Path | None, Option("--dir", help="Put models and data here instead of the hub's cache.")]
 Only = Annotated[list[Part] | None, Option(help="Only this part; may be repeated.")]
-Sentences = Annotated[Path | None, Option(help="Text file, a sentence a line; without it the 100 held-out ones.")]
+Sentences = Annotated[Path | None, Option(help="Text file, a sentence a line; without it the project's own.")]
+Limit = Annotated[int | None, Option(min=1, help="Only the first so many sentences.")]
 Rows = Annotated[
     list[str] | None,
     Option("--row", help="teacher, codec, plain, linear, residual, shuffled, other or a projector's folder; repeat."),

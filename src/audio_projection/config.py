@@ -78,6 +78,8 @@ class TTSConfig(Section):
     layout: Literal["streaming", "nonstreaming"] = "nonstreaming"
     longest: Count = 200
     """Most characters spoken as one utterance; longer texts are cut at the ends of sentences, clauses or words."""
+    normalise: Literal["none", "english"] = "none"
+    """`english`: numbers, dates, signs and abbreviations are spelled out, for a TTS that was trained on words only."""
     language: str = "auto"
     speaker: str | None = None
     """A named speaker of a custom_voice model; a base model takes its voice from the projector or --ref-audio."""

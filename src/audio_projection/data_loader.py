@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,9 @@ def load_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
     """
     data = config.data
     if data.source == "pairs":
-        pairs = _shipped_pairs(data, tts)
+        pairs = _shipped_pairs(config, tts)
     elif data.source == "self":
-        pairs = spoken_pairs(config, tts, _limited(read_texts(data), data.limit, config.seed), _cache(config))
+        pairs = spoken_pairs(config, tts, _limited(read_texts(config), data.limit, config.seed), _cache(config))
     else:
         pairs = recorded_pairs(config, tts, _chosen_recordings(config), _cache(config))
     kept = [pair for pair in pairs if _fits(pair, data, tts.frame_rate)]
@@ -48,8 +48,9 @@ def load_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
     return kept
 
 
-def read_texts(data: DataConfig) -> list[str]:
-    """The lines of `data.texts`, each once, in order; lines that cannot be spoken are named and left out."""
+def read_texts(config: Config) -> list[str]:
+    """The lines of `data.texts` as they are spoken, each once, in order; what cannot be is named and left out."""
+    data, normalise = config.data, config.tts.normalise
     if data.texts is None:
         raise AudioProjectionError("data.texts is not set: give a file with a text a line")
     path = NANO_TEXTS if data.texts == "nano" else Path(data.texts)
@@ -59,16 +60,15 @@ def read_texts(data: DataConfig) -> list[str]:
         raise AudioProjectionError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise AudioProjectionError(f"cannot read the texts {path}: {error.strerror or error}; set data.texts") from None
-    texts = (
-        speakable(line, f"{path} line {number}") for number, line in enumerate(lines, 1) if line and not line.isspace()
-    )
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line and not line.isspace()]
+    texts = (speakable(line, f"{path} line {number}", normalise) for number, line in numbered)
     return list(dict.fromkeys(text for text in texts if text is not None))
 
 
 def texts_to_fit(config: Config, pairs: Sequence[Pair], without: Iterable[Pair]) -> list[str]:
     """Texts for the closed-form fit, seeded order: those of `data.texts`, or the transcripts; never a held-out one."""
     data = config.data
-    texts = list(dict.fromkeys(pair.text for pair in pairs)) if data.texts is None else read_texts(data)
+    texts = list(dict.fromkeys(pair.text for pair in pairs)) if data.texts is None else read_texts(config)
     excluded = {pair.text for pair in without}
     return _limited([text for text in texts if text not in excluded], data.text_limit, config.seed)
 
@@ -77,11 +77,12 @@ def transcripts_to_fit(config: Config) -> list[str]:
     """Texts for a fit without any pairs: `data.texts`, or the corpus's transcripts, read without the sound."""
     data = config.data
     if data.texts is not None:
-        return _limited(read_texts(data), data.text_limit, config.seed)
+        return _limited(read_texts(config), data.text_limit, config.seed)
     if data.source == "pairs":
-        texts = [pair.text for pair in PairFolder(_path(data)).read()]
+        texts = [pair.text for pair in _read_pairs(config)]
     else:
-        spoken = (speakable(item.text, item.id) for item in read_recordings(data.source, _path(data), data.subset))
+        recordings, normalise = read_recordings(data.source, _path(data), data.subset), config.tts.normalise
+        spoken = (speakable(item.text, item.id, normalise) for item in recordings)
         texts = [text for text in spoken if text is not None]
     return _limited(list(dict.fromkeys(texts)), data.text_limit, config.seed)
 
@@ -150,9 +151,16 @@ class BatchWalk:
         return self
 
 
-def _shipped_pairs(data: DataConfig, tts: Qwen3TTS) -> list[Pair]:
-    pairs = PairFolder(_path(data)).read()[: data.limit]
-    groups = tts.config.code_groups
+def _read_pairs(config: Config) -> list[Pair]:
+    """The pairs of `data.path`, their texts as they are spoken."""
+    pairs = PairFolder(_path(config.data)).read()
+    texts = [speakable(pair.text, pair.id, config.tts.normalise) for pair in pairs]
+    return [replace(pair, text=text) for pair, text in zip(pairs, texts, strict=True) if text is not None]
+
+
+def _shipped_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
+    data, groups = config.data, tts.config.code_groups
+    pairs = _read_pairs(config)[: data.limit]
     for pair in pairs:
         if pair.codes.shape[1] != groups:
             raise AudioProjectionError(

@@ -27,7 +27,7 @@ from audio_projection.llm import LanguageModel, Message
 from audio_projection.locations import find_projector
 from audio_projection.parts import load_llm, load_tts
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
-from audio_projection.text import check_characters, check_text, is_speakable, split_sentences
+from audio_projection.text import as_spoken, check_characters, is_speakable, split_sentences
 from audio_projection.tts.generate import stream as stream_codes
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import check_layout
@@ -56,6 +56,7 @@ class VoiceDefaults:
     speaker: str | None = None  # None: the projector's voice
     sampling: Sampling | None = None  # None: the TTS folder's generation_config.json
     longest: int = 200  # characters spoken as one utterance
+    normalise: str = "none"  # "english": what is read aloud is spelled out first
     max_frames: int | None = None  # of one utterance; None: the guard against a missed end of speech
     chunk: int = 4  # frames that the codec decodes at once
     max_new_tokens: int = 256  # of an answer
@@ -126,7 +127,8 @@ class Voice:
         ``control``: None, "plain", "shuffled" or "other". Raises AudioProjectionError before anything is spoken.
         """
         check_control(control)
-        pieces = [piece for piece in split_sentences(check_text(text), self.defaults.longest) if is_speakable(piece)]
+        spoken = as_spoken(text, self.defaults.normalise)  # before the cut: the stop of "Dr." ends no sentence
+        pieces = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
         utterances = (self._rows(piece, control, seed or 0) for piece in pieces)
         return self._sound(self._prefix(voice, language), utterances, seed)
 
@@ -256,6 +258,7 @@ def _defaults(settings: Config) -> VoiceDefaults:
         language=None if language == "auto" else language,
         speaker=settings.tts.speaker,
         longest=settings.tts.longest,
+        normalise=settings.tts.normalise,
         max_new_tokens=settings.llm.max_new_tokens,
     )
 

@@ -88,7 +88,7 @@ def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording
             folder.add(made)
             known |= {pair.id: pair for pair in made}
     found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
-    texts = [speakable(recording.text, recording.id) for recording, _ in found]
+    texts = [speakable(recording.text, recording.id, config.tts.normalise) for recording, _ in found]
     return [
         Pair(recording.id, text, pair.codes, pair.voice if voice is None else voice, recording.speaker)
         for (recording, pair), text in zip(found, texts, strict=True)

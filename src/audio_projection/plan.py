@@ -179,7 +179,7 @@ def _data(config: Config) -> tuple[int | None, float | None]:
     data, hours = config.data, None
     try:
         if data.source == "self":
-            count = len(read_texts(data))
+            count = len(read_texts(config))
         elif data.source == "pairs":
             count = len(PairFolder(data.path or Path()).read())
         else:

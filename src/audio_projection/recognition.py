@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.normalisation import spell_out
 
 SAMPLE_RATE = 16_000
 """Samples a second that the recogniser's model was trained on."""
@@ -25,8 +26,8 @@ _APOSTROPHES = str.maketrans({"’": "'", "‘": "'"})
 
 
 def normalise(text: str) -> str:
-    """Lower-case words of letters and apostrophes, single-spaced; both sides of a comparison go through it."""
-    words = _NOT_SPOKEN.sub(" ", text.lower().translate(_APOSTROPHES)).split()
+    """Lower-case words of letters and apostrophes, spelled out; both sides of a comparison go through it."""
+    words = _NOT_SPOKEN.sub(" ", spell_out(text).lower().translate(_APOSTROPHES)).split()
     return " ".join(word for word in (each.strip("'") for each in words) if word)
 
 
@@ -64,11 +65,17 @@ def word_errors(reference: str, hypothesis: str) -> WordErrors:
     Raises AudioProjectionError for a reference without a word of Latin letters.
     """
     jiwer = _library("jiwer")
-    expected = normalise(reference)
-    if not expected:
-        raise AudioProjectionError(f"no words to compare with in {reference[:40]!r}; give sentences of English words")
-    found = jiwer.process_words(expected, normalise(hypothesis))
-    return WordErrors(found.substitutions, found.deletions, found.insertions, len(expected.split()))
+    expected = reference_words(reference)
+    found = jiwer.process_words(" ".join(expected), normalise(hypothesis))
+    return WordErrors(found.substitutions, found.deletions, found.insertions, len(expected))
+
+
+def reference_words(text: str) -> list[str]:
+    """The words of a reference, normalised. Raises AudioProjectionError when there is none of Latin letters."""
+    words = normalise(text).split()
+    if not words:
+        raise AudioProjectionError(f"no words to compare with in {text[:40]!r}; give sentences of English words")
+    return words
 
 
 class Recognizer:
@@ -114,7 +121,7 @@ class RecognizerPool:
 
 
 class PairedBootstrap:
-    """Percentile intervals of word error rates, by drawing sentences again, the same ones for every system.
+    """Percentile intervals of word error rates and medians, by drawing sentences again, the same for every system.
 
     Paired as in M. Bisani and H. Ney, "Bootstrap estimates for confidence intervals in ASR performance
     evaluation" (2004). `words` are those of each sentence's reference.
@@ -137,6 +144,15 @@ class PairedBootstrap:
     def difference(self, errors: Sequence[int], baseline: Sequence[int]) -> tuple[float, float]:
         """The interval of one system's word error rate minus another's."""
         return self._quantiles(self.rates(errors) - self.rates(baseline))
+
+    def median_interval(self, values: Sequence[float]) -> tuple[float, float]:
+        """The interval of the median of a number that each sentence has."""
+        order = np.argsort(values)
+        seen = self._drawn[:, order].cumsum(1)
+        ordered, half = np.asarray(values)[order], len(order) / 2
+        # an even count has two middle values, and the median is halfway between them
+        middle = ordered[(seen >= half).argmax(1)] + ordered[(seen > half).argmax(1)]
+        return self._quantiles(middle / 2)
 
     def _quantiles(self, rates: np.ndarray) -> tuple[float, float]:
         low, high = np.quantile(rates, self._ends)

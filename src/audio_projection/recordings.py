@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.text import check_text
+from audio_projection.text import as_spoken
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +121,10 @@ def sentence_case(text: str) -> str:
     return words[0].upper() + words[1:] + ("" if words[-1] in ".!?" else ".")
 
 
-def speakable(text: str, where: str) -> str | None:
+def speakable(text: str, where: str, normalise: str = "none") -> str | None:
     """The text as it is spoken, or None, with a warning that says where, when it cannot be."""
     try:
-        return check_text(text)
+        return as_spoken(text, normalise)
     except AudioProjectionError as error:
         log.warning("data: %s left out: %s", where, error)
         return None

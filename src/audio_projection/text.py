@@ -1,4 +1,4 @@
-"""Text on its way in: what can be spoken, and how a long text is cut into pieces that are spoken one by one."""
+"""Text on its way in: what can be spoken, as what, and how a long text is cut into pieces spoken one by one."""
 
 import re
 import unicodedata
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.normalisation import spell_out
 
 _JOINERS = "\u200c\u200d"  # they change how letters and emoji combine; every other format character is silent
 _PARAGRAPH = "\n\n"
@@ -32,6 +33,15 @@ def check_text(text: str) -> str:
         shown = f": {text.strip()[:30]!r}" if text.strip() else ""
         raise AudioProjectionError(f"nothing to speak{shown}; text needs at least one letter or digit")
     return _tidy(text)
+
+
+def as_spoken(text: str, normalise: str = "none") -> str:
+    """The text as the models get it, in training as in speaking: checked and, by `tts.normalise`, spelled out.
+
+    Raises AudioProjectionError as `check_text` does.
+    """
+    checked = check_text(text)
+    return spell_out(checked) if normalise == "english" else checked
 
 
 def check_characters(text: str) -> None:

@@ -1,0 +1,94 @@
+"""How fast the bundled nano stack is: a cold start, and speaking once it is loaded.
+
+    python benchmarks/nano_speed.py [--config configs/nano.yaml] [--sentences 10] [--starts 3] [--threads 1]
+
+Cold start: a new process that loads everything and speaks "Hello world" into a file. Speaking: language model,
+projector, talker, code predictor and codec, a sentence at a time. Medians. Beside the time on the clock stands the
+processor time, which other work on the machine changes less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SENTENCES = ROOT / "benchmarks" / "heldout.txt"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Seconds on the clock and of processor time, and how many seconds of sound came of it."""
+
+    clock: float
+    processor: float
+    sound: float = 0.0
+
+
+def cold_start(config: Path, threads: int) -> Taken:
+    """One run of the command that speaks "Hello world"."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, ROOT / "src" / "inference.py", "--config", config, "--text", "Hello world"]
+        command += ["--output", Path(folder) / "hello.wav", "--threads", str(threads)]
+        start, before = time.perf_counter(), os.times()
+        done = subprocess.run(command, capture_output=True, text=True)
+        clock, after = time.perf_counter() - start, os.times()
+    if done.returncode:
+        sys.exit(f"nano_speed: the command failed: {done.stderr.strip()}")
+    processor = after.children_user - before.children_user + after.children_system - before.children_system
+    return Taken(clock, processor)
+
+
+def speaking(config: Path, threads: int, sentences: Sequence[str]) -> tuple[float, list[Taken]]:
+    """Frames in a second of sound, and what each sentence took, after one sentence to warm up."""
+    from audio_projection import Voice
+
+    voice = Voice.from_config(config, [f"threads={threads}"])
+    voice.speak(sentences[0])
+    taken = []
+    for sentence in sentences:
+        start, before = time.perf_counter(), time.process_time()
+        speech = voice.speak(sentence)
+        clock, processor = time.perf_counter() - start, time.process_time() - before
+        taken.append(Taken(clock, processor, len(speech.samples) / speech.sample_rate))
+    return voice.tts.frame_rate, taken
+
+
+def report(what: str, speeds: Sequence[float], frame_rate: float) -> None:
+    """How many times real time, as a median."""
+    middle = statistics.median(speeds)
+    print(
+        f"speaking, {what}: {middle:.1f} x real time, {middle * frame_rate:.0f} frames/s "
+        f"(from {min(speeds):.1f} to {max(speeds):.1f} x)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "nano.yaml")
+    parser.add_argument("--sentences", type=int, default=10, help="how many of the held-out ones; 0: no speaking")
+    parser.add_argument("--starts", type=int, default=3, help="cold starts; 0: none")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    starts = [cold_start(given.config, given.threads) for _ in range(given.starts)]
+    if starts:
+        clock, processor = (statistics.median(getattr(one, of) for one in starts) for of in ("clock", "processor"))
+        print(f'cold start, "Hello world": {clock:.2f} s ({processor:.2f} s of processor time)', flush=True)
+    sentences = SENTENCES.read_text(encoding="utf-8").splitlines()[: given.sentences]
+    if sentences:
+        frame_rate, taken = speaking(given.config, given.threads, sentences)
+        report("on the clock", [one.sound / one.clock for one in taken], frame_rate)
+        report("by processor time", [one.sound / one.processor for one in taken], frame_rate)
+
+
+if __name__ == "__main__":
+    main()

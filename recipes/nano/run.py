@@ -1,0 +1,312 @@
+"""The whole recipe: every stage in order, from a text file to speech.
+
+    python recipes/nano/run.py work --text prompts.txt
+    python recipes/nano/run.py work --smoke
+
+Each stage is a command of its own, shown before it runs, and can be run by hand too.  Without `--text` the
+first stage makes a text (`prompts.py`).  All that is made lies under the work folder: models in `tts/` and
+`llm/`, projectors in `runs/`, each stage's words in `logs/`, and in `recipe.json` what each stage took.
+
+A stage that is complete is not repeated, one that was cut off goes on where it was, and what comes after a
+stage that had to run is made again.  `--from` runs a stage and all after it again, `--only` runs the named
+ones alone.  `--smoke` is the same at toy size: it shows in two minutes that every stage works, and makes
+nothing worth hearing.
+"""
+
+import argparse
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+RECIPE = Path(__file__).resolve().parent
+REPOSITORY = RECIPE.parents[1]
+PROJECTOR = (
+    "-m audio_projection train --config {repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts"
+    " data.source=pairs data.path={work}/pairs data.texts={work}/texts.txt output_dir={work}/runs --projector "
+)
+SPEAK = (
+    "-m audio_projection speak --config {repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts"
+    " --projector {work}/runs/linear/projector --text 'Hello world.' --output {work}/hello.wav"
+)
+HELD_OUT = " --without {repository}/benchmarks/heldout.txt"
+ENVIRONMENT = {
+    # One thread unless told otherwise: on a small machine more of them wait for each other most of the time.
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+STOPPED = 143
+"""Exit code after SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command; all paths of `products` are under the work folder."""
+
+    name: str
+    command: str
+    full: str
+    """Its sizes in earnest."""
+    smoke: str
+    """Its sizes for a test."""
+    products: tuple[str, ...]
+    """What is there when it is complete."""
+    stale: tuple[str, ...] = ()
+    """What it would go on with, although made from other things: removed when an earlier stage has run again."""
+
+    def words(self, smoke: bool) -> list[str]:
+        """The command after `python`, with places still to be filled in: it does not depend on where they are."""
+        return shlex.split(self.command) + shlex.split(self.smoke if smoke else self.full)
+
+
+STAGES = (
+    Stage(
+        "prompts", "prompts.py {work}/prompts.txt", "--sentences 100000 --wordnet", "--sentences 1500", ("prompts.txt",)
+    ),
+    Stage(
+        "codec-speech",
+        "corpus.py {text} {work}/codec" + HELD_OUT,
+        "--sentences 6000 --longest 75 --processes 2",
+        "--sentences 60 --longest 75 --shard 20",
+        ("codec/speech-0000.json",),
+    ),
+    Stage("codec-codes", "codebooks.py {work}/codec", "", "", ("codec/codebooks.safetensors",)),
+    Stage(
+        "talker-speech",
+        "corpus.py {text} {work}/talker" + HELD_OUT,
+        "--sentences 40000 --longest 125 --processes 2",
+        "--sentences 80 --longest 125 --shard 40",
+        ("talker/speech-0000.json",),
+    ),
+    Stage(
+        "talker-codes",
+        "codebooks.py {work}/talker --books {work}/codec/codebooks.safetensors",
+        "",
+        "",
+        ("talker/codes-0000.safetensors",),
+    ),
+    Stage("tokenizer", "tokenizer.py {work}/talker {work}/tts", "", "", ("tts/vocab.json", "tts/merges.txt")),
+    Stage(
+        "talker",
+        "talker.py {work}/talker {work}/tts",
+        "--steps 4000 --share 0.12",
+        "--steps 8 --batch 4 --held-out 10 --save-every 2",
+        ("talker/talker.safetensors",),
+    ),
+    Stage(
+        "decoder",
+        "decoder.py {work}/codec",
+        "--steps 1500 --batch 4",
+        "--steps 2 --batch 2 --shards 3",
+        ("codec/decoder.safetensors",),
+    ),
+    Stage(
+        "encoder",
+        "encoder.py {work}/codec",
+        "--steps 1500 --batch 16 --rate 0.003",
+        "--steps 2 --batch 2 --shards 2",
+        ("codec/encoder.safetensors",),
+    ),
+    Stage(
+        "folder",
+        "folder.py {work}/talker {work}/codec {work}/tts",
+        "",
+        "",
+        ("tts/config.json", "tts/model.safetensors", "tts/speech_tokenizer/model.safetensors"),
+    ),
+    Stage(
+        "llm",
+        "llm.py {text} {work}/llm-training {work}/llm --tts-tokenizer {work}/tts" + HELD_OUT,
+        "",
+        "--steps 40 --batch-tokens 512 --held-out 100",
+        ("llm/config.json", "llm/model.safetensors", "llm/training.json"),
+    ),
+    Stage("texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "", "--sentences 60", ("texts.txt",)),
+    Stage(
+        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 3", "--shards 1", ("pairs/pairs.json",), ("pairs",)
+    ),
+    *(
+        Stage(
+            kind,
+            PROJECTOR + kind,
+            "data.limit=3000 data.held_out=100 train.steps=400 train.batch=12 train.learning_rate=1e-3"
+            " train.max_minutes=null",
+            "data.limit=24 data.held_out=4 train.steps=2 train.batch=4 fit.tokens=500 fit.held_out=10",
+            (f"runs/{kind}/projector/projector.safetensors",),
+            (f"runs/{kind}",),
+        )
+        for kind in ("linear", "residual")
+    ),
+    Stage("speak", SPEAK, "", "", ("hello.wav",)),
+)
+
+
+@dataclass
+class Cost:
+    """What a stage took, all its processes together; the memory is that of the largest one."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    memory: float = 0.0
+    """GB."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.memory, other.memory))
+
+    def __str__(self) -> str:
+        return f"{self.wall:9.1f} s {self.cpu:9.1f} s CPU {self.memory:6.2f} GB"
+
+
+class Recipe:
+    """The stages of one work folder, and the record of those that are complete."""
+
+    def __init__(self, work: Path, text: Path | None, smoke: bool) -> None:
+        self.work, self.smoke = work.resolve(), smoke
+        self.stages = [stage for stage in STAGES if text is None or stage.name != "prompts"]
+        self.places = {
+            "work": self.work,
+            "text": text.resolve() if text else self.work / "prompts.txt",
+            "repository": REPOSITORY,
+        }
+        self.path = self.work / "recipe.json"
+        made_of = {"smoke": smoke, "text": hashlib.sha256(text.read_bytes()).hexdigest() if text else None}
+        self.record = json.loads(self.path.read_text()) if self.path.exists() else {"made_of": made_of, "stages": {}}
+        if self.record["made_of"] != made_of:
+            raise SystemExit(f"error: {work} was begun with another text or size; choose another folder")
+        (self.work / "logs").mkdir(parents=True, exist_ok=True)
+
+    def complete(self, stage: Stage) -> bool:
+        """Whether it has run to its end, with these sizes, and its products are still there."""
+        known = self.record["stages"].get(stage.name, {})
+        return (
+            known.get("complete", False)
+            and known["command"] == stage.words(self.smoke)
+            and all((self.work / product).exists() for product in stage.products)
+        )
+
+    def go(self, first: str | None = None, only: list[str] | None = None) -> bool:
+        """Run what is not complete, or what is asked for; whether all ended well."""
+        names, again = [stage.name for stage in self.stages], only or [first]
+        for number, stage in enumerate(self.stages):
+            skipped = stage.name not in only if only else first is not None and number < names.index(first)
+            if skipped or (stage.name not in again and self.complete(stage)):
+                continue
+            if not only:
+                self.forget(self.stages[number + 1 :])
+            if not self.run(stage, stage.name in again):
+                return False
+        return True
+
+    def run(self, stage: Stage, again: bool) -> bool:
+        """Run one stage, from nothing when `again`; whether it ended well."""
+        known = self.record["stages"].get(stage.name, {})
+        if again or known.get("command", stage.words(self.smoke)) != stage.words(self.smoke):
+            self.remove(stage)
+        before = Cost(**known["cost"]) if known and not known["complete"] else Cost()
+        script, *rest = [word.format(**self.places) for word in stage.words(self.smoke)]
+        command = [script, *rest] if script == "-m" else [str(RECIPE / script), *rest]
+        print(f"\n== {stage.name}: python {shlex.join(command)}", flush=True)
+        code, cost, figure = spend([sys.executable, *command], self.work / "logs" / f"{stage.name}.log")
+        entry = {"command": stage.words(self.smoke), "complete": code == 0, "figure": figure}
+        self.record["stages"][stage.name] = entry | {"cost": vars(before + cost)}
+        self.save()
+        print(f"== {stage.name}: {cost}" if code == 0 else f"== {stage.name} failed (exit code {code})", flush=True)
+        return code == 0
+
+    def forget(self, stages: list[Stage]) -> None:
+        """What was made of something that is being made again is no longer complete."""
+        for stage in stages:
+            if self.record["stages"].pop(stage.name, None):
+                self.remove(stage)
+        self.save()
+
+    def remove(self, stage: Stage) -> None:
+        for name in stage.stale:
+            shutil.rmtree(self.work / name, ignore_errors=True)
+
+    def save(self) -> None:
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.record, indent=1) + "\n")
+        os.replace(part, self.path)
+
+    def table(self) -> str:
+        lines, total = [], Cost()
+        for stage in self.stages:
+            known = self.record["stages"].get(stage.name)
+            if known:
+                cost = Cost(**known["cost"])
+                total += cost
+                lines.append(f"{stage.name:14} {cost}  {known['figure'] if known['complete'] else 'not complete'}")
+        return "\n".join([*lines, f"{'all':14} {total}"])
+
+
+def spend(command: list[str], log: Path) -> tuple[int, Cost, str]:
+    """Run a command to its end, its words also into a file: exit code, cost and last line."""
+    began, last, stopped = time.monotonic(), "", 0
+    environment = {**ENVIRONMENT, **os.environ}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
+    )
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                file.write(line)
+                last = line.strip() or last
+    except (KeyboardInterrupt, SystemExit):
+        process.terminate()
+        stopped = STOPPED
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 if sys.platform == "darwin" else 1024
+    cost = Cost(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e9)
+    return stopped or process.returncode, Cost(*(round(value, 3) for value in vars(cost).values())), last
+
+
+def check_tools() -> None:
+    """Stop before anything is made when a stage could not run."""
+    try:
+        ctypes.CDLL("libflite.so.1")
+    except OSError:
+        raise SystemExit("error: flite's library is missing: apt-get install libflite1") from None
+    if importlib.util.find_spec("librosa") is None:
+        raise SystemExit("error: librosa is missing: pip install librosa")
+
+
+def main() -> None:
+    names = [stage.name for stage in STAGES]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Stages: {', '.join(names)}.")
+    parser.add_argument("work", type=Path, help="folder for all that is made")
+    parser.add_argument("--text", type=Path, help="file of sentences, a line each; none: a text is made")
+    parser.add_argument("--smoke", action="store_true", help="toy sizes: proves that every stage works")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--from", dest="first", choices=names, metavar="STAGE", help="run it and all after it again")
+    group.add_argument("--only", nargs="+", choices=names, metavar="STAGE", help="run these alone, again")
+    arguments = parser.parse_args()
+    if arguments.text and not arguments.text.is_file():
+        parser.error(f"no text file {arguments.text}")
+    if arguments.text and "prompts" in [arguments.first, *(arguments.only or [])]:
+        parser.error("the stage prompts makes a text, and --text gives one")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    check_tools()
+    recipe = Recipe(arguments.work, arguments.text, arguments.smoke)
+    well = recipe.go(arguments.first, arguments.only)
+    print(f"\n{recipe.table()}")
+    if not well:
+        sys.exit("error: a stage has not ended well; the same command goes on from there")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The nano talker and code predictor as they are trained, under the official parameter names.
+
+Lean on purpose: one causal pass over right-padded batches, nothing cached.  What is trained here is read
+by `audio_projection.tts` unchanged.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ENTRIES, GROUPS = 512, 8
+VOCABULARY = ENTRIES + 1_024
+TEXT_VOCABULARY = ENTRIES + 8
+PHONES, QUARTERS = 41, 4
+NONE = -1
+PAD, BOS, EOS = ENTRIES + 100, ENTRIES + 101, ENTRIES + 102
+THINK, NOTHINK, THINK_BOS, THINK_EOS = ENTRIES + 106, ENTRIES + 107, ENTRIES + 108, ENTRIES + 109
+ENGLISH, RMS = ENTRIES + 2, ENTRIES + 200
+TEXT_PAD, TEXT_BOS, TEXT_EOS = ENTRIES + 3, ENTRIES + 4, ENTRIES + 5
+IM_START, ASSISTANT, LINE_END = ENTRIES + 1, 263, 198
+PREFIX_TEXT = [IM_START, ASSISTANT, LINE_END] + [TEXT_PAD] * 5 + [TEXT_BOS]
+PREFIX_CODEC = [NONE] * 3 + [THINK, THINK_BOS, ENGLISH, THINK_EOS, RMS, PAD]
+EPSILON = 1e-6
+ROPE_THETA = 10_000.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of one Qwen3 stack."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+
+    @property
+    def head(self) -> int:
+        return self.hidden // self.heads
+
+
+TALKER = Sizes(hidden=256, layers=5, intermediate=768, heads=4, kv_heads=2)
+PREDICTOR = Sizes(hidden=256, layers=2, intermediate=512, heads=4, kv_heads=2)
+GUIDED = (1, 2, 3)
+"""Layers whose first head is shown which text is being spoken."""
+
+
+class Norm(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, EPSILON)
+
+
+def rotary(length: int, head: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (length, head) of positions 0 to length - 1."""
+    frequencies = ROPE_THETA ** (-torch.arange(0, head, 2).float() / head)
+    angles = torch.outer(torch.arange(length).float(), frequencies).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return x * cosines + torch.cat((-second, first), -1) * sines
+
+
+Memory = tuple[Tensor, Tensor]
+"""Keys and values (B, heads, S, head)."""
+
+
+def seen(queries: int, keys: int) -> Tensor:
+    """Bool (queries, keys): what the last `queries` of the positions may see."""
+    place = torch.arange(keys)
+    return place <= place[keys - queries :, None]
+
+
+class Attention(nn.Module):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        narrow = sizes.kv_heads * sizes.head
+        self.q_proj = nn.Linear(sizes.hidden, sizes.hidden, bias=False)
+        self.k_proj = nn.Linear(sizes.hidden, narrow, bias=False)
+        self.v_proj = nn.Linear(sizes.hidden, narrow, bias=False)
+        self.o_proj = nn.Linear(sizes.hidden, sizes.hidden, bias=False)
+        self.q_norm, self.k_norm = Norm(sizes.head), Norm(sizes.head)
+
+    def forward(self, x: Tensor, place: tuple[Tensor, Tensor], past: Memory | None) -> tuple[Tensor, Tensor, Memory]:
+        """x (B, S, H) -> out (B, S, H), the first head's queries (B, S, head), all keys and values."""
+        size, length, _ = x.shape
+        head = self.sizes.head
+        q = self.q_norm(self.q_proj(x).view(size, length, -1, head)).transpose(1, 2)
+        k = self.k_norm(self.k_proj(x).view(size, length, -1, head)).transpose(1, 2)
+        v = self.v_proj(x).view(size, length, -1, head).transpose(1, 2)
+        q, k = rotate(q, *place), rotate(k, *place)
+        if past is not None:
+            k, v = (torch.cat((old.expand(size, -1, -1, -1), new), 2) for old, new in zip(past, (k, v), strict=True))
+        repeats = self.sizes.heads // self.sizes.kv_heads
+        wide = [each.repeat_interleave(repeats, 1) for each in (k, v)]
+        mask = None if past is None else seen(length, k.shape[2])
+        out = F.scaled_dot_product_attention(q, *wide, attn_mask=mask, is_causal=past is None)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), q[:, 0], (k, v)
+
+
+class Feedforward(nn.Module):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(sizes.hidden, sizes.intermediate, bias=False)
+        self.up_proj = nn.Linear(sizes.hidden, sizes.intermediate, bias=False)
+        self.down_proj = nn.Linear(sizes.intermediate, sizes.hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.self_attn, self.mlp = Attention(sizes), Feedforward(sizes)
+        self.input_layernorm, self.post_attention_layernorm = Norm(sizes.hidden), Norm(sizes.hidden)
+
+    def forward(self, x: Tensor, place: tuple[Tensor, Tensor], past: Memory | None) -> tuple[Tensor, Tensor, Memory]:
+        attended, query, memory = self.self_attn(self.input_layernorm(x), place, past)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), query, memory
+
+
+@dataclass
+class Passed:
+    """What a stack made of its input."""
+
+    hidden: Tensor
+    """(B, S, H), normed."""
+    states: list[Tensor] = field(default_factory=list)
+    """After each layer (B, S, H)."""
+    heads: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Queries (B, S, head) and keys (B, P + S, head) of each layer's first head."""
+
+
+class Stack(nn.Module):
+    """A Qwen3 decoder without token embedding."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
+        self.norm = Norm(sizes.hidden)
+
+    def forward(self, x: Tensor, before: Tensor | None = None) -> Passed:
+        """x (B, S, H), after rows (1, P, H) that all sequences begin with."""
+        start = 0 if before is None else before.shape[1]
+        cosines, sines = rotary(start + x.shape[1], self.sizes.head)
+        passed, memory = Passed(x), None
+        for layer in self.layers:
+            if before is not None:
+                before, _, memory = layer(before, (cosines[:start], sines[:start]), None)
+            x, query, (keys, _) = layer(x, (cosines[start:], sines[start:]), memory)
+            passed.states.append(x)
+            passed.heads.append((query, keys[:, 0]))
+        passed.hidden = self.norm(x)
+        return passed
+
+
+class TextProjection(nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.linear_fc1, self.linear_fc2 = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_fc2(F.silu(self.linear_fc1(x)))
+
+
+class Predictor(nn.Module):
+    """As wide as the talker, so the official small_to_mtp_projection is absent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Stack(PREDICTOR)
+        self.model.codec_embedding = nn.ModuleList(nn.Embedding(ENTRIES, TALKER.hidden) for _ in range(GROUPS - 1))
+        self.lm_head = nn.ModuleList(nn.Linear(PREDICTOR.hidden, ENTRIES, bias=False) for _ in range(GROUPS - 1))
+
+
+class Talker(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Stack(TALKER)
+        self.model.text_embedding = nn.Embedding(TEXT_VOCABULARY, TALKER.hidden)
+        self.model.codec_embedding = nn.Embedding(VOCABULARY, TALKER.hidden)
+        self.text_projection = TextProjection(TALKER.hidden)
+        self.codec_head = nn.Linear(TALKER.hidden, VOCABULARY, bias=False)
+        self.code_predictor = Predictor()
+        for name, parameter in self.named_parameters():
+            if "embedding" in name:
+                nn.init.normal_(parameter, std=0.05)
+            elif parameter.ndim == 2 and name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.normal_(parameter, std=0.02 / TALKER.layers**0.5)
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+
+    def text_rows(self, text: Tensor) -> Tensor:
+        """The rows that a projector imitates: ids (B, S) -> (B, S, H)."""
+        return self.text_projection(self.model.text_embedding(text))
+
+    def prefix(self) -> Tensor:
+        """The rows (1, 9, H) before the text: assistant's turn, English, speaker rms."""
+        codec = torch.tensor([PREFIX_CODEC])
+        return self.text_rows(torch.tensor([PREFIX_TEXT])) + self.code_rows(
+            codec, codec[..., None].expand(-1, -1, 7).clamp_max(NONE)
+        )
+
+    def code_rows(self, codec: Tensor, rest: Tensor) -> Tensor:
+        """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 7), NONE where empty -> (B, S, H)."""
+        first = self.model.codec_embedding(codec.clamp_min(0)) * (codec != NONE)[..., None]
+        tables = torch.cat([table.weight for table in self.code_predictor.model.codec_embedding])
+        shifts = ENTRIES * torch.arange(GROUPS - 1)
+        bags = F.embedding_bag((rest.clamp_min(0) + shifts).flatten(0, 1), tables, mode="sum")
+        return first + bags.view_as(first) * (rest[..., :1] != NONE)
+
+    def predict_rest(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """hidden (M, H), codes (M, 8) -> logits (M, 7, 512)."""
+        tables = self.code_predictor.model.codec_embedding
+        inputs = [hidden, self.model.codec_embedding(codes[:, 0])]
+        inputs += [table(codes[:, i + 1]) for i, table in enumerate(tables[:-1])]
+        out = self.code_predictor.model(torch.stack(inputs, 1)).hidden
+        return torch.stack([head(out[:, i + 1]) for i, head in enumerate(self.code_predictor.lm_head)], 1)
+
+
+class Teacher(nn.Module):
+    """What only training needs: a head that names the phones of the frame to come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phones = nn.Linear(TALKER.hidden, QUARTERS * PHONES)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """State (M, H) -> logits (M, 4, 41) of the phone in each quarter of the frame."""
+        return self.phones(state).unflatten(-1, (QUARTERS, PHONES))

@@ -13,7 +13,6 @@ its encoder does.  Writes `codebooks.safetensors`, then `codes-0000.safetensors`
 import argparse
 import os
 import shutil
-import time
 from pathlib import Path
 
 import librosa
@@ -129,7 +128,6 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--fit-shards", type=int, default=6)
     parser.add_argument("--books", type=Path, help="codebooks.safetensors fitted on other speech, used as they are")
-    parser.add_argument("--follow", action="store_true", help="wait for shards still being spoken")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
@@ -142,14 +140,10 @@ def main() -> None:
         save_file(fitted, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
     books = load_file(path)
-    while True:
-        for number in shard_numbers(arguments.work):
-            if not (arguments.work / f"codes-{number:04d}.safetensors").exists():
-                encode_shard(arguments.work, number, books)
-                print(f"shard {number} encoded", flush=True)
-        if not arguments.follow:
-            break
-        time.sleep(10)
+    for number in shard_numbers(arguments.work):
+        if not (arguments.work / f"codes-{number:04d}.safetensors").exists():
+            encode_shard(arguments.work, number, books)
+            print(f"shard {number} encoded", flush=True)
     print(usage(arguments.work))
 
 

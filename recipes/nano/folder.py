@@ -117,7 +117,10 @@ def main() -> None:
     }
     for name, part in parts.items():
         work = arguments.talker if name == "talker" else arguments.codec
-        print(f"{name}: step {load(work / f'{name}.safetensors', part, [])}")
+        step = load(work / f"{name}.safetensors", part, [])
+        if not step:
+            parser.error(f"{work} has no trained {name}: run {name}.py first")
+        print(f"{name}: step {step}")
     codec = CodecConfig(
         decoder=decoder.CONFIG, encoder=encoder.CONFIG, encoder_valid_num_quantizers=GROUPS,
         input_sample_rate=SAMPLE_RATE, output_sample_rate=SAMPLE_RATE, encode_downsample_rate=FRAME,

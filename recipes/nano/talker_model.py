@@ -207,10 +207,8 @@ class Talker(nn.Module):
 
     def prefix(self) -> Tensor:
         """The rows (1, 9, H) before the text: assistant's turn, English, speaker rms."""
-        codec = torch.tensor([PREFIX_CODEC])
-        return self.text_rows(torch.tensor([PREFIX_TEXT])) + self.code_rows(
-            codec, codec[..., None].expand(-1, -1, 7).clamp_max(NONE)
-        )
+        text, codec = torch.tensor([PREFIX_TEXT]), torch.tensor([PREFIX_CODEC])
+        return self.text_rows(text) + self.code_rows(codec, torch.full((*codec.shape, GROUPS - 1), NONE))
 
     def code_rows(self, codec: Tensor, rest: Tensor) -> Tensor:
         """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 7), NONE where empty -> (B, S, H)."""

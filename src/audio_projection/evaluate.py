@@ -23,7 +23,7 @@ from audio_projection.recognition import RecognizerPool, word_errors
 from audio_projection.report import Report, Row
 from audio_projection.sentences import read_sentences
 from audio_projection.spectrograms import draw
-from audio_projection.stage import ROWS, TEACHER, NamedRow, Stage, Utterance, keep, made_folder, name_rows
+from audio_projection.stage import ROWS, TEACHER, NamedRow, Stage, keep, made_folder, name_rows
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +71,13 @@ class _Evaluation:
 
     def __init__(self, stage: Stage, pool: RecognizerPool, folder: Path | None) -> None:
         self._stage, self._pool, self._folder = stage, pool, folder
-        self._teacher: list[Utterance] = []
+        self._teacher: list[Frames] = []
         self._drawn: list[list[tuple[str, Frames]]] = [[] for _ in stage.texts[:DRAWN]]
 
     def compare_with_teacher(self) -> None:
         """From now on the sound is compared with the teacher's, if it can be had."""
         with contextlib.suppress(AudioProjectionError):
-            self._teacher = self._stage.teacher()
+            self._teacher = [Frames(each.samples, each.rate) for each in self._stage.teacher()]
 
     def measure(self, named: NamedRow) -> Row:
         """What cannot be had becomes a row that says why."""
@@ -90,8 +90,7 @@ class _Evaluation:
                 row.ended.append(utterance.ended)
                 frames = Frames(utterance.samples, utterance.rate)
                 if self._teacher and row.name != TEACHER:
-                    teacher = self._teacher[index]
-                    row.distances.append(distances(frames, Frames(teacher.samples, teacher.rate)))
+                    row.distances.append(distances(frames, self._teacher[index]))
                 if index < DRAWN:
                     drawn.append((row.name, frames))
                 if self._folder is not None:

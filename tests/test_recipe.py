@@ -156,6 +156,22 @@ def test_timing_by_hand() -> None:
     assert tokens.tolist() == [[0, 0], [0, 0], [0, 1], [1, 2], [1, 3], [2, 3]]
 
 
+def test_codebook_0_hears_phones_under_louder_things() -> None:
+    """Phones are told by eight quiet channels; the loud ones have nothing to do with them."""
+    pytest.importorskip("librosa", reason="the recipe needs librosa")
+    books = program("codebooks")
+    torch.manual_seed(0)
+    phones = torch.randint(8, (4_000,))[:, None].expand(-1, books.QUARTERS)
+    latents = torch.randn(4_000, books.LATENT)
+    latents[:, 20:28] = 0.1 * (torch.nn.functional.one_hot(phones[:, 0], 8) + 0.1 * torch.randn(4_000, 8))
+    directions = books.phonetic_directions(latents, phones)
+    assert directions.shape == (books.LATENT, books.PHONETIC)
+    heard, loud = (
+        books.known(books.nearest(points, books.kmeans(points, 5)), phones) for points in (latents @ directions, latents)
+    )
+    assert heard > 0.95 and loud < 0.7
+
+
 def test_the_grammar_makes_varied_sentences_that_can_be_spoken() -> None:
     corpus = program("corpus")
     chance = random.Random(0)

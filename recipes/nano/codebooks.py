@@ -4,10 +4,11 @@
     python recipes/nano/codebooks.py work/talker --books work/codec/codebooks.safetensors
 
 A frame is 80 ms: five log-mel columns, reduced by PCA to a 64-dimensional latent.  Codebook 0 is
-k-means on the leading components (what is being said); codebooks 1-7 are residual k-means of the whole
-latent.  So each of the two quantisers of the official codec can be computed from the latent alone, as
+k-means on the directions of the latent that tell flite's phones apart (canonical correlation analysis,
+Hotelling, 1936): what is being said.  Codebooks 1-3 are residual k-means of the whole latent: how it
+sounds.  So each of the two quantisers of the official codec can be computed from the latent alone, as
 its encoder does.  Writes `codebooks.safetensors`, then `codes-0000.safetensors` for each speech shard
-(`codes` int16 (frames, 8), `offsets` int64); codes that exist are kept.
+(`codes` int16 (frames, 4), `offsets` int64); codes that exist are kept.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import torch
+from corpus import PHONES
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,9 +29,10 @@ HOP = 256
 FFT = 1_024
 MELS = 80
 LATENT = 64
-LEADING = 16
+PHONETIC = 48
 ENTRIES = 512
-GROUPS = 8
+GROUPS = 4
+QUARTERS = 4
 
 
 def frames_of(audio: Tensor) -> int:
@@ -55,6 +58,26 @@ def read_speech(folder: Path, number: int) -> list[Tensor]:
     return [audio[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
+def quarters(phones: Tensor, ends: Tensor, frames: int) -> Tensor:
+    """Which phone of an utterance, int64 (frames, 4), sounds in the middle of each quarter of a frame.
+
+    `phones` (P,) gives their number only; `ends` (P,) are in samples.
+    """
+    middles = (torch.arange(frames * QUARTERS) + 0.5) * FRAME / QUARTERS
+    return torch.searchsorted(ends, middles, right=True).clamp_max(len(phones) - 1).view(frames, QUARTERS)
+
+
+def read_phones(folder: Path, number: int) -> list[Tensor]:
+    """The phone in each quarter of each frame of the utterances of one shard, int64 (frames, 4)."""
+    shard = load_file(folder / f"speech-{number:04d}.safetensors")
+    samples, bounds = shard["offsets"].diff().tolist(), shard["phone_offsets"].tolist()
+    found = []
+    for length, a, b in zip(samples, bounds[:-1], bounds[1:], strict=True):
+        phones = shard["phones"][a:b].long()
+        found.append(phones[quarters(phones, shard["ends"][a:b], -(-length // FRAME))])
+    return found
+
+
 def shard_numbers(folder: Path) -> list[int]:
     """Numbers of the complete speech shards (their JSON is written last)."""
     return sorted(int(path.stem.split("-")[1]) for path in folder.glob("speech-*.json"))
@@ -77,27 +100,55 @@ def kmeans(points: Tensor, rounds: int = 20) -> Tensor:
     return centres
 
 
-def fit(patches: Tensor) -> dict[str, Tensor]:
-    """PCA and codebooks from log-mel patches (n, 400)."""
+def inverse_root(covariance: Tensor, floor: float) -> Tensor:
+    """Symmetric C^-1/2; `floor` is added to the eigenvalues."""
+    values, vectors = torch.linalg.eigh(covariance.double())
+    return (vectors * (values.clamp_min(0) + floor).rsqrt() @ vectors.T).float()
+
+
+def phonetic_directions(latents: Tensor, phones: Tensor) -> Tensor:
+    """(64, PHONETIC): the canonical directions of latents (n, 64) with phones (n, 4), as long as they correlate."""
+    named = torch.nn.functional.one_hot(phones, len(PHONES)).float().flatten(1)
+    named = named - named.mean(0)
+    centred = latents - latents.mean(0)
+    white = inverse_root(centred.T @ centred / len(latents), 1e-6)
+    cross = white @ (centred.T @ named / len(latents)) @ inverse_root(named.T @ named / len(latents), 1e-3)
+    directions, correlations, _ = torch.linalg.svd(cross, full_matrices=False)
+    return white @ directions[:, :PHONETIC] * correlations[:PHONETIC]
+
+
+def fit(patches: Tensor, phones: Tensor) -> dict[str, Tensor]:
+    """PCA and codebooks from log-mel patches (n, 400) and their phones (n, 4)."""
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
     basis = vectors.flip(1)[:, :LATENT]
     print(f"variance kept by {LATENT} components: {values[-LATENT:].sum() / values.sum():.4f}", flush=True)
-    scale = values[-LEADING:].mean().sqrt()
+    scale = values[-16:].mean().sqrt()
     latents = (patches - mean) @ basis / scale
-    first = kmeans(latents[:, :LEADING])
+    phonetic = phonetic_directions(latents, phones)
+    first = kmeans(latents @ phonetic)
+    print(f"codebook 0: {known(nearest(latents @ phonetic, first), phones):.1%} of the phones known", flush=True)
     rest, residual = [], latents
     for group in range(1, GROUPS):
         rest.append(kmeans(residual))
         residual = residual - rest[-1][nearest(residual, rest[-1])]
         left = residual.pow(2).mean() / latents.pow(2).mean()
         print(f"codebook {group}: {left:.4f} of the variance left", flush=True)
-    return {"mean": mean, "basis": (basis / scale).contiguous(), "first": first, "rest": torch.stack(rest)}
+    basis = (basis / scale).contiguous()
+    return {"mean": mean, "basis": basis, "phonetic": phonetic, "first": first, "rest": torch.stack(rest)}
+
+
+def known(codes: Tensor, phones: Tensor) -> float:
+    """Share of the phones (n, 4) that are the most frequent one of their code (n,) in their quarter."""
+    counts = torch.zeros(ENTRIES, QUARTERS, len(PHONES))
+    for quarter in range(QUARTERS):
+        counts[:, quarter].index_put_((codes, phones[:, quarter]), torch.ones(()), accumulate=True)
+    return counts.amax(-1).sum().item() / phones.numel()
 
 
 def quantise(latents: Tensor, books: dict[str, Tensor]) -> Tensor:
-    """Latents (n, 64) -> codes (n, 8)."""
-    codes = [nearest(latents[:, :LEADING], books["first"])]
+    """Latents (n, 64) -> codes (n, 4)."""
+    codes = [nearest(latents @ books["phonetic"], books["first"])]
     residual = latents
     for book in books["rest"]:
         codes.append(nearest(residual, book))
@@ -136,8 +187,9 @@ def main() -> None:
         shutil.copyfile(arguments.books, path)
     if not path.exists():
         numbers = shard_numbers(arguments.work)[: arguments.fit_shards]
-        fitted = fit(torch.cat([mel_patches(a) for n in numbers for a in read_speech(arguments.work, n)]))
-        save_file(fitted, path.with_suffix(".part"))
+        patches = [mel_patches(audio) for n in numbers for audio in read_speech(arguments.work, n)]
+        phones = [each for n in numbers for each in read_phones(arguments.work, n)]
+        save_file(fit(torch.cat(patches), torch.cat(phones)), path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
     books = load_file(path)
     for number in shard_numbers(arguments.work):

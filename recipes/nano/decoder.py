@@ -2,8 +2,9 @@
 
     python recipes/nano/decoder.py work/ --steps 2000
 
-Spectral losses only: log-mel and log-magnitude distances at four window lengths.  Resumes from its
-checkpoint when repeated.
+Spectral losses only: log-mel and log-magnitude distances at four window lengths.  Every fourth batch
+holds the first frames of utterances, so that speech learns to begin; of the others, the first two frames
+lack their past and do not count.  Resumes from its checkpoint when repeated.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import torch
 from checkpoint import load, rate_at, save
 from codebooks import ENTRIES, FRAME, GROUPS, LATENT, SAMPLE_RATE
 from safetensors.torch import load_file
+from snake import fuse
 from torch import Tensor, nn
 
 from audio_projection.tts.codec_config import CodecDecoderConfig
@@ -72,7 +74,7 @@ def distance(pair: Tensor) -> Tensor:
 
 
 class Segments:
-    """Random segments of `frames` frames: codes (B, frames, 8) and samples (B, frames * FRAME)."""
+    """Random segments of `frames` frames: codes (B, frames, 4) and samples (B, frames * FRAME)."""
 
     def __init__(self, folder: Path, shards: int, frames: int) -> None:
         self.frames = frames
@@ -88,13 +90,20 @@ class Segments:
                     self.audio.append(speech["audio"][limits[i] : limits[i + 1]])
 
     def batch(self, size: int, step: int) -> tuple[Tensor, Tensor]:
+        """Drawn by the step number alone; every fourth batch begins where utterances begin."""
         generator = torch.Generator().manual_seed(step)
         codes, audio = [], []
         for number in torch.randint(len(self.codes), (size,), generator=generator).tolist():
             start = int(torch.randint(len(self.codes[number]) - self.frames, (1,), generator=generator))
+            start *= not opens(step)
             codes.append(self.codes[number][start : start + self.frames].long())
             audio.append(self.audio[number][start * FRAME : (start + self.frames) * FRAME].float() / 32_768)
         return torch.stack(codes), torch.stack(audio)
+
+
+def opens(step: int) -> bool:
+    """Whether the batch of a step begins where utterances begin."""
+    return step % 4 == 0
 
 
 def main() -> None:
@@ -108,6 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     decoder, loss = build(load_file(arguments.work / "codebooks.safetensors")), SpectralLoss()
+    fuse(decoder)
     optim = torch.optim.AdamW(decoder.parameters(), arguments.rate, betas=(0.8, 0.99))
     path = arguments.work / "decoder.safetensors"
     step = load(path, decoder, [optim])
@@ -118,7 +128,7 @@ def main() -> None:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         codes, audio = segments.batch(arguments.batch, step)
         made = decoder.synthesize(decoder.quantizer(codes))
-        settled = 2 * FRAME
+        settled = 0 if opens(step) else 2 * FRAME
         value = loss(made[:, settled:], audio[:, settled:])
         value.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 3.0)

@@ -2,7 +2,8 @@
 
     python recipes/nano/encoder.py work/ --steps 1500
 
-Plain regression; the codebooks are those of the decoder, so encoding speech gives the codes that the
+Plain regression, to the latents and to their phonetic directions alike: those vary little, and codebook 0
+is read from them.  The codebooks are those of the decoder, so encoding speech gives the codes that the
 talker was trained on.  Resumes from its checkpoint when repeated, and prints the share of equal codes on
 a shard that it was not trained on.
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 from checkpoint import load, rate_at, save
-from codebooks import ENTRIES, FRAME, GROUPS, LATENT, LEADING, SAMPLE_RATE, mel_patches, quantise
+from codebooks import ENTRIES, FRAME, GROUPS, LATENT, SAMPLE_RATE, mel_patches, quantise
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -31,20 +32,20 @@ CONFIG = {
 
 
 def build(books: dict[str, Tensor]) -> CodecEncoder:
-    """A new encoder whose quantisers read the latent from its first channels."""
+    """A new encoder whose quantisers read the latent from its first channels, codebook 0 its phonetic directions."""
     encoder = CodecEncoder(CONFIG, GROUPS)
     semantic = encoder.quantizer.semantic_residual_vector_quantizer
     acoustic = encoder.quantizer.acoustic_residual_vector_quantizer
-    first = torch.nn.functional.pad(books["first"], (0, LATENT - LEADING))
+    first = torch.nn.functional.pad(books["first"], (0, LATENT - books["first"].shape[1]))
     layers = [*semantic.layers, *acoustic.layers]
     with torch.no_grad():
         for layer, book in zip(layers, [first, *books["rest"]], strict=True):
             layer.codebook.embed_sum.copy_(book)
             layer.codebook.cluster_usage.fill_(1.0)
         acoustic.input_proj.weight.copy_(torch.eye(LATENT, 128)[..., None])
-        leading = torch.eye(LATENT, 128)
-        leading[LEADING:] = 0
-        semantic.input_proj.weight.copy_(leading[..., None])
+        phonetic = books["phonetic"]
+        semantic.input_proj.weight.zero_()
+        semantic.input_proj.weight[: phonetic.shape[1], :LATENT, 0] = phonetic.T
     encoder.quantizer.requires_grad_(False)
     return encoder
 
@@ -74,12 +75,17 @@ class Utterances:
         return torch.stack(audio), torch.stack(latents)
 
 
+def missed(found: Tensor, true: Tensor) -> Tensor:
+    """Mean square of the error, in parts of the mean square of what is sought."""
+    return (found - true).square().mean() / true.square().mean()
+
+
 @torch.no_grad()
 def equal_codes(encoder: CodecEncoder, utterances: Utterances) -> str:
     """Variance explained and share of equal codes on 64 segments."""
     audio, latents = utterances.batch(64, step=0)
     found = encoder.latents(audio).transpose(1, 2)[..., :LATENT]
-    left = (found - latents).square().mean() / latents.square().mean()
+    left = missed(found, latents)
     true = quantise(latents.flatten(0, 1), utterances.books)
     same = (encoder(audio).flatten(0, 1) == true).float().mean(0)
     return f"{1 - left:.3f} of the variance; equal codes by codebook: " + " ".join(f"{s:.0%}" for s in same)
@@ -109,7 +115,8 @@ def main() -> None:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         audio, latents = known.batch(arguments.batch, step + 1)
         found = encoder.latents(audio).transpose(1, 2)[..., :LATENT]
-        loss = (found - latents).square().mean() / latents.square().mean()
+        directions = books["phonetic"]
+        loss = missed(found, latents) + missed(found @ directions, latents @ directions)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         optim.step()

@@ -14,16 +14,14 @@ import decoder
 import encoder
 import torch
 from checkpoint import load
-from codebooks import FRAME, SAMPLE_RATE
+from codebooks import ENTRIES, FRAME, GROUPS, SAMPLE_RATE
 from safetensors.torch import load_file, save_file
 from talker_model import (
     ASSISTANT,
     BOS,
     ENGLISH,
-    ENTRIES,
     EOS,
     EPSILON,
-    GROUPS,
     NOTHINK,
     PAD,
     PREDICTOR,

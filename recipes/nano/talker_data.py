@@ -5,11 +5,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from codebooks import FRAME
+from codebooks import GROUPS, QUARTERS, quarters
 from safetensors.torch import load_file
-from talker_model import BOS, EOS, GROUPS, NONE, PAD, PREFIX_TEXT, QUARTERS, TEXT_EOS, TEXT_PAD
+from talker_model import BOS, EOS, NONE, PAD, PREFIX_TEXT, TEXT_EOS, TEXT_PAD
 from torch import Tensor
 from transformers import Qwen2TokenizerFast
 
@@ -18,7 +17,7 @@ from transformers import Qwen2TokenizerFast
 class Utterance:
     ids: list[int]
     codes: Tensor
-    """int16 (F, 8)."""
+    """int16 (F, 4)."""
     tokens: Tensor
     """int16 (F, 2): first and last text token that sound in the frame."""
     phones: Tensor
@@ -34,9 +33,9 @@ class Batch:
     codec: Tensor
     """(B, S): codebook 0 or a special code."""
     rest: Tensor
-    """(B, S, 7)."""
+    """(B, S, 3)."""
     targets: Tensor
-    """(B, S, 8): the frame that follows."""
+    """(B, S, 4): the frame that follows."""
     guide: Tensor
     """(B, S, 2): first and last position, counted with the prefix, of the text that sounds in the next frame."""
     phones: Tensor
@@ -45,7 +44,7 @@ class Batch:
 
 def timing(text: str, starts: list[int], shard: dict[str, Tensor], part: slice, frames: int) -> tuple[Tensor, Tensor]:
     """Tokens (F, 2) and phones (F, 4) of each frame; `starts`: the first character of each token."""
-    phones, ends = shard["phones"][part].numpy(), shard["ends"][part].numpy()
+    phones = shard["phones"][part]
     spans = shard["spans"][part].tolist()
     chars: list[tuple[float, float]] = []
     for i, span in enumerate(spans):
@@ -56,14 +55,13 @@ def timing(text: str, starts: list[int], shard: dict[str, Tensor], part: slice, 
             last += 1
         share = (span[1] - span[0]) / (last - first + 1)
         chars.append((span[0] + share * (i - first) - 1.0, span[0] + share * (i - first + 1) + 0.999))
-    middles = (np.arange(frames * QUARTERS) + 0.5) * FRAME / QUARTERS
-    which = np.minimum(np.searchsorted(ends, middles, side="right"), len(ends) - 1)
+    which = quarters(phones, shard["ends"][part], frames)
     tokens = []
-    for frame in which.reshape(frames, QUARTERS):
+    for frame in which.tolist():
         low, high = chars[frame[0]][0], chars[frame[-1]][1]
         first = max(0, bisect.bisect_right(starts, low) - 1)
         tokens.append((first, max(first, bisect.bisect_right(starts, high) - 1)))
-    return torch.tensor(tokens, dtype=torch.int16), torch.from_numpy(phones[which].reshape(frames, QUARTERS))
+    return torch.tensor(tokens, dtype=torch.int16), phones[which]
 
 
 class Corpus:

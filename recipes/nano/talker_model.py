@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from codebooks import ENTRIES, GROUPS, QUARTERS
+from corpus import PHONES
 from torch import Tensor, nn
 
-ENTRIES, GROUPS = 512, 8
 VOCABULARY = ENTRIES + 1_024
 TEXT_VOCABULARY = ENTRIES + 8
-PHONES, QUARTERS = 41, 4
 NONE = -1
 PAD, BOS, EOS = ENTRIES + 100, ENTRIES + 101, ENTRIES + 102
 THINK, NOTHINK, THINK_BOS, THINK_EOS = ENTRIES + 106, ENTRIES + 107, ENTRIES + 108, ENTRIES + 109
@@ -211,7 +211,7 @@ class Talker(nn.Module):
         return self.text_rows(text) + self.code_rows(codec, torch.full((*codec.shape, GROUPS - 1), NONE))
 
     def code_rows(self, codec: Tensor, rest: Tensor) -> Tensor:
-        """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 7), NONE where empty -> (B, S, H)."""
+        """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 3), NONE where empty -> (B, S, H)."""
         first = self.model.codec_embedding(codec.clamp_min(0)) * (codec != NONE)[..., None]
         tables = torch.cat([table.weight for table in self.code_predictor.model.codec_embedding])
         shifts = ENTRIES * torch.arange(GROUPS - 1)
@@ -219,7 +219,7 @@ class Talker(nn.Module):
         return first + bags.view_as(first) * (rest[..., :1] != NONE)
 
     def predict_rest(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """hidden (M, H), codes (M, 8) -> logits (M, 7, 512)."""
+        """hidden (M, H), codes (M, 4) -> logits (M, 3, 512)."""
         tables = self.code_predictor.model.codec_embedding
         inputs = [hidden, self.model.codec_embedding(codes[:, 0])]
         inputs += [table(codes[:, i + 1]) for i, table in enumerate(tables[:-1])]
@@ -232,8 +232,8 @@ class Teacher(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.phones = nn.Linear(TALKER.hidden, QUARTERS * PHONES)
+        self.phones = nn.Linear(TALKER.hidden, QUARTERS * len(PHONES))
 
     def forward(self, state: Tensor) -> Tensor:
         """State (M, H) -> logits (M, 4, 41) of the phone in each quarter of the frame."""
-        return self.phones(state).unflatten(-1, (QUARTERS, PHONES))
+        return self.phones(state).unflatten(-1, (QUARTERS, len(PHONES)))

@@ -167,7 +167,8 @@ def test_codebook_0_hears_phones_under_louder_things() -> None:
     directions = books.phonetic_directions(latents, phones)
     assert directions.shape == (books.LATENT, books.PHONETIC)
     heard, loud = (
-        books.known(books.nearest(points, books.kmeans(points, 5)), phones) for points in (latents @ directions, latents)
+        books.known(books.nearest(points, books.kmeans(points, 5)), phones)
+        for points in (latents @ directions, latents)
     )
     assert heard > 0.95 and loud < 0.7
 

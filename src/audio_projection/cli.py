@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something is wrong that the message tells how to mend, 2 w
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -248,6 +249,7 @@ def _run(command: typer.Typer) -> NoReturn:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     gc.set_threshold(COLLECTED_AT)
+    atexit.register(gc.freeze)  # or Python would look through all of them once more at the end, which takes a second
     try:
         sys.exit(command(standalone_mode=False) or 0)
     except AudioProjectionError as error:

@@ -16,8 +16,6 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-from num2words import num2words
-
 Match = re.Match[str]
 Rule = tuple[re.Pattern[str], Callable[[Match], str]]
 
@@ -78,6 +76,8 @@ def _capital(words: str) -> str:
 @lru_cache(maxsize=1 << 14)
 def _words(number: int, kind: str = "cardinal") -> str:
     """Words without commas and hyphens; `kind`: cardinal, ordinal or year."""
+    from num2words import num2words  # all its languages at once, and most texts have no number
+
     return str(num2words(number, to=kind)).replace(",", "").replace("-", " ")
 
 

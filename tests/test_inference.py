@@ -67,10 +67,18 @@ def test_speech_is_that_of_the_projected_states(kind: str, layout: str) -> None:
 
 
 def test_the_whole_is_the_stream_put_together() -> None:
-    voice = make_voice(chunk=2)
+    voice = make_voice(chunks=(1, 2))
     chunks = list(voice.stream(TEXT))
-    assert [len(chunk) for chunk in chunks] == [2 * voice.tts.samples_per_frame] * 3
+    assert [len(chunk) // voice.tts.samples_per_frame for chunk in chunks] == [1, 2, 2, 1]
     np.testing.assert_array_equal(np.concatenate(chunks), voice.speak(TEXT).samples)
+
+
+def test_chunks_grow_where_a_text_is_read_and_stay_short_in_an_answer() -> None:
+    voice = make_voice(context="chat", max_frames=30, max_new_tokens=5)
+    frames = [len(chunk) // voice.tts.samples_per_frame for chunk in voice.stream(TEXT)]
+    assert frames == [4, 4, 8, 12, 2]
+    answered = [len(chunk) // voice.tts.samples_per_frame for chunk in voice.chat_stream(QUESTION, seed=0)]
+    assert len(answered) > 2 and set(answered) <= {4, 2}
 
 
 def test_plain_speaks_the_text_rows_and_an_untrained_residual_is_the_same() -> None:
@@ -227,7 +235,7 @@ def test_an_answer_of_the_models_own_is_spoken() -> None:
 
 
 def test_in_the_streaming_layout_sound_comes_while_the_llm_is_answering(monkeypatch: pytest.MonkeyPatch) -> None:
-    voice = make_voice(context="chat", layout="streaming", chunk=1, max_frames=None)
+    voice = make_voice(context="chat", layout="streaming", chunks=(1,), max_frames=None)
     answer = "the quick brown fox jumps over the lazy dog and said good day and hello there"
     said = scripted(voice, monkeypatch, answer)
     total = len(voice.llm.tokenize(answer))

@@ -36,6 +36,9 @@ from audio_projection.tts.sampling import Choice, Sampling
 log = logging.getLogger(__name__)
 
 REFERENCE_RATE = 24_000
+CHUNKS = (4, 4, 8, 12)
+"""Short ones, so that sound comes soon, then longer ones, which the codec decodes faster. Speech that is made 1.5 times
+as fast as it is heard is heard without a gap."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,20 @@ class VoiceDefaults:
     longest: int = 200  # characters spoken as one utterance
     normalise: str = "none"  # "english": what is read aloud is spelled out first
     max_frames: int | None = None  # of one utterance; None: the guard against a missed end of speech
-    chunk: int = 4  # frames that the codec decodes at once
+    chunks: tuple[int, ...] = CHUNKS  # frames that the codec decodes at once, the last size for all that follow
     max_new_tokens: int = 256  # of an answer
+
+    @classmethod
+    def from_config(cls, settings: Config) -> VoiceDefaults:
+        language = settings.tts.language
+        return cls(
+            layout=settings.tts.layout,
+            language=None if language == "auto" else language,
+            speaker=settings.tts.speaker,
+            longest=settings.tts.longest,
+            normalise=settings.tts.normalise,
+            max_new_tokens=settings.llm.max_new_tokens,
+        )
 
 
 class Voice:
@@ -95,7 +110,7 @@ class Voice:
         reading = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
         llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=reading)}))
         tts = load_tts(settings)
-        return cls(llm, tts, trained.to(tts.device), _defaults(settings))
+        return cls(llm, tts, trained.to(tts.device), VoiceDefaults.from_config(settings))
 
     @property
     def sample_rate(self) -> int:
@@ -130,7 +145,7 @@ class Voice:
         spoken = as_spoken(text, self.defaults.normalise)  # before the cut: the stop of "Dr." ends no sentence
         pieces = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
         utterances = (self._rows(piece, control, seed or 0) for piece in pieces)
-        return self._sound(self._prefix(voice, language), utterances, seed)
+        return self._sound(self._prefix(voice, language), utterances, seed, self.defaults.chunks)
 
     def chat(
         self,
@@ -171,7 +186,8 @@ class Voice:
         )
         live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest)
         utterances = (map(self._row, sentence) for sentence in live.sentences())
-        return Answer(self._sound(self._prefix(voice, language), utterances, seed), live)
+        chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits for a long chunk to be full
+        return Answer(self._sound(self._prefix(voice, language), utterances, seed, chunks), live)
 
     def embed_reference(self, path: str | Path) -> Tensor:
         """The x-vector of a recording, to speak with. Raises AudioProjectionError where the TTS takes none."""
@@ -217,13 +233,15 @@ class Voice:
         own = self.tts.text_rows(torch.tensor([slot.id], device=self.tts.device)).float()
         return self.projector(slot.state[None].to(own.device), own)[0]
 
-    def _sound(self, prefix: Tensor, utterances: Iterable[Iterable[Tensor]], seed: int | None) -> Iterator[np.ndarray]:
+    def _sound(
+        self, prefix: Tensor, utterances: Iterable[Iterable[Tensor]], seed: int | None, chunks: Sequence[int]
+    ) -> Iterator[np.ndarray]:
         """float32 samples of utterances given as rows, one after another; rows are taken when they are needed."""
         sampling, generator = self.defaults.sampling or self.tts.sampling, self._generator(self.tts.device, seed)
         for rows in utterances:
             layout, most = self.defaults.layout, self.defaults.max_frames
             codes = stream_codes(self.tts, prefix, rows, layout, sampling, generator, most)
-            for samples in self.tts.codec.decode_stream(codes, self.defaults.chunk):
+            for samples in self.tts.codec.decode_stream(codes, chunks):
                 yield samples.cpu().numpy()
 
     def _joined(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
@@ -249,18 +267,6 @@ class Answer(Iterator[np.ndarray]):
     @property
     def text(self) -> str:
         return self._live.spoken
-
-
-def _defaults(settings: Config) -> VoiceDefaults:
-    language = settings.tts.language
-    return VoiceDefaults(
-        layout=settings.tts.layout,
-        language=None if language == "auto" else language,
-        speaker=settings.tts.speaker,
-        longest=settings.tts.longest,
-        normalise=settings.tts.normalise,
-        max_new_tokens=settings.llm.max_new_tokens,
-    )
 
 
 def _check_reading(info: ProjectorInfo, llm: LanguageModel) -> None:

@@ -50,6 +50,7 @@ def speak(
     voice: options.VoiceName = None,
     language: options.Language = None,
     ref_audio: options.RefAudio = None,
+    ref_text: options.RefText = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     seed: options.Seed = None,
@@ -70,12 +71,14 @@ def speak(
     _check_sources(text, text_file, chat, output_dir)
     if chat is not None and control is not None:
         raise typer.BadParameter("--control goes with reading aloud, not with --chat")
+    if ref_text is not None and ref_audio is None:
+        raise typer.BadParameter("--ref-text goes with --ref-audio")
     settings = _settings(
         config,
         overrides,
         {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
     )
-    manner = speaking.Manner(projector, voice, language, ref_audio, control.value if control else None)
+    manner = speaking.Manner(projector, voice, language, ref_audio, ref_text, control.value if control else None)
     if text_file is not None and output_dir is not None:
         _speak_file(settings, manner, text_file, output_dir)
         return

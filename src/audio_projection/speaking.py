@@ -17,7 +17,10 @@ from audio_projection.locations import check_for_speaking
 from audio_projection.text import check_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from audio_projection.inference import Speech, Voice
+    from audio_projection.tts.prompt import Reference
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class Manner:
     voice: str | None = None
     language: str | None = None
     ref_audio: Path | None = None
+    ref_text: str | None = None
     control: str | None = None
 
 
@@ -49,7 +53,7 @@ class Speaker:
         self._options: dict[str, Any] = {"voice": manner.voice, "language": manner.language, "seed": config.seed}
         self._control = manner.control
         if manner.ref_audio is not None:
-            self._options["voice"] = self._voice.embed_reference(manner.ref_audio)
+            self._options["voice"] = self._reference(manner.ref_audio, manner.ref_text)
 
     def speak(self, text: str, output: Path) -> float:
         """Writes the text spoken; returns seconds of sound."""
@@ -59,6 +63,10 @@ class Speaker:
         """Lets the language model answer and writes the answer spoken; returns it and its seconds of sound."""
         speech = self._voice.chat([{"role": "user", "content": question}], **self._options)
         return speech.text, self._write(speech, output)
+
+    def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
+        """The recording's voice, and with its text its manner too."""
+        return self._voice.embed_reference(recording) if text is None else self._voice.reference(recording, text)
 
     @staticmethod
     def _write(speech: Speech, output: Path) -> float:

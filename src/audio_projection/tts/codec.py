@@ -131,15 +131,20 @@ class Codec(nn.Module):
         """A decoder that takes an utterance, or a batch of them, chunk by chunk."""
         return CodecStream(self)
 
-    def decode_stream(self, frames: Iterable[Tensor], sizes: Sequence[int] = (4,)) -> Iterator[Tensor]:
+    def decode_stream(
+        self, frames: Iterable[Tensor], sizes: Sequence[int] = (4,), before: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Frames (G,), one after another -> float32 samples, chunk by chunk.
 
         `sizes` of the chunks in frames, the last one for all that follow; what is left at the end is a chunk too.
-        Concatenated they are what `decode` gives. Nothing is taken from `frames` before it is needed.
+        Concatenated they are what `decode` gives. Nothing is taken from `frames` before it is needed. `before`: codes
+        (T, G) that the frames continue, decoded first and not given out.
         """
         if not sizes or min(sizes) < 1:
             raise AudioProjectionError(f"chunks must have at least 1 frame, not {list(sizes)}")
         stream, source = self.stream(), iter(frames)
+        for block in () if before is None else self._batched(before).split(BLOCK, 1):
+            stream.decode(block)
         for size in chain(sizes, repeat(sizes[-1])):
             taken = list(islice(source, size))
             if not taken:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from audio_projection import cli, speaking
+from audio_projection.config import load_config
 from audio_projection.errors import AudioProjectionError
+from audio_projection.locations import check_for_speaking, find_projector
 
 NANO = ("--config", "configs/nano.yaml")
 
@@ -71,6 +73,14 @@ def assert_refused(ended: Ended, *words: str, code: int = 1) -> None:
         assert word in ended.err
 
 
+def test_the_projector_that_is_found_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config("configs/nano.yaml", [f"output_dir={tmp_path}"])
+    with caplog.at_level("INFO"):
+        check_for_speaking(config)
+        folder = find_projector(config)
+    assert [record.getMessage() for record in caplog.records] == [f"projector: {folder} (shipped)"]
+
+
 @pytest.mark.parametrize("name", ["download", "fit", "train", "speak", "evaluate", "robustness"])
 def test_every_command_has_help_with_an_example(command: Command, name: str) -> None:
     ended = command(name, "--help")
@@ -95,6 +105,7 @@ def test_no_command_shows_the_commands(command: Command) -> None:
         (["speak", "--seed", "x", "--text", "a"], "--seed"),
         (["speak", "--control", "magic", "--text", "a"], "--control"),
         (["speak", "--chat", "a", "--control", "plain"], "--chat"),
+        (["speak", "--text", "a", "--ref-text", "b"], "--ref-audio"),
         (["speak", "--nonsense"], "--nonsense"),
         (["download", "--only", "everything"], "--only"),
         (["train", "--projector", "cubic"], "--projector"),

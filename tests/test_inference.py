@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+import parity_kit
 from audio_projection import audio
 from audio_projection.alignment import align, byte_spans
 from audio_projection.config import Config
@@ -67,10 +69,18 @@ def test_speech_is_that_of_the_projected_states(kind: str, layout: str) -> None:
 
 
 def test_the_whole_is_the_stream_put_together() -> None:
-    voice = make_voice(chunk=2)
+    voice = make_voice(chunks=(1, 2))
     chunks = list(voice.stream(TEXT))
-    assert [len(chunk) for chunk in chunks] == [2 * voice.tts.samples_per_frame] * 3
+    assert [len(chunk) // voice.tts.samples_per_frame for chunk in chunks] == [1, 2, 2, 1]
     np.testing.assert_array_equal(np.concatenate(chunks), voice.speak(TEXT).samples)
+
+
+def test_chunks_grow_where_a_text_is_read_and_stay_short_in_an_answer() -> None:
+    voice = make_voice(context="chat", max_frames=30, max_new_tokens=5)
+    frames = [len(chunk) // voice.tts.samples_per_frame for chunk in voice.stream(TEXT)]
+    assert frames == [4, 4, 8, 12, 2]
+    answered = [len(chunk) // voice.tts.samples_per_frame for chunk in voice.chat_stream(QUESTION, seed=0)]
+    assert len(answered) > 2 and set(answered) <= {4, 2}
 
 
 def test_plain_speaks_the_text_rows_and_an_untrained_residual_is_the_same() -> None:
@@ -163,6 +173,33 @@ def test_a_base_voice_from_a_recording(tmp_path: Path) -> None:
         make_voice().embed_reference(tmp_path / "reference.wav")
 
 
+@pytest.mark.parametrize(("case", "layout"), [("stream", "streaming"), ("nonstream_b2", "nonstreaming")])
+def test_a_recording_is_continued_as_the_official_package_does(case: str, layout: str, tmp_path: Path) -> None:
+    official, path = parity_kit.reference("tiny_base"), tmp_path / "reference.wav"
+    soundfile.write(path, official["ref.wav"].numpy(), 24_000, subtype="FLOAT")
+    voice = make_voice(tts="base", speaker=None, layout=layout, max_frames=24, sampling=Sampling.greedy(1.05))
+    spoken = voice.speak(TEXT, voice=voice.reference(path, "the dog"), control="plain").samples
+    excerpts = {key: value.numpy() for key, value in official.items() if key.startswith(f"{case}.wav.0@")}
+    assert len(excerpts) == 2
+    for key, excerpt in excerpts.items():
+        start = int(key.partition("@")[2])
+        np.testing.assert_allclose(spoken[start : start + len(excerpt)], excerpt, atol=1e-4)
+    # with the voice alone, or after other words, it is something else
+    for other in (voice.embed_reference(path), voice.reference(path, "the fox")):
+        assert np.abs(voice.speak(TEXT, voice=other, control="plain").samples[:9_600] - spoken[:9_600]).max() > 1e-3
+
+
+def test_an_answer_continues_a_recording_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
+    audio.write(tmp_path / "reference.wav", noise, 24_000)
+    voice = make_voice(tts="base", speaker=None, context="chat", layout="streaming", max_frames=24)
+    scripted(voice, monkeypatch, "the dog said hello there")
+    by_recording = voice.chat(QUESTION, voice=voice.reference(tmp_path / "reference.wav", "the dog"))
+    scripted(voice, monkeypatch, "the dog said hello there")
+    by_voice = voice.chat(QUESTION, voice=voice.embed_reference(tmp_path / "reference.wav"))
+    assert by_recording.text == by_voice.text and not np.array_equal(by_recording.samples, by_voice.samples)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -227,7 +264,7 @@ def test_an_answer_of_the_models_own_is_spoken() -> None:
 
 
 def test_in_the_streaming_layout_sound_comes_while_the_llm_is_answering(monkeypatch: pytest.MonkeyPatch) -> None:
-    voice = make_voice(context="chat", layout="streaming", chunk=1, max_frames=None)
+    voice = make_voice(context="chat", layout="streaming", chunks=(1,), max_frames=None)
     answer = "the quick brown fox jumps over the lazy dog and said good day and hello there"
     said = scripted(voice, monkeypatch, answer)
     total = len(voice.llm.tokenize(answer))

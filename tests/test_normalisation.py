@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from num2words import num2words
 
-from audio_projection import normalisation
 from audio_projection.config import load_config
 from audio_projection.data_loader import load_pairs, read_texts, transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
 from audio_projection.normalisation import spell_out
+from audio_projection.normalisation.abbreviations import ABBREVIATIONS, TITLES
+from audio_projection.normalisation.dates import MONTHS
+from audio_projection.normalisation.quantities import UNITS
 from audio_projection.pairs import Pair, PairFolder
 from audio_projection.recognition import word_errors
 from audio_projection.text import as_spoken
@@ -158,7 +160,7 @@ def test_the_held_out_sentences_are_words_only(repository: Path) -> None:
 
 PIECES = [
     *"0123456789 .,:;-–—−/⁄'’\"()$£€¥¢%&@+=×÷±°º²³½¾#№xXsmMpPaAIVLBCéßſıİK\n\t_",
-    *(*normalisation._UNITS, *normalisation._TITLES, *normalisation._ABBREVIATIONS, *normalisation._MONTHS),
+    *(*UNITS, *TITLES, *ABBREVIATIONS, *MONTHS),
     *("Mr.", "Dr.", "St.", "No.", "pp.", "Henry", "King", "VIII", "World War ", "BBC", "LL", "DVDs", "a.m.", "pm"),
     *("1st", "nd", "TH", "1987", "10-20", "1,000", "in ", "the ", "to ", " of ", "million", "bn", "k", "Smith", "Dec."),
 ]

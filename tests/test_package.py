@@ -33,6 +33,17 @@ def test_importing_the_package_and_its_command_is_cheap(repository: Path) -> Non
     assert in_a_new_process(repository, code) == "set()"
 
 
+def test_speaking_loads_nothing_that_it_does_not_need(repository: Path) -> None:
+    code = (
+        "import importlib.util, sys; from audio_projection import config, speaking;"
+        "installed = bool(importlib.util.find_spec('scipy'));"
+        "speaking.Speaker(config.load_config('../configs/nano.yaml'), speaking.Manner());"
+        "print({'scipy', 'num2words', 'matplotlib'} & set(sys.modules));"
+        "assert bool(importlib.util.find_spec('scipy')) is installed"
+    )
+    assert in_a_new_process(repository, code) == "set()"
+
+
 def test_the_public_names_are_there() -> None:
     for name in audio_projection.__all__:
         assert getattr(audio_projection, name).__name__.rpartition(".")[2] == name

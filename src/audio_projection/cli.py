@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something is wrong that the message tells how to mend, 2 w
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -49,6 +50,7 @@ def speak(
     voice: options.VoiceName = None,
     language: options.Language = None,
     ref_audio: options.RefAudio = None,
+    ref_text: options.RefText = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     seed: options.Seed = None,
@@ -69,12 +71,14 @@ def speak(
     _check_sources(text, text_file, chat, output_dir)
     if chat is not None and control is not None:
         raise typer.BadParameter("--control goes with reading aloud, not with --chat")
+    if ref_text is not None and ref_audio is None:
+        raise typer.BadParameter("--ref-text goes with --ref-audio")
     settings = _settings(
         config,
         overrides,
         {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
     )
-    manner = speaking.Manner(projector, voice, language, ref_audio, control.value if control else None)
+    manner = speaking.Manner(projector, voice, language, ref_audio, ref_text, control.value if control else None)
     if text_file is not None and output_dir is not None:
         _speak_file(settings, manner, text_file, output_dir)
         return
@@ -248,6 +252,7 @@ def _run(command: typer.Typer) -> NoReturn:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     gc.set_threshold(COLLECTED_AT)
+    atexit.register(gc.freeze)  # or Python would look through all of them once more at the end, which takes a second
     try:
         sys.exit(command(standalone_mode=False) or 0)
     except AudioProjectionError as error:

@@ -57,6 +57,7 @@ Projector = Annotated[
 VoiceName = Annotated[str | None, Option("--voice", help="Name of a speaker of the speech model.")]
 Language = Annotated[str | None, Option(help="Language of the text, or auto.")]
 RefAudio = Annotated[Path | None, Option(help="Recording whose voice is imitated (base models).")]
+RefText = Annotated[str | None, Option(help="What the recording says, word for word: its manner is imitated too.")]
 Dtype = Annotated[str | None, Option(help="auto, float32, bfloat16 or float16, for both models.")]
 Control = Annotated[
     ControlName | None,

@@ -29,13 +29,19 @@ from audio_projection.parts import load_llm, load_tts
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
 from audio_projection.text import as_spoken, check_characters, is_speakable, split_sentences
 from audio_projection.tts.generate import stream as stream_codes
+from audio_projection.tts.generate import stream_prompt
 from audio_projection.tts.model import Qwen3TTS
-from audio_projection.tts.prompt import check_layout
+from audio_projection.tts.prompt import Reference, check_layout, clone_prefill
 from audio_projection.tts.sampling import Choice, Sampling
 
 log = logging.getLogger(__name__)
 
+VoiceChoice = str | Tensor | Reference | None
+"""A speaker's name, an x-vector (H,), a recording that is continued, or what the settings say."""
 REFERENCE_RATE = 24_000
+CHUNKS = (4, 4, 8, 12)
+"""Short ones, so that sound comes soon, then longer ones, which the codec decodes faster. Speech that is made 1.5 times
+as fast as it is heard is heard without a gap."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,20 @@ class VoiceDefaults:
     longest: int = 200  # characters spoken as one utterance
     normalise: str = "none"  # "english": what is read aloud is spelled out first
     max_frames: int | None = None  # of one utterance; None: the guard against a missed end of speech
-    chunk: int = 4  # frames that the codec decodes at once
+    chunks: tuple[int, ...] = CHUNKS  # frames that the codec decodes at once, the last size for all that follow
     max_new_tokens: int = 256  # of an answer
+
+    @classmethod
+    def from_config(cls, settings: Config) -> VoiceDefaults:
+        language = settings.tts.language
+        return cls(
+            layout=settings.tts.layout,
+            language=None if language == "auto" else language,
+            speaker=settings.tts.speaker,
+            longest=settings.tts.longest,
+            normalise=settings.tts.normalise,
+            max_new_tokens=settings.llm.max_new_tokens,
+        )
 
 
 class Voice:
@@ -95,7 +113,7 @@ class Voice:
         reading = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
         llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=reading)}))
         tts = load_tts(settings)
-        return cls(llm, tts, trained.to(tts.device), _defaults(settings))
+        return cls(llm, tts, trained.to(tts.device), VoiceDefaults.from_config(settings))
 
     @property
     def sample_rate(self) -> int:
@@ -105,7 +123,7 @@ class Voice:
     def speak(
         self,
         text: str,
-        voice: str | Tensor | None = None,
+        voice: VoiceChoice = None,
         language: str | None = None,
         seed: int | None = None,
         control: str | None = None,
@@ -116,26 +134,27 @@ class Voice:
     def stream(
         self,
         text: str,
-        voice: str | Tensor | None = None,
+        voice: VoiceChoice = None,
         language: str | None = None,
         seed: int | None = None,
         control: str | None = None,
     ) -> Iterator[np.ndarray]:
         """float32 samples of the text, chunk by chunk, sentence after sentence.
 
-        ``voice``: a speaker's name or an x-vector (see `embed_reference`); ``seed`` makes sampling repeatable;
-        ``control``: None, "plain", "shuffled" or "other". Raises AudioProjectionError before anything is spoken.
+        ``voice``: a speaker's name, an x-vector (`embed_reference`) or a recording (`reference`); ``seed`` makes
+        sampling repeatable; ``control``: None, "plain", "shuffled" or "other". Raises AudioProjectionError before
+        anything is spoken.
         """
         check_control(control)
         spoken = as_spoken(text, self.defaults.normalise)  # before the cut: the stop of "Dr." ends no sentence
         pieces = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
         utterances = (self._rows(piece, control, seed or 0) for piece in pieces)
-        return self._sound(self._prefix(voice, language), utterances, seed)
+        return self._sound(self._opening(voice, language), utterances, seed, self.defaults.chunks)
 
     def chat(
         self,
         messages: Sequence[Message],
-        voice: str | Tensor | None = None,
+        voice: VoiceChoice = None,
         language: str | None = None,
         seed: int | None = None,
     ) -> Speech:
@@ -149,7 +168,7 @@ class Voice:
     def chat_stream(
         self,
         messages: Sequence[Message],
-        voice: str | Tensor | None = None,
+        voice: VoiceChoice = None,
         language: str | None = None,
         seed: int | None = None,
         sampling: Choice | None = None,
@@ -171,7 +190,8 @@ class Voice:
         )
         live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest)
         utterances = (map(self._row, sentence) for sentence in live.sentences())
-        return Answer(self._sound(self._prefix(voice, language), utterances, seed), live)
+        chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits for a long chunk to be full
+        return Answer(self._sound(self._opening(voice, language), utterances, seed, chunks), live)
 
     def embed_reference(self, path: str | Path) -> Tensor:
         """The x-vector of a recording, to speak with. Raises AudioProjectionError where the TTS takes none."""
@@ -183,7 +203,21 @@ class Voice:
             )
         return encoder.embed(audio.read(path, REFERENCE_RATE), REFERENCE_RATE)
 
-    def _prefix(self, voice: str | Tensor | None, language: str | None) -> Tensor:
+    @torch.no_grad()
+    def reference(self, path: str | Path, text: str) -> Reference:
+        """A recording and what it says, for speech that continues it: its manner is imitated, not the voice alone.
+
+        Each sentence waits for its last word then, also in an answer. Raises AudioProjectionError as `embed_reference`.
+        """
+        vector = self.embed_reference(path)
+        ids, _ = self.tts.tokenize(as_spoken(text, self.defaults.normalise))
+        rows = self.tts.text_rows(torch.tensor(ids, device=self.tts.device))
+        return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), rows)
+
+    def _opening(self, voice: VoiceChoice, language: str | None) -> Opening:
+        return Opening(self._prefix(voice, language), voice if isinstance(voice, Reference) else None)
+
+    def _prefix(self, voice: VoiceChoice, language: str | None) -> Tensor:
         """The TTS's rows (P, H) before the text."""
         info, defaults = self.projector.info, self.defaults
         chosen = next((each for each in (voice, defaults.speaker, self.projector.voice) if each is not None), None)
@@ -191,6 +225,8 @@ class Voice:
             names = ", ".join(self.tts.config.talker.speakers)
             ways = f"choose one of {names}" if names else "give a recording with --ref-audio"
             raise AudioProjectionError(f"no voice: neither the configuration nor the projector has one; {ways}")
+        if isinstance(chosen, Reference):
+            chosen = chosen.voice
         with torch.no_grad():
             return self.tts.prefix(chosen, language or defaults.language or info.language)
 
@@ -217,14 +253,27 @@ class Voice:
         own = self.tts.text_rows(torch.tensor([slot.id], device=self.tts.device)).float()
         return self.projector(slot.state[None].to(own.device), own)[0]
 
-    def _sound(self, prefix: Tensor, utterances: Iterable[Iterable[Tensor]], seed: int | None) -> Iterator[np.ndarray]:
+    def _sound(
+        self, opening: Opening, utterances: Iterable[Iterable[Tensor]], seed: int | None, chunks: Sequence[int]
+    ) -> Iterator[np.ndarray]:
         """float32 samples of utterances given as rows, one after another; rows are taken when they are needed."""
-        sampling, generator = self.defaults.sampling or self.tts.sampling, self._generator(self.tts.device, seed)
+        generator = self._generator(self.tts.device, seed)
+        before = None if opening.reference is None else opening.reference.codes
         for rows in utterances:
-            layout, most = self.defaults.layout, self.defaults.max_frames
-            codes = stream_codes(self.tts, prefix, rows, layout, sampling, generator, most)
-            for samples in self.tts.codec.decode_stream(codes, self.defaults.chunk):
+            codes = self._codes(opening, rows, generator)
+            for samples in self.tts.codec.decode_stream(codes, chunks, before):
                 yield samples.cpu().numpy()
+
+    def _codes(self, opening: Opening, rows: Iterable[Tensor], generator: torch.Generator | None) -> Iterator[Tensor]:
+        """Frames (G,) of one utterance."""
+        layout, most = self.defaults.layout, self.defaults.max_frames
+        sampling, reference = self.defaults.sampling or self.tts.sampling, opening.reference
+        if reference is None:
+            return stream_codes(self.tts, opening.prefix, rows, layout, sampling, generator, most)
+        with torch.no_grad():
+            text = torch.stack(list(rows))
+            prompt = clone_prefill(self.tts, opening.prefix, text, reference.rows, reference.codes, layout)
+        return stream_prompt(self.tts, prompt, sampling, generator, most)
 
     def _joined(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
         parts = list(chunks)
@@ -234,6 +283,14 @@ class Voice:
     @staticmethod
     def _generator(device: torch.device, seed: int | None) -> torch.Generator | None:
         return None if seed is None else torch.Generator(device).manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What every utterance begins with: the TTS's rows (P, H) before the text, and the recording it continues."""
+
+    prefix: Tensor
+    reference: Reference | None
 
 
 class Answer(Iterator[np.ndarray]):
@@ -249,18 +306,6 @@ class Answer(Iterator[np.ndarray]):
     @property
     def text(self) -> str:
         return self._live.spoken
-
-
-def _defaults(settings: Config) -> VoiceDefaults:
-    language = settings.tts.language
-    return VoiceDefaults(
-        layout=settings.tts.layout,
-        language=None if language == "auto" else language,
-        speaker=settings.tts.speaker,
-        longest=settings.tts.longest,
-        normalise=settings.tts.normalise,
-        max_new_tokens=settings.llm.max_new_tokens,
-    )
 
 
 def _check_reading(info: ProjectorInfo, llm: LanguageModel) -> None:

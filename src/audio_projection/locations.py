@@ -55,16 +55,21 @@ def find_projector(config: Config, choice: str | None = None) -> Path:
     With the nano models a kind names the projector that ships with the package; without a choice, a projector
     that was trained with this configuration comes before the shipped one.
     """
-    nano = config.llm.name == NANO and config.tts.name == NANO
     given = _named_folder(config, choice)
     if given is not None:
         return _checked(given)
+    folder = _projector_of_kind(config, choice)
+    log.info("projector: %s (%s)", folder, "shipped" if folder.is_relative_to(NANO_FOLDER) else "trained here")
+    return folder
+
+
+def _projector_of_kind(config: Config, choice: str | None) -> Path:
+    nano = config.llm.name == NANO and config.tts.name == NANO
     kind = choice or config.projector.kind
     trained, shipped = config.output_dir / kind / "projector", NANO_FOLDER / "projectors" / kind
     order = ([shipped] if choice else [trained, shipped]) if nano else [trained]
     for folder in order:
         if (folder / "projector.json").is_file():
-            log.info("projector: %s (%s)", folder, "shipped" if folder == shipped else "trained here")
             return folder
     raise Missing(f"a trained projector in {order[0]}", TRAIN)
 
@@ -79,10 +84,13 @@ class Missing(AudioProjectionError):
 
 def check_for_speaking(config: Config, projector: str | None = None) -> None:
     """Raises one `AudioProjectionError` that names everything that speaking still misses."""
+    models: list[Callable[[], object]] = [lambda: find_llm(config), lambda: find_tts(config)]
     given = _named_folder(config, projector)
-    if given is not None:
+    if given is None:
+        models.append(lambda: _projector_of_kind(config, projector))
+    else:
         _checked(given)
-    _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_projector(config, projector)])
+    _check(models)
 
 
 def check_for_training(config: Config) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,10 @@ from audio_projection.locations import check_for_speaking
 from audio_projection.text import check_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from audio_projection.inference import Speech, Voice
+    from audio_projection.tts.prompt import Reference
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +33,7 @@ class Manner:
     voice: str | None = None
     language: str | None = None
     ref_audio: Path | None = None
+    ref_text: str | None = None
     control: str | None = None
 
 
@@ -39,13 +45,15 @@ class Speaker:
         check_for_speaking(config, manner.projector)
         if manner.ref_audio is not None:
             audio.check_readable(manner.ref_audio)
-        from audio_projection.inference import Voice
+        # where scipy is installed, transformers loads it for losses of image models: a tenth of the time until speech
+        with _hidden("scipy"):
+            from audio_projection.inference import Voice
 
         self._voice: Voice = Voice.from_config(config, projector=manner.projector)
         self._options: dict[str, Any] = {"voice": manner.voice, "language": manner.language, "seed": config.seed}
         self._control = manner.control
         if manner.ref_audio is not None:
-            self._options["voice"] = self._voice.embed_reference(manner.ref_audio)
+            self._options["voice"] = self._reference(manner.ref_audio, manner.ref_text)
 
     def speak(self, text: str, output: Path) -> float:
         """Writes the text spoken; returns seconds of sound."""
@@ -56,10 +64,27 @@ class Speaker:
         speech = self._voice.chat([{"role": "user", "content": question}], **self._options)
         return speech.text, self._write(speech, output)
 
+    def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
+        """The recording's voice, and with its text its manner too."""
+        return self._voice.embed_reference(recording) if text is None else self._voice.reference(recording, text)
+
     @staticmethod
     def _write(speech: Speech, output: Path) -> float:
         audio.write(output, speech.samples, speech.sample_rate)
         return len(speech.samples) / speech.sample_rate
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """As if the package were not installed, unless it is loaded already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def read_lines(path: Path) -> list[bytes]:

@@ -93,7 +93,7 @@ class Stage:
         """All sentences by a projector's voice."""
         voice = self.voice(projector)
         for number, text in enumerate(self.texts):
-            yield _spoken(voice, text, self.config.seed + number, control)
+            yield speak_line(voice, text, self.config.seed + number, control)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def keep(utterance: Utterance, folder: Path, row: str, index: int) -> None:
     audio.write(made_folder(folder / row) / f"{index + 1:04d}.wav", utterance.samples, utterance.rate)
 
 
-def _spoken(voice: Voice, text: str, seed: int, control: str | None) -> Utterance:
+def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -> Utterance:
     """One line, sentence by sentence as `speak` does it, so that each sentence's end can be judged."""
     from audio_projection.tts.generate import LengthGuard
 

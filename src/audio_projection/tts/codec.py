@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -131,15 +131,24 @@ class Codec(nn.Module):
         """A decoder that takes an utterance, or a batch of them, chunk by chunk."""
         return CodecStream(self)
 
-    def decode_stream(self, frames: Iterable[Tensor], chunk: int = 4) -> Iterator[Tensor]:
-        """Frames (G,), one after another -> float32 samples of `chunk` frames at a time, the rest at the end.
+    def decode_stream(
+        self, frames: Iterable[Tensor], sizes: Sequence[int] = (4,), before: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """Frames (G,), one after another -> float32 samples, chunk by chunk.
 
-        Concatenated they are what `decode` gives. Nothing is taken from `frames` before it is needed.
+        `sizes` of the chunks in frames, the last one for all that follow; what is left at the end is a chunk too.
+        Concatenated they are what `decode` gives. Nothing is taken from `frames` before it is needed. `before`: codes
+        (T, G) that the frames continue, decoded first and not given out.
         """
-        if chunk < 1:
-            raise AudioProjectionError(f"a chunk must have at least 1 frame, not {chunk}")
+        if not sizes or min(sizes) < 1:
+            raise AudioProjectionError(f"chunks must have at least 1 frame, not {list(sizes)}")
         stream, source = self.stream(), iter(frames)
-        while taken := list(islice(source, chunk)):
+        for block in () if before is None else self._batched(before).split(BLOCK, 1):
+            stream.decode(block)
+        for size in chain(sizes, repeat(sizes[-1])):
+            taken = list(islice(source, size))
+            if not taken:
+                return
             yield stream.decode(torch.stack(taken)[None])[0]
 
     def _batched(self, codes: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor, nn
@@ -137,10 +138,29 @@ def stream(
     text = _LiveText(tts, rows)
     prompt = open_prompt(tts, prefix) if layout == STREAMING else text_prompt(tts, prefix, text.rest(), layout)
     decoder = Decoder(tts, [prompt], sampling or tts.sampling, generator)
-    guard = LengthGuard(tts, max_frames)
+    yield from _frames(decoder, text, LengthGuard(tts, max_frames), lambda: text.count)
+
+
+def stream_prompt(
+    tts: Qwen3TTS,
+    prompt: Prompt,
+    sampling: Sampling | None = None,
+    generator: torch.Generator | None = None,
+    max_frames: int | None = None,
+) -> Iterator[Tensor]:
+    """As `stream`, of a prompt that has its whole text, also one that clones a voice (`prompt.clone_prefill`)."""
+    decoder = Decoder(tts, [prompt], sampling or tts.sampling, generator)
+    text = chain(prompt.rows, repeat(special_rows(tts).pad))
+    yield from _frames(decoder, text, LengthGuard(tts, max_frames), lambda: prompt.text_length)
+
+
+def _frames(
+    decoder: Decoder, text: Iterator[Tensor], guard: LengthGuard, text_rows: Callable[[], int]
+) -> Iterator[Tensor]:
+    """Frames (G,) up to the end; `text_rows` says how many there have been, which grows in a live stream."""
     frames = 0
-    while not (frames and guard.reached(frames, text.count)):
-        codes, ended = decoder.step(text.next()[None])
+    while not (frames and guard.reached(frames, text_rows())):
+        codes, ended = decoder.step(next(text)[None])
         if ended.item():
             return
         frames += 1
@@ -236,8 +256,8 @@ class LengthGuard:
         return True
 
 
-class _LiveText:
-    """The text rows of one utterance as they come, then the end of text once, then padding."""
+class _LiveText(Iterator[Tensor]):
+    """The text rows (H,) of one utterance as they come, then the end of text once, then padding for ever."""
 
     def __init__(self, tts: Qwen3TTS, rows: Iterable[Tensor]) -> None:
         self.special = special_rows(tts)
@@ -251,7 +271,7 @@ class _LiveText:
         self.coming, self.count = None, len(rows)
         return torch.stack(rows) if rows else self.like.new_empty(0, len(self.like))
 
-    def next(self) -> Tensor:
+    def __next__(self) -> Tensor:
         if self.coming is None:
             return self.special.pad
         row = next(self.coming, None)

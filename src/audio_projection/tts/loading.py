@@ -31,6 +31,7 @@ class TensorFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._files: dict[str, Path] = {}
+        self._open: dict[Path, safe_open] = {}
         index = self.folder / "model.safetensors.index.json"
         if (self.folder / "model.safetensors").is_file():
             self._enter(self.folder / "model.safetensors", None)
@@ -45,24 +46,22 @@ class TensorFolder:
         return sorted(self._files)
 
     def shape(self, name: str) -> Shape:
-        with _opened(self._files[name]) as file:
-            return tuple(file.get_slice(name).get_shape())
+        return tuple(self._opened(self._files[name]).get_slice(name).get_shape())
 
     def shapes(self) -> dict[str, Shape]:
         """Shapes of all tensors; only the files' headers are read."""
         found: dict[str, Shape] = {}
         for path in dict.fromkeys(self._files.values()):
-            with _opened(path) as file:
-                found |= {name: tuple(file.get_slice(name).get_shape()) for name in _names(file) if name in self._files}
+            file = self._opened(path)
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in _names(file) if name in self._files}
         return found
 
     def tensor(self, name: str) -> Tensor:
         path = self._files[name]
-        with _opened(path) as file:
-            try:
-                return file.get_tensor(name)
-            except SafetensorError as error:
-                raise _damaged(path, error) from None
+        try:
+            return self._opened(path).get_tensor(name)
+        except SafetensorError as error:
+            raise _damaged(path, error) from None
 
     def _enter_shards(self, index: Path) -> None:
         places = read_json(index, "a checkpoint folder").get("weight_map")
@@ -75,19 +74,20 @@ class TensorFolder:
             self._enter(path, {name for name, place in places.items() if place == shard})
 
     def _enter(self, path: Path, expected: set[str] | None) -> None:
-        with _opened(path) as file:
-            names = set(_names(file))
+        names = set(_names(self._opened(path)))
         absent = sorted((expected or set()) - names)
         if absent:
             raise AudioProjectionError(f"{path} lacks {_some(absent)}, which the index places there; download it again")
         self._files |= dict.fromkeys(names, path)
 
-
-def _opened(path: Path) -> safe_open:
-    try:
-        return safe_open(str(path), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from None
+    def _opened(self, path: Path) -> safe_open:
+        """A file, opened once: its header names every tensor in it."""
+        if path not in self._open:
+            try:
+                self._open[path] = safe_open(str(path), framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise _damaged(path, error) from None
+        return self._open[path]
 
 
 def _names(file: safe_open) -> list[str]:

@@ -49,6 +49,18 @@ class Sequence:
     first: int
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A recording that speech continues (in-context cloning), on the model's device.
+
+    `voice` (H,): its x-vector; `codes` (T, G), int64; `rows` (R, H): the TTS's own text rows of what it says.
+    """
+
+    voice: Tensor
+    codes: Tensor
+    rows: Tensor
+
+
 def prefix(tts: Qwen3TTS, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None) -> Tensor:
     """Rows (P, H) of everything before the text: instruction, role, language tag and voice.
 
@@ -149,9 +161,8 @@ def text_prompt(tts: Qwen3TTS, prefix_rows: Tensor, rows: Tensor, layout: str) -
 def clone_prefill(
     tts: Qwen3TTS, prefix_rows: Tensor, rows: Tensor, reference_rows: Tensor, reference_codes: Tensor, layout: str
 ) -> Prompt:
-    """A prompt that continues a reference recording (in-context cloning).
+    """A prompt that continues a recording: its text rows (R, H) and codes (T, G), as in `Reference`.
 
-    `reference_rows` (R, H): the TTS's own text rows of what the recording says; `reference_codes` (T, G): its codes.
     In the streaming layout all text rows that fit are summed over the reference codes, the others follow one a frame.
     """
     check_layout(layout)

@@ -213,7 +213,7 @@ class Transformer(nn.Module):
         for index, block in enumerate(self.layers):
             inputs = x, cos, sin, masks[self.config.windows[index]], cache, index
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, *inputs, use_reentrant=False)
+                x = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 x = block(*inputs)
         return self.norm(x)

@@ -117,9 +117,7 @@ def _check_fsdp(config: Config) -> None:
     if config.tts.finetune != "full":
         raise AudioProjectionError("FSDP shards what trains: use it with tts.finetune=full, else launch without it")
     if config.train.sample_every is not None:
-        raise AudioProjectionError(
-            "no process has all weights under FSDP, to speak with: set train.sample_every=null"
-        )
+        raise AudioProjectionError("no process has all weights under FSDP, to speak with: set train.sample_every=null")
 
 
 def _seed_at(seed: int, position: int) -> int:

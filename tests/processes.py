@@ -20,6 +20,7 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
 
 from audio_projection.trainer import Trainer
 from test_finetune import PAIRS, tuned
@@ -57,7 +58,9 @@ def train(folder: Path, job: dict[str, Any]) -> None:
     if job["sharded"]:
         shard_on_cpus()
     config, parts = tuned(folder / job["folder"], job["finetune"], **job["train"])
-    train_until(Trainer(config, parts, PAIRS[:6], PAIRS[6:]), job["until"])
+    trainer = Trainer(config, parts, PAIRS[:6], PAIRS[6:])
+    assert all(isinstance(value, DTensor) for value in trainer.optimization.parameters) == job["sharded"]
+    train_until(trainer, job["until"])
 
 
 def shard_on_cpus() -> None:
@@ -70,8 +73,13 @@ def shard_on_cpus() -> None:
         reshard_after_forward=settings["fsdp_reshard_after_forward"],
         cpu_ram_efficient_loading=settings["fsdp_cpu_ram_efficient_loading"],
     )
-    AcceleratorState(cpu=True, fsdp_plugin=plugin, _from_accelerator=True)
-    AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+    begin = AcceleratorState.__init__
+
+    def begin_sharded(state: AcceleratorState, *arguments: Any, **options: Any) -> None:
+        begin(state, *arguments, **options)
+        state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+
+    AcceleratorState.__init__ = begin_sharded  # type: ignore[method-assign]
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -42,8 +43,9 @@ class Optimization:
         self._settings, self._seed = config.train, config.seed
         self.accelerator = Accelerator(
             cpu=choose_device(config).type == "cpu",
+            mixed_precision="no",  # train.precision decides, whatever the launcher's configuration says
             device_placement=False,  # the models are where the configuration wants them
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # frozen, the same everywhere
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         if self.accelerator.distributed_type == DistributedType.FSDP:
             _check_fsdp(config)
@@ -52,7 +54,10 @@ class Optimization:
         if tuned:
             groups.append({"params": tuned, "share": config.tts.finetune_rate})
         optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
-        self.model, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        with warnings.catch_warnings():
+            # buffers are the codec's and frozen; Accelerate has only the older name of what leaves them alone
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.model, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     @property

@@ -85,10 +85,9 @@ class Optimization:
         loss = sum(weight * reached[name] for name, weight in self.objective.weights.items())
         return {"loss": loss, **reached, "gradient": norm, "learning_rate": rate}
 
-    def any_process(self, wanted: bool) -> bool:
-        """Whether it is true in any of them; all must ask."""
-        count = torch.tensor(float(wanted), device=self.objective.tts.device)
-        return bool(self.accelerator.reduce(count, "sum") > 0)
+    def mean(self, value: float) -> float:
+        """The mean over all processes, the same number in each; all must ask."""
+        return float(self.accelerator.reduce(torch.tensor(value, device=self.objective.tts.device), "mean"))
 
     def _targets(self, batches: Sequence[Sequence[int]]) -> dict[str, int]:
         """Of all micro-batches of a step together."""

@@ -107,7 +107,8 @@ class Trainer:
             while not done:
                 rate = learning_rate(self.settings, self.steps, self.step, self.seconds)
                 record = self.optimization.take_step(walk, rate)
-                self.step, self.loss, self.seconds = self.step + 1, record["loss"], before + time.monotonic() - began
+                self.step, self.loss = self.step + 1, record["loss"]
+                self.seconds = self.optimization.mean(before + time.monotonic() - began)  # the learning rate follows it
                 self.records.add({"step": self.step, "training": record, "seconds": round(self.seconds, 2)})
                 progress.update(task, completed=self.step, loss=f"{self.loss:.3f}")
                 done = self._stopping(terminated)
@@ -132,7 +133,7 @@ class Trainer:
 
     def _stopping(self, terminated: threading.Event) -> bool:
         """All processes stop together, whichever of them was told to."""
-        return self.optimization.any_process(self._over() or terminated.is_set())
+        return self.optimization.mean(float(self._over() or terminated.is_set())) > 0
 
     def _evaluate(self) -> None:
         """Held-out losses of the projector, written beside those of the TTS fed with plain text."""

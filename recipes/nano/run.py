@@ -224,7 +224,8 @@ class Recipe:
         entry = {"command": stage.words(self.smoke), "complete": complete, "figure": figure}
         self.record["stages"][stage.name] = entry | {"cost": vars(before + cost)}
         self.save()
-        print(f"== {stage.name}: {cost}" if complete else f"== {stage.name} has not ended (exit code {code})", flush=True)
+        said = f"{stage.name}: {cost}" if complete else f"{stage.name} has not ended well (exit code {code})"
+        print(f"== {said}", flush=True)
         return complete
 
     def forget(self, stages: list[Stage]) -> None:

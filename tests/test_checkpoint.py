@@ -86,7 +86,7 @@ def test_resumed_optimizer_goes_on_bitwise(tmp_path: Path) -> None:
     assert found is not None
     loaded = Checkpoints(tmp_path).load(found)
     assert (loaded.step, loaded.position, loaded.settings) == (5, 10, {"seed": 1})
-    again.load_state_dict(loaded.projector)
+    again.load_state_dict(loaded.weights)
     optimizer.load_state_dict(loaded.optimizer)
     for _ in range(3):  # draws from torch's generator, which was restored too
         step(again, optimizer)
@@ -108,7 +108,7 @@ def test_the_last_n_are_kept_and_unfinished_ones_ignored(tmp_path: Path) -> None
 def test_torn_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     folder = checkpoints.save(state_of(*trained(1), 1))
-    weights = folder / "projector.safetensors"
+    weights = folder / "weights.safetensors"
     whole = weights.read_bytes()
     for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
         weights.write_bytes(damaged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 
 import parity_kit
 from audio_projection.config import Config
-from audio_projection.pairs import Pair
+from audio_projection.pairs import Pair, PairFolder
 from audio_projection.parts import Parts, new_projector
+from audio_projection.trainer import Outcome, Trainer
 from audio_projection.tts.model import Qwen3TTS
 from tiny_llm import make_llm, make_model, make_tokenizer
 
@@ -83,3 +85,32 @@ def make_config(folder: Path, **train: Any) -> Config:
 def make_parts(config: Config, kind: str = "custom_voice") -> Parts:
     llm, tts = make_llm(layers=[2, 4]), load_tts(kind)
     return Parts(llm, new_projector(config, llm, tts), tts)
+
+
+def train_until(trainer: Trainer, step: int) -> Outcome:
+    """The run taken up and stopped at a step, as SIGTERM would stop it."""
+    terminated = threading.Event()
+    trainer.resume()
+    take_step = trainer.optimization.take_step
+
+    def counted(*arguments: Any) -> dict[str, float]:
+        record = take_step(*arguments)
+        if trainer.step + 1 == step:
+            terminated.set()
+        return record
+
+    trainer.optimization.take_step = counted  # type: ignore[method-assign]
+    return trainer.train(terminated)
+
+
+def pairs_config(folder: Path, llm: Path, **train: Any) -> dict[str, Any]:
+    """A configuration by names, as the command reads it: a saved LLM, a parity checkpoint, 14 shipped pairs."""
+    PairFolder(folder / "pairs", {}).add(make_pairs(14))
+    values = make_config(folder / "run", **train).model_dump(mode="json")
+    values["llm"] |= {"name": str(llm), "layers": 2}
+    values["tts"] |= {"name": str(parity_file("tiny_custom_voice"))}
+    values["data"] |= {"source": "pairs", "path": str(folder / "pairs"), "min_seconds": 0.0, "held_out": 2}
+    values["data"] |= {"texts": str(folder / "texts.txt")}
+    values["fit"] |= {"held_out": 5, "ridges": [1e-3]}
+    (folder / "texts.txt").write_text("\n".join(make_texts(60, seed=5)), encoding="utf-8")
+    return values

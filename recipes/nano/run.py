@@ -224,11 +224,14 @@ class Recipe:
         command = [script, *rest] if script == "-m" else [str(RECIPE / script), *rest]
         print(f"\n== {stage.name}: python {shlex.join(command)}", flush=True)
         code, cost, figure = spend([sys.executable, *command], self.work / "logs" / f"{stage.name}.log")
-        entry = {"command": stage.words(self.smoke), "complete": code == 0, "figure": figure}
+        # a training that was told to end exits with 0 too, without its product
+        complete = code == 0 and all((self.work / product).exists() for product in stage.products)
+        entry = {"command": stage.words(self.smoke), "complete": complete, "figure": figure}
         self.record["stages"][stage.name] = entry | {"cost": vars(before + cost)}
         self.save()
-        print(f"== {stage.name}: {cost}" if code == 0 else f"== {stage.name} failed (exit code {code})", flush=True)
-        return code == 0
+        said = f"{stage.name}: {cost}" if complete else f"{stage.name} has not ended well (exit code {code})"
+        print(f"== {said}", flush=True)
+        return complete
 
     def forget(self, stages: list[Stage]) -> None:
         """What was made of something that is being made again is no longer complete."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from audio_projection.errors import AudioProjectionError
 
 FORMAT = "audio-projection-training"
-VERSION = 1
+VERSION = 2
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -75,7 +75,7 @@ class TrainingState:
 
     step: int  # optimizer steps done
     position: int  # micro-batches taken from the data so far
-    projector: dict[str, Tensor]
+    weights: dict[str, Tensor]  # everything that trains, by name
     optimizer: dict[str, Any]  # torch.optim.Optimizer.state_dict()
     settings: dict[str, Any] = field(default_factory=dict)  # what must be the same on resume
     seconds: float = 0.0  # spent training so far
@@ -92,7 +92,7 @@ class Checkpoints:
         """Writes one checkpoint, then removes those beyond the last `keep`; returns its folder."""
         moments, groups = _split_optimizer(state.optimizer)
         payloads = {
-            "projector.safetensors": _pack(state.projector),
+            "weights.safetensors": _pack(state.weights),
             "optimizer.safetensors": _pack(moments),
             "random.safetensors": _pack(_random_states()),
         }
@@ -108,7 +108,7 @@ class Checkpoints:
         }
         payloads["state.json"] = json.dumps(record, indent=2, sort_keys=True).encode()
         target = self.folder / f"step-{state.step:08d}"
-        _write_folder(target, payloads)
+        write_folder(target, payloads)
         self._prune()
         return target
 
@@ -127,7 +127,7 @@ class Checkpoints:
         return TrainingState(
             step=record["step"],
             position=record["position"],
-            projector=tensors["projector.safetensors"],
+            weights=tensors["weights.safetensors"],
             optimizer=_join_optimizer(tensors["optimizer.safetensors"], record["param_groups"]),
             settings=record["settings"],
             seconds=record["seconds"],
@@ -156,7 +156,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
             f"{folder} has checkpoint version {record.get('version')}, this program reads {VERSION}; start a new run"
         )
     missing = {"step", "position", "settings", "seconds", "param_groups", "sha256"} - record.keys()
-    if missing or set(record["sha256"]) != {"projector.safetensors", "optimizer.safetensors", "random.safetensors"}:
+    if missing or set(record["sha256"]) != {"weights.safetensors", "optimizer.safetensors", "random.safetensors"}:
         raise _torn(folder)
     return record
 
@@ -202,7 +202,7 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 
-def _write_folder(target: Path, payloads: Mapping[str, bytes]) -> None:
+def write_folder(target: Path, payloads: Mapping[str, bytes]) -> None:
     """The folder appears under its own name only when each of its files is on the disk."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,7 @@
 """The installed command. Results go to stdout, talk to stderr, trouble becomes one line and a non-zero exit.
 
-Exit codes: 0 done, 1 something is wrong that the message tells how to mend, 2 wrong usage, 130 interrupted,
-143 training stopped by SIGTERM with a checkpoint.
+Exit codes: 0 done (also a training that SIGTERM ended with a checkpoint), 1 something is wrong that the message tells
+how to mend, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from audio_projection.locations import check_for_fitting, check_for_training
 
 log = logging.getLogger("audio_projection")
 
-STOPPED = 143
-"""Exit code of a training that was told to end (SIGTERM) and left a checkpoint."""
 COLLECTED_AT = 100_000
 """New objects before garbage is looked for. Python's 700 makes that a seventh of the time that the libraries load in,
 for they make near a million objects, all to stay."""
@@ -110,6 +108,8 @@ def train(
       train --config configs/default.yaml --dry-run
       train --config configs/nano.yaml train.steps=50
       train --config configs/nano.yaml --projector residual --no-resume
+      train --config configs/nano.yaml train.loss.distill=1 train.loss.rows=0.1 train.sample_every=50
+      train --config configs/nano.yaml tts.finetune=lora train.tensorboard=true
     """
     settings = _training_settings(config, overrides, projector, device, seed, threads)
     if dry_run:
@@ -120,10 +120,7 @@ def train(
     check_for_training(settings)
     from audio_projection.train import run
 
-    outcome = run(settings, resume=resume)
-    typer.echo(outcome)
-    if not outcome.finished:
-        raise typer.Exit(STOPPED)
+    typer.echo(run(settings, resume=resume))
 
 
 def fit(

@@ -43,6 +43,7 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(gt=0)]
 AmountOrZero = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -83,10 +84,17 @@ class TTSConfig(Section):
     language: str = "auto"
     speaker: str | None = None
     """A named speaker of a custom_voice model; a base model takes its voice from the projector or --ref-audio."""
+    finetune: Literal["none", "lora", "full"] = "none"
+    """What of the talker's layers trains beside the projector: nothing, LoRA matrices on them, or they themselves."""
+    lora_rank: Count = 16
+    lora_alpha: Amount = 32.0
+    """LoRA adds alpha / rank times the product of its two matrices."""
+    finetune_rate: Amount = 0.1
+    """Learning rate of the talker's trained weights, as a share of train.learning_rate."""
 
 
 class ProjectorConfig(Section):
-    """The only part that trains."""
+    """The part that trains; the only one, unless tts.finetune says otherwise."""
 
     kind: Literal["linear", "residual"] = "linear"
     activation: Literal["identity", "tanh", "softsign", "asinh", "gelu", "silu", "relu"] = "identity"
@@ -135,39 +143,67 @@ class FitConfig(Section):
     batch: Count = 16
 
 
-class TrainConfig(Section):
-    """Audio-token training of the projector."""
+class LossConfig(Section):
+    """Weight of each loss; one of weight 0 is not computed. Each is a mean over its targets in the whole step."""
 
+    talker: AmountOrZero = 1.0
+    """Cross-entropy of codebook 0 and the end, through the talker."""
+    predictor: AmountOrZero = 0.3
+    """Cross-entropy of the codebooks after the first, through the code predictor, on train.predictor_share."""
+    distill: AmountOrZero = 0.0
+    """Divergence of codebook 0 from what the talker says when it is fed with the plain text rows."""
+    distill_states: AmountOrZero = 0.0
+    """Relative squared error of the talker's hidden states against those with the plain text rows."""
+    rows: AmountOrZero = 0.0
+    """Relative squared error of the projected rows against the TTS's own text rows."""
+    perceptual: AmountOrZero = 0.0
+    """Mel distance of the sound that the codec makes of the expected codes, on train.perceptual_share."""
+
+
+class TrainConfig(Section):
+    """Training of the projector through the frozen speech model."""
+
+    loss: LossConfig = LossConfig()
     steps: CountOrZero | None = None
     """Optimizer steps; none: as many as `epochs` passes over the data."""
     epochs: Amount = 1.0
     batch: Count = 8
     grad_accumulation: Count = 1
+    """Micro-batches of a step in each process; times the processes it is what a run that is taken up must keep."""
     learning_rate: Amount = 1e-4
     warmup: CountOrZero = 50
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: AmountOrZero = 0.0
     clip: Amount = 1.0
     """Largest norm of the gradient."""
-    predictor_weight: AmountOrZero = 0.3
-    """Weight of the cross-entropy on the code groups after the first."""
-    predictor_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    predictor_share: Share = 0.25
     """Share of the frames on which the code predictor's loss is computed."""
+    perceptual_share: Share = 0.25
+    """Share of the utterances of which a random segment is decoded for the perceptual loss."""
+    perceptual_seconds: Amount = 1.0
+    """Length of such a segment, at most."""
     checkpoint_every: Count = 100
     keep_checkpoints: Count = 2
     eval_every: Count = 100
+    sample_every: Count | None = None
+    """Speak a held-out text after every so many steps, into samples/ of the run's folder; none: never."""
+    tensorboard: bool = False
+    """Write the records, and the samples, for TensorBoard too."""
     max_minutes: Amount | None = None
-    """Stop after this long, wherever the steps are; the learning rate follows whichever ends first."""
+    """Stop after this long, wherever the steps are; the learning rate follows whichever ends first. It then depends
+    on the speed of the machine: no two such runs are the same, and one taken up again is not that one never stopped."""
     precision: Literal["no", "bf16"] = "no"
-    """`bf16`: the frozen speech model computes in bfloat16; the projector stays in float32."""
+    """`bf16`: the speech model computes in bfloat16; the projector stays in float32."""
+    activation_checkpointing: bool = False
+    """Compute the talker's layers again for the backward pass: less memory, about a third more work, same gradients."""
     states_memory: AmountOrZero = 1.0
     """GB of LLM states held in memory; when the training texts need more, every batch computes its own anew."""
 
-    def total_steps(self, utterances: int) -> int:
+    def total_steps(self, utterances: int, processes: int = 1) -> int:
         """Optimizer steps of a training set of this many utterances."""
         if self.steps is not None:
             return self.steps
-        return max(1, math.ceil(self.epochs * utterances / (self.batch * self.grad_accumulation)))
+        return max(1, math.ceil(self.epochs * utterances / (self.batch * self.grad_accumulation * processes)))
 
 
 class Config(Section):

@@ -1,23 +1,20 @@
-"""Pairs of text and codes made into teacher-forced sequences of the TTS, and their losses."""
+"""Pairs of text and codes made ready for the models: with the states of their texts, on the device of the TTS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from audio_projection.features import TextFeatures, chunks, text_features
-from audio_projection.losses import LossSums, sequence_losses
 from audio_projection.pairs import Pair
 from audio_projection.parts import Parts
-from audio_projection.tts.prompt import training_sequence
+from audio_projection.teacher_forcing import Utterance
 
 if TYPE_CHECKING:
     from audio_projection.config import Config
-
-RowsOf = Callable[[TextFeatures], Tensor]
 
 
 class StateSource:
@@ -29,8 +26,9 @@ class StateSource:
     def __init__(self, parts: Parts, pairs: Sequence[Pair], batch: int, gigabytes: float) -> None:
         self._parts, self._pairs = parts, pairs
         self._held: list[TextFeatures] | None = None
-        info, tokens = parts.projector.info, sum(len(parts.tts.tokenize(pair.text)[0]) for pair in pairs)
-        if 4 * tokens * (len(info.layers) * info.llm_size + info.tts_size) <= gigabytes * 1e9:
+        self.tokens = [len(parts.tts.tokenize(pair.text)[0]) for pair in pairs]
+        info = parts.projector.info
+        if 4 * sum(self.tokens) * (len(info.layers) * info.llm_size + info.tts_size) <= gigabytes * 1e9:
             groups = chunks(range(len(pairs)), batch)
             self._held = [features for group in groups for features in self._compute(group)]
 
@@ -38,45 +36,36 @@ class StateSource:
         return self._compute(indices) if self._held is None else [self._held[index] for index in indices]
 
     def _compute(self, indices: Sequence[int]) -> list[TextFeatures]:
-        return text_features(self._parts.llm, self._parts.tts, [self._pairs[index].text for index in indices])
+        with torch.autocast(self._parts.tts.device.type, enabled=False):  # the LLM keeps its own precision
+            return text_features(self._parts.llm, self._parts.tts, [self._pairs[index].text for index in indices])
 
 
 class Examples:
-    """Pairs made into teacher-forced sequences; `rows_of` says which feature rows the TTS is fed with."""
+    """Pairs as utterances for the models."""
 
     def __init__(self, config: Config, parts: Parts, pairs: Sequence[Pair]) -> None:
-        self._config, self._parts, self.pairs = config, parts, pairs
+        self._tts, self._language, self.pairs = parts.tts, config.tts.language, pairs
         self._states = StateSource(parts, pairs, config.train.batch, config.train.states_memory)
         self._prefixes: dict[str | None, Tensor] = {}
+        self.frames = [len(pair.codes) for pair in pairs]
 
     @property
-    def frames(self) -> list[int]:
-        return [len(pair.codes) for pair in self.pairs]
+    def tokens(self) -> list[int]:
+        """How many text tokens each example has."""
+        return self._states.tokens
 
-    def projected(self, features: TextFeatures) -> Tensor:
-        with torch.autocast(features.rows.device.type, enabled=False):  # float32, whatever the TTS computes in
-            return self._parts.projector(features.states, features.rows)
-
-    @staticmethod
-    def plain(features: TextFeatures) -> Tensor:
-        return features.rows
-
-    def losses(self, indices: Sequence[int], rows_of: RowsOf, generator: torch.Generator) -> LossSums:
-        """Loss sums of one micro-batch."""
-        tts, settings = self._parts.tts, self._config
-        pairs, codes = [self.pairs[index] for index in indices], [self.pairs[index].codes for index in indices]
-        codes = [frames.to(tts.device) for frames in codes]
-        sequences = [
-            training_sequence(tts, self._prefix(pair), rows_of(features).to(tts.dtype), frames, settings.tts.layout)
-            for pair, features, frames in zip(pairs, self._states.at(indices), codes, strict=True)
+    def at(self, indices: Sequence[int]) -> list[Utterance]:
+        """The examples of one micro-batch."""
+        pairs = [self.pairs[index] for index in indices]
+        return [
+            Utterance(features, pair.codes.to(self._tts.device, torch.long), self._prefix(pair))
+            for pair, features in zip(pairs, self._states.at(indices), strict=True)
         ]
-        return sequence_losses(tts, sequences, codes, settings.train.predictor_share, generator)
 
     @torch.no_grad()
     def _prefix(self, pair: Pair) -> Tensor:
-        language = self._config.tts.language
         if isinstance(pair.voice, Tensor):
-            return self._parts.tts.prefix(pair.voice, language)
+            return self._tts.prefix(pair.voice, self._language)
         if pair.voice not in self._prefixes:
-            self._prefixes[pair.voice] = self._parts.tts.prefix(pair.voice, language)
+            self._prefixes[pair.voice] = self._tts.prefix(pair.voice, self._language)
         return self._prefixes[pair.voice]

@@ -21,6 +21,7 @@ from audio_projection.config import Config, load_config
 from audio_projection.controls import as_long_as, check_control, other_sentence, shuffled
 from audio_projection.errors import AudioProjectionError
 from audio_projection.features import TextFeatures, text_features
+from audio_projection.finetune import load_finetuned
 from audio_projection.layer_states import resolve_layers
 from audio_projection.live_text import LiveAnswer, Slot
 from audio_projection.llm import LanguageModel, Message
@@ -102,17 +103,20 @@ class Voice:
         """Loads everything that a configuration (or its file, with ``key=value`` words laid over it) names.
 
         ``projector``: "linear", "residual" or the folder of a trained one. The LLM is read as the projector was
-        trained: its layers, context and prompt come from there. Raises AudioProjectionError naming what is missing.
+        trained: its layers, context and prompt come from there, and the talker that was trained with it, if any.
+        Raises AudioProjectionError naming what is missing.
         """
         if isinstance(config, Config) and overrides:
             raise AudioProjectionError("overrides go with a configuration file; change the Config itself")
         settings = config if isinstance(config, Config) else load_config(config, overrides)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        trained = Projector.from_pretrained(find_projector(settings, projector))
+        folder = find_projector(settings, projector)
+        trained = Projector.from_pretrained(folder)
         reading = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
         llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=reading)}))
         tts = load_tts(settings)
+        load_finetuned(tts, trained.info.finetune, folder)
         return cls(llm, tts, trained.to(tts.device), VoiceDefaults.from_config(settings))
 
     @property

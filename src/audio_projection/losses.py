@@ -1,10 +1,12 @@
-"""Cross-entropy on audio codes, as sums and counts: who adds up several batches divides by all their targets.
+"""The losses of a teacher-forced micro-batch, as sums: who adds up several batches divides by all their targets.
 
-Labels are never shifted here: the sequence already says which state predicts which frame (`Sequence.first`).
+A loss takes the batch and the draws of its step, and gives a scalar. How many targets it sums over is told beforehand
+by `count_targets`, from lengths alone, because the divisor is that of all micro-batches of a step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,78 +14,119 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
+
+from audio_projection.perceptual import MelDistance, segment_distance
+from audio_projection.teacher_forcing import TeacherForced
 
 if TYPE_CHECKING:
+    from audio_projection.config import TrainConfig
     from audio_projection.tts.code_predictor import CodePredictor
-    from audio_projection.tts.model import Qwen3TTS
-    from audio_projection.tts.prompt import Sequence
-    from audio_projection.tts.talker import Talker
 
 
 @dataclass(frozen=True)
-class LossSums:
-    """Summed cross-entropies (scalar tensors, nats) and how many targets each is over."""
+class Draw:
+    """What a micro-batch draws at random, and how much of it: `generator` is a CPU one."""
 
-    talker: Tensor
-    talker_targets: int
-    predictor: Tensor
-    predictor_targets: int
-    hits: Tensor  # talker targets that were the likeliest id
+    generator: torch.Generator
+    settings: TrainConfig
 
+    def some(self, count: int, share: float) -> Tensor:
+        """Indices (n,), rising, of a share of `count` things, drawn without replacement."""
+        return torch.randperm(count, generator=self.generator)[: chosen_count(count, share)].sort().values
 
-@dataclass(frozen=True)
-class TargetCounts:
-    """Valid targets of a batch, known before it is computed."""
-
-    talker: int
-    predictor: int
+    def below(self, bound: int) -> int:
+        """A whole number from 0 to bound - 1."""
+        return int(torch.randint(bound, (), generator=self.generator))
 
 
-def talker_loss(talker: Talker, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy of codebook 0 or end, `targets` (M,), given the states (M, H) before them; and hits."""
-    logits = talker.logits(hidden).float()
-    return F.cross_entropy(logits, targets, reduction="sum"), (logits.detach().argmax(-1) == targets).sum()
+def talker_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+    """Cross-entropy of codebook 0 and the end, nats, over M targets."""
+    return F.cross_entropy(batch.logits, batch.targets, reduction="sum")
 
 
-def predictor_loss(predictor: CodePredictor, hidden: Tensor, codes: Tensor) -> Tensor:
-    """Summed cross-entropy of codebooks 1 to G-1 of frames `codes` (M, G), given the talker states (M, H).
+def accuracy(batch: TeacherForced, draw: Draw) -> Tensor:
+    """How many of the M targets were the likeliest id; no loss, but counted like one."""
+    return (batch.logits.detach().argmax(-1) == batch.targets).sum().float()
 
-    hidden[m] is the state that predicts codes[m, 0], the one before the frame.
+
+def predictor_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+    """Cross-entropy of codebooks 1 to G-1, nats, over a share of all frames of the batch."""
+    states, frames = torch.cat([states[:-1] for states in batch.states]), torch.cat(batch.codes)
+    drawn = draw.some(len(frames), draw.settings.predictor_share).to(frames.device)
+    return predictor_cross_entropy(batch.tts.code_predictor, states[drawn], frames[drawn])
+
+
+def distill_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+    """Kullback-Leibler divergence, nats, of the M distributions of codebook 0 from those with the plain text rows."""
+    taught = batch.taught.logits.log_softmax(-1)
+    return F.kl_div(batch.logits.log_softmax(-1), taught, reduction="sum", log_target=True)
+
+
+def distill_states_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+    """Relative squared error of the M states against those with the plain text rows."""
+    return relative_error(torch.cat(batch.states), batch.taught.states)
+
+
+def rows_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+    """Relative squared error of all text rows against the TTS's own: what the closed-form fit lessens, by gradient."""
+    own = [utterance.features.rows for utterance in batch.utterances]
+    return relative_error(torch.cat(list(batch.rows)), torch.cat(own))
+
+
+def perceptual_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+    """Mel distance of the sound of the expected codes to that of the codes, over a segment of some utterances."""
+    settings, distance = draw.settings, MelDistance(batch.tts.sample_rate)
+    longest = max(1, round(settings.perceptual_seconds * batch.tts.frame_rate))
+    total = batch.states[0].new_zeros((), dtype=torch.float32)
+    for index in draw.some(len(batch.codes), settings.perceptual_share).tolist():
+        length = min(longest, len(batch.codes[index]))
+        first = draw.below(len(batch.codes[index]) - length + 1)
+        total = total + segment_distance(
+            batch.tts, batch.states[index], batch.codes[index], slice(first, first + length), distance
+        )
+    return total
+
+
+LOSSES: dict[str, Callable[[TeacherForced, Draw], Tensor]] = {
+    "talker": talker_loss,
+    "accuracy": accuracy,
+    "predictor": predictor_loss,
+    "distill": distill_loss,
+    "distill_states": distill_states_loss,
+    "rows": rows_loss,
+    "perceptual": perceptual_loss,
+}
+"""All losses by their names in `train.loss`, and the accuracy of codebook 0."""
+
+
+def count_targets(
+    names: Iterable[str], frames: Seq[int], tokens: Seq[int], code_groups: int, settings: TrainConfig
+) -> dict[str, int]:
+    """How many targets each loss sums over in a batch of utterances of so many frames and text tokens."""
+    ends = sum(frames) + len(frames)
+    counts = {
+        "predictor": chosen_count(sum(frames), settings.predictor_share) * (code_groups - 1),
+        "rows": sum(tokens),
+        "perceptual": chosen_count(len(frames), settings.perceptual_share),
+    }
+    return {name: counts.get(name, ends) for name in names}
+
+
+def chosen_count(count: int, share: float) -> int:
+    """How many of `count` things the share is: at least one."""
+    return min(count, max(1, round(share * count)))
+
+
+def predictor_cross_entropy(predictor: CodePredictor, hidden: Tensor, codes: Tensor) -> Tensor:
+    """Summed cross-entropy of codebooks 1 to G-1 of frames `codes` (N, G), given the talker states (N, H).
+
+    hidden[n] is the state that predicts codes[n, 0], the one before the frame.
     """
     logits = predictor(hidden, codes).float()
     return F.cross_entropy(logits.flatten(0, 1), codes[:, 1:].flatten(), reduction="sum")
 
 
-def count_targets(frames: Seq[int], code_groups: int, share: float) -> TargetCounts:
-    """Targets of a batch of utterances of so many frames, each with its end."""
-    return TargetCounts(sum(frames) + len(frames), chosen_count(sum(frames), share) * (code_groups - 1))
-
-
-def chosen_count(frames: int, share: float) -> int:
-    """How many of `frames` the predictor's loss is computed on: the share, at least one."""
-    return min(frames, max(1, round(share * frames)))
-
-
-def sequence_losses(
-    tts: Qwen3TTS, sequences: Seq[Sequence], codes: Seq[Tensor], share: float, generator: torch.Generator
-) -> LossSums:
-    """Losses of a batch of teacher-forced sequences with their codes, each (T, G) int64.
-
-    The predictor's is over `share` of all frames of the batch, drawn without replacement from `generator` (a CPU one).
-    """
-    embeds = pad_sequence([sequence.embeds for sequence in sequences], batch_first=True)
-    lengths = torch.tensor([len(sequence.embeds) for sequence in sequences], device=embeds.device)
-    states = tts.talker(embeds, lengths)
-    predicting = [
-        row[sequence.first : sequence.first + len(frames) + 1]
-        for row, sequence, frames in zip(states, sequences, codes, strict=True)
-    ]
-    end = codes[0].new_tensor([tts.config.talker.codec_eos])
-    targets = torch.cat([torch.cat((frames[:, 0], end)) for frames in codes])
-    talker, hits = talker_loss(tts.talker, torch.cat(predicting), targets)
-    before, frames = torch.cat([row[:-1] for row in predicting]), torch.cat(list(codes))
-    count = chosen_count(len(frames), share)
-    drawn = torch.randperm(len(frames), generator=generator)[:count].sort().values.to(frames.device)
-    predictor = predictor_loss(tts.code_predictor, before[drawn], frames[drawn])
-    return LossSums(talker, len(targets), predictor, count * (frames.shape[1] - 1), hits)
+def relative_error(given: Tensor, wanted: Tensor) -> Tensor:
+    """Sum over the rows of (N, H) of |given - wanted|^2 / |wanted|^2, in float32: 0 when equal, N for zeros."""
+    given, wanted = given.float(), wanted.float()
+    return ((given - wanted).square().sum(-1) / wanted.square().sum(-1).clamp_min(1e-12)).sum()

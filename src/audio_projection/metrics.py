@@ -54,7 +54,7 @@ def draw_losses(records: list[dict[str, Any]], path: str | Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="step", ylabel="cross-entropy of codebook 0 (nats)")
     for name, style in {"training": "-", "held_out": "o-", "plain": "--"}.items():
-        points = [(record["step"], record[name]["talker"]) for record in records if name in record]
+        points = [(record["step"], record[name]["talker"]) for record in records if "talker" in record.get(name, {})]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=name.replace("_", " "), linewidth=1, markersize=3)
     if axes.lines:

@@ -129,6 +129,8 @@ def _lines(config: Config, made: Plan) -> Iterator[str]:
         yield f"  {name} {tuple(tensor.shape)}"
     yield f"frozen: LLM {config.llm.name} {llm.parameters / 1e6:,.1f}M, layer {made.layers} of {llm.layers}"
     yield f"        TTS {config.tts.name} {tts.parameters / 1e6:,.1f}M, codec {tts.codec_parameters / 1e6:,.1f}M"
+    if config.tts.finetune != "none":
+        yield f"not counted: tts.finetune={config.tts.finetune} trains in the talker's {tts.layers} layers too"
     yield f"shapes of the longest batch ({batch} x {config.data.max_seconds:g} s, about {tokens} tokens a text):"
     yield f"  LLM states ({batch}, {tokens}, {count}, {llm.hidden}) -> feature rows ({batch}, {tokens}, {tts.hidden})"
     yield f"  codes ({batch}, {frames}, {groups}) -> talker input ({batch}, {frames + tokens + 11}, {tts.hidden})"
@@ -144,6 +146,8 @@ def _lines(config: Config, made: Plan) -> Iterator[str]:
     yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
     steps = f"{train.epochs:g} epochs" if made.steps is None else f"{made.steps:,} steps"
     stop = f", at most {train.max_minutes:g} minutes" if train.max_minutes is not None else ""
+    losses = ", ".join(f"{weight:g} {name}" for name, weight in train.loss.model_dump().items() if weight)
+    yield f"  losses: {losses}"
     yield f"  training: {steps} of {batch} x {train.grad_accumulation} utterances{stop}; written to {config.run_dir}"
 
 

@@ -60,6 +60,7 @@ class ProjectorInfo:
     voice: str | None = None  # a speaker's name; None with an x-vector in the weights file
     voice_source: str | None = None  # whose voice the x-vector is
     steps: int = 0  # training steps on audio tokens
+    finetune: str = "none"  # what of the TTS trained with it and lies beside it: none, lora or full
     measurements: dict[str, Any] = field(default_factory=dict)  # fit and training results, for people
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +76,9 @@ class ProjectorInfo:
                 f"{source} has version {record.get('version')}, this program reads {VERSION}; train the projector again"
             )
         known = {item.name for item in fields(cls)}
-        values = {name: value for name, value in record.items() if name not in ("format", "version")}
+        values = {"finetune": "none"} | {  # older files have no such entry
+            name: value for name, value in record.items() if name not in ("format", "version")
+        }
         if values.keys() != known:
             odd = ", ".join(sorted(values.keys() ^ known))
             raise AudioProjectionError(f"{source} has missing or unknown entries ({odd}); train the projector again")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from audio_projection.tts.codec_config import CodecDecoderConfig
+from audio_projection.tts.codec_quantizer import SplitQuantizer
 
 State = dict[nn.Module, Tensor]
 """What each layer remembers between two chunks of the same batch of utterances; `{}` before the first."""
@@ -226,72 +227,6 @@ class FrameTransformer(nn.Module):
     def forward(self, x: Tensor, state: State) -> Tensor:
         hidden = run(self.layers, self.input_proj(x.transpose(1, 2)), state)
         return self.output_proj(self.norm(hidden)).transpose(1, 2)
-
-
-class Codebook(nn.Module):
-    """Vectors kept as running sums and counts. Buffers: the decoder's training leaves them alone."""
-
-    cluster_usage: Tensor
-    embedding_sum: Tensor
-
-    def __init__(self, size: int, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("cluster_usage", torch.ones(size))
-        self.register_buffer("embedding_sum", torch.randn(size, dim) / dim**0.5)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """(..., T) codes -> (..., T, dim)."""
-        return F.embedding(codes, self.embedding_sum) / self.cluster_usage[codes].clamp(min=1e-5)[..., None]
-
-
-class CodebookSlot(nn.Module):
-    """Holds one codebook under its official name."""
-
-    def __init__(self, size: int, dim: int) -> None:
-        super().__init__()
-        self._codebook = Codebook(size, dim)
-
-
-class ResidualStack(nn.Module):
-    """Codebooks whose vectors add up."""
-
-    def __init__(self, config: CodecDecoderConfig, quantizers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            CodebookSlot(config.codebook_size, config.codebook_dim // 2) for _ in range(quantizers)
-        )
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """(B, T, quantizers) codes -> (B, codebook_dim / 2, T)."""
-        vectors = [cast(CodebookSlot, layer)._codebook(codes[..., index]) for index, layer in enumerate(self.layers)]
-        return torch.stack(vectors).sum(0).transpose(1, 2)
-
-
-class ResidualQuantizer(nn.Module):
-    """One residual quantizer with its projections; only `output_proj` takes part in decoding."""
-
-    def __init__(self, config: CodecDecoderConfig, quantizers: int) -> None:
-        super().__init__()
-        inner = config.codebook_dim // 2
-        self.input_proj = nn.Conv1d(config.codebook_dim, inner, 1, bias=False)
-        self.output_proj = nn.Conv1d(inner, config.codebook_dim, 1, bias=False)
-        self.vq = ResidualStack(config, quantizers)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.output_proj(self.vq(codes))
-
-
-class SplitQuantizer(nn.Module):
-    """The first codebook and the residual stack of the others, each with its own projection, summed."""
-
-    def __init__(self, config: CodecDecoderConfig) -> None:
-        super().__init__()
-        self.rvq_first = ResidualQuantizer(config, 1)
-        self.rvq_rest = ResidualQuantizer(config, config.num_quantizers - 1)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """(B, T, num_quantizers) codes -> (B, codebook_dim, T) quantised latents."""
-        return self.rvq_first(codes[..., :1]) + self.rvq_rest(codes[..., 1:])
 
 
 class CodecDecoder(nn.Module):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 
 from audio_projection.errors import AudioProjectionError
@@ -172,6 +173,8 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = Rotary(config.head_dim, config.rope_theta)
+        self.checkpointing = False
+        """Whether layers are computed again for the backward pass instead of keeping their activations."""
 
     def forward(self, embeds: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Causal pass over `embeds` (B, S, hidden), to hidden states (B, S, hidden) after the final norm.
@@ -208,7 +211,11 @@ class Transformer(nn.Module):
     def _run(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None, cache: KVCache | None) -> Tensor:
         masks = {window: _mask(x, window, visible) for window in set(self.config.windows)}
         for index, block in enumerate(self.layers):
-            x = block(x, cos, sin, masks[self.config.windows[index]], cache, index)
+            inputs = x, cos, sin, masks[self.config.windows[index]], cache, index
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(*inputs)
         return self.norm(x)
 
 

@@ -188,15 +188,12 @@ def _shipped_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
 
 def _check_encoders(folder: PairFolder, tts: Qwen3TTS) -> None:
     """Raises AudioProjectionError for codes of another codec, or x-vectors of another speaker encoder."""
-    present = {"codec": lambda: fingerprint(tts.codec)}
-    if tts.speaker_encoder is not None:
-        present["voices"] = lambda: fingerprint(tts.speaker_encoder)
-    for name, computed in present.items():
-        made = folder.conditions.get(name, "")
-        if made == "":
-            continue  # nothing is said of what made them
-        if made != (now := computed()):
-            what = "codec" if name == "codec" else "speaker encoder"
+    parts = {"codec": ("codec", tts.codec), "voices": ("speaker encoder", tts.speaker_encoder)}
+    for name, (what, module) in parts.items():
+        if module is None or name not in folder.conditions:
+            continue
+        made, now = folder.conditions[name], fingerprint(module)
+        if made != now:
             raise AudioProjectionError(
                 f"the pairs in {folder.folder} were made with another {what} ({made}, that of {tts.name} is {now}): "
                 "run `audio-projection data features` with this configuration into another folder, or set tts.name as "

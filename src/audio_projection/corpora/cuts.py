@@ -1,6 +1,6 @@
 """Checked recordings as Lhotse cuts, a shard a file: `cuts.00000.jsonl.gz`.
 
-`lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all. Each cut is a whole recording with
+`lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all (in a shuffled order of the shards). Each cut is a whole recording with
 one supervision; the sound stays where it is.
 """
 

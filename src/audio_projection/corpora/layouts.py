@@ -42,7 +42,7 @@ def read_recordings(source: str, path: Path, subset: str | None = None) -> list[
 
 
 def read_items(source: str, path: Path, subset: str | None = None) -> list[Item]:
-    """The utterances of a corpus and what is wrong with its transcripts, in a fixed order; of equal ids the first counts.
+    """The utterances of a corpus and what is wrong with its transcripts, in a fixed order; equal ids count once.
 
     `source`: manifest, librispeech, ljspeech or common_voice. `subset`: a part of LibriSpeech (none: all that are
     there) or a table of Common Voice (none: train). Raises AudioProjectionError when the layout is not there or holds

@@ -59,8 +59,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     write_bytes(path, _pack(tensors))
 
 
-def remove_unfinished(folder: Path, name: str) -> None:
-    """Removes what a killed process left of files in `folder` whose names begin with `name`."""
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Removes what killed processes left of files in `folder` whose names begin with `name`; none may be at work."""
     for stale in folder.glob(f".{name}*.tmp"):
         stale.unlink(missing_ok=True)
 

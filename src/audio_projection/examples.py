@@ -32,7 +32,7 @@ class StateSource:
         self._parts, self._pairs = parts, pairs
         self._held: list[TextFeatures] | None = None
         self._cached = [pair.states for pair in pairs if pair.states is not None]
-        if len(self._cached) == len(pairs):
+        if self._cached and len(self._cached) == len(pairs):
             cached_states.check(self._cached, parts.llm, config.tts.normalise)
             return
         self._cached = []

@@ -1,7 +1,7 @@
 """Checked recordings as Lhotse cuts, a shard a file: `cuts.00000.jsonl.gz`.
 
-`lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all (in a shuffled order of the shards). Each cut is a whole recording with
-one supervision; the sound stays where it is.
+`lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all, the shards shuffled. Each cut is a
+whole recording with one supervision; the sound stays where it is.
 """
 
 from __future__ import annotations

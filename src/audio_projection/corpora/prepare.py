@@ -17,7 +17,7 @@ from typing import Any
 from audio_projection.checkpoint import read_json, remove_unfinished, write_json
 from audio_projection.config import DataConfig
 from audio_projection.corpora.checks import check_pace, clean_text, letters, read_sound
-from audio_projection.corpora.cuts import shard_path, to_cut, write_cuts
+from audio_projection.corpora.cuts import to_cut, write_cuts
 from audio_projection.corpora.dataset import unpack
 from audio_projection.corpora.items import Dropped, Item, Recording, Unusable, printable
 from audio_projection.corpora.layouts import read_items, vetted
@@ -77,6 +77,8 @@ def prepare(source: Source, out: Path, limits: DataConfig, shard_size: int, proc
     items = source.items(out)
     shards = list(chunks(items, shard_size))
     _claim(out, _record(source, items, limits, len(shards)))
+    for folder in (out, _mark(out, 0).parent):
+        remove_unfinished(folder)
     missing = [(number, shard) for number, shard in enumerate(shards) if not _mark(out, number).is_file()]
     make = partial(_checker, out, limits)
     for _ in shown(run_shards(make, missing, processes), "checking the recordings", len(missing)):
@@ -93,8 +95,6 @@ def prepare(source: Source, out: Path, limits: DataConfig, shard_size: int, proc
 def check_shard(out: Path, limits: DataConfig, task: tuple[int, Sequence[Item]]) -> None:
     """Decodes and checks the items of one shard and writes it."""
     number, items = task
-    for folder, name in ((out, shard_path(out, number).name), (_mark(out, number).parent, _mark(out, number).name)):
-        remove_unfinished(folder, name)
     cuts: list[dict[str, Any]] = []
     dropped: list[Dropped] = []
     seconds, durations, paces = 0.0, Histogram.durations(), Histogram.paces()

@@ -251,20 +251,10 @@ def test_a_full_disk_leaves_nothing_torn(tmp_path: Path) -> None:
 
 
 def test_work_is_spread_over_processes_and_errors_come_back() -> None:
-    """`make(number)` gives what does the tasks of one process: here pow(task, 2) and int(task)."""
-    assert sorted(run_shards(_Powers(), range(9), 2)) == [number**2 for number in range(9)]
-    with pytest.raises(ValueError, match="invalid literal"):
-        list(run_shards(_Integers(), ["1", "2", "no"], 2))
-
-
-class _Powers:
-    def __call__(self, number: int) -> Callable[[int], int]:
-        return partial(pow, exp=2)
-
-
-class _Integers:
-    def __call__(self, number: int) -> Callable[[str], int]:
-        return int
+    """`make(number)` gives what does the tasks of one process: here max(number, task) and divmod(number, task)."""
+    assert sorted(run_shards(partial(partial, max), range(2, 11), 2)) == [*range(2, 11)]
+    with pytest.raises(ZeroDivisionError):
+        list(run_shards(partial(partial, divmod), [2, 1, 0], 2))
 
 
 @pytest.mark.slow

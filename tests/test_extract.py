@@ -95,17 +95,15 @@ def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) ->
     for one, other in zip(kept, fresh, strict=True):
         assert one.ids == other.ids and torch.equal(one.rows, other.rows)
         torch.testing.assert_close(one.states, other.states, rtol=2**-8, atol=1e-3)  # bfloat16
-    for change, words in (
-        (("llm", parts.llm.select(2)), "another layers .*now .2"),
-        (
-            ("config", config.model_copy(update={"tts": config.tts.model_copy(update={"normalise": "none"})})),
-            "normalise",
-        ),
-        (("llm", make_llm()), "another llm"),
+    spelled = config.model_copy(deep=True)
+    spelled.tts.normalise = "none"
+    for settings, llm, words in (
+        (config, parts.llm.select(2), "another layers .*now .2"),
+        (spelled, parts.llm, "another normalise"),
+        (config, make_llm(), "another llm"),
     ):
-        given = {"config": config, "llm": parts.llm} | dict([change])
         with pytest.raises(AudioProjectionError, match=f"made with {words}.*data features"):
-            StateSource(given["config"], replace(parts, llm=given["llm"]), pairs)
+            StateSource(settings, replace(parts, llm=llm), pairs)
 
 
 def test_codes_of_another_codec_are_refused(features: Path, prepared: Path, tmp_path: Path) -> None:

@@ -81,11 +81,21 @@ def test_the_projector_that_is_found_is_told_once(tmp_path: Path, caplog: pytest
     assert [record.getMessage() for record in caplog.records] == [f"projector: {folder} (shipped)"]
 
 
-@pytest.mark.parametrize("name", ["download", "fit", "train", "speak", "evaluate", "robustness"])
+@pytest.mark.parametrize(
+    "name", ["download", "fit", "train", "speak", "evaluate", "robustness", "data prepare", "data features"]
+)
 def test_every_command_has_help_with_an_example(command: Command, name: str) -> None:
-    ended = command(name, "--help")
+    ended = command(*name.split(), "--help")
     assert ended.code == 0 and ended.err == ""
     assert "Example" in ended.out and "--config" in ended.out
+
+
+def test_corpora_that_cannot_be_brought_or_found(command: Command, tmp_path: Path) -> None:
+    assert_refused(command("data", "download", "commonvoice"), "account", "data prepare commonvoice")
+    prepare = ("data", "prepare", "ljspeech", str(tmp_path), str(tmp_path / "out"), *NANO)
+    assert_refused(command(*prepare), "metadata.csv", "No such file")
+    assert_refused(command("data", "features", str(tmp_path), str(tmp_path / "out"), *NANO), "no prepared corpus")
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_command_shows_the_commands(command: Command) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from audio_projection import audio
 from audio_projection.config import Config
+from audio_projection.corpora.layouts import read_recordings, sentence_case
 from audio_projection.data_loader import (
     BatchOrder,
     BatchWalk,
@@ -20,7 +21,6 @@ from audio_projection.data_loader import (
 )
 from audio_projection.errors import AudioProjectionError
 from audio_projection.pairs import Pair, PairFolder
-from audio_projection.recordings import read_recordings, sentence_case
 from audio_projection.voices import default_voice
 from training_parts import load_tts, make_config, make_pairs, make_texts
 

@@ -151,6 +151,18 @@ def test_a_full_disk_is_noticed_before_the_first_byte(
     assert not hub.ranges(ARCHIVE)
 
 
+def test_ljspeech_arrives_from_its_own_page(hub: loopback.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:bz2") as tar:
+        info = tarfile.TarInfo("LJSpeech-1.1/metadata.csv")
+        info.size = 6
+        tar.addfile(info, io.BytesIO(b"a|b|b\n"))
+    hub.files["/lj/LJSpeech-1.1.tar.bz2"] = stream.getvalue()
+    monkeypatch.setenv(download.CORPUS_URL_VARIABLE, f"{hub.url}/lj")
+    assert download.bring([download.ljspeech(tmp_path)]) == [tmp_path / "LJSpeech-1.1"]
+    assert (tmp_path / "LJSpeech-1.1/metadata.csv").read_text() == "a|b|b\n"
+
+
 def test_a_missing_part_of_the_corpus(hub: loopback.Hub, tmp_path: Path) -> None:
     with pytest.raises(AudioProjectionError, match="404"):
         download.download(corpus_config(hub, tmp_path))

@@ -17,6 +17,7 @@ FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG
 
 # libsndfile overflows its stack when the Vorbis encoder is given minutes of samples at once.
 _BLOCK = 1 << 16
+_PADDING = 0.1  # s
 
 
 def read(path: str | Path, rate: int) -> np.ndarray:
@@ -24,27 +25,57 @@ def read(path: str | Path, rate: int) -> np.ndarray:
 
     Raises `AudioProjectionError` for a file that is missing, not a sound file, or empty.
     """
-    import soundfile
-    import soxr
-
-    check_readable(path)
-    samples, source_rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    samples, source_rate = decode(path)
     if not len(samples):
         raise AudioProjectionError(f"{path}: the sound file is empty")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    return mono if source_rate == rate else soxr.resample(mono, source_rate, rate).astype(np.float32)
+    return resample(mix_down(samples), source_rate, rate)
 
 
-def check_readable(path: str | Path) -> None:
-    """Find out before long work whether `read` will take this file; raises `AudioProjectionError` when not."""
+def decode(path: str | Path) -> tuple[np.ndarray, int]:
+    """The sound of a file as it is: float32 samples (S, channels) and their rate in Hz; S may be 0.
+
+    Raises `AudioProjectionError` for a file that is missing, not a sound file, or breaks off.
+    """
+    import soundfile
+
+    announced = duration(path)
+    try:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+        raise AudioProjectionError(f"{path}: not a sound file that can be read ({error})") from None
+    # an MP3's header may count the encoder's padding
+    if announced - len(samples) / rate > _PADDING:
+        raise AudioProjectionError(f"{path}: it breaks off after {len(samples) / rate:.2f} of {announced:.2f} s")
+    return samples, rate
+
+
+def mix_down(samples: np.ndarray) -> np.ndarray:
+    """Samples (S, channels) as their mean (S,)."""
+    return samples.mean(axis=1, dtype=np.float32)
+
+
+def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """Float32 samples (S,) at `rate` Hz -> float32 samples at `target` Hz."""
+    import soxr
+
+    return samples if rate == target else soxr.resample(samples, rate, target).astype(np.float32)
+
+
+def duration(path: str | Path) -> float:
+    """Seconds of a sound file, as its header has it; raises `AudioProjectionError` for what `decode` will not take."""
     import soundfile
 
     if not Path(path).is_file():
         raise AudioProjectionError(f"no sound file {path}")
     try:
-        soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
+        return soundfile.info(str(path)).duration
+    except (soundfile.LibsndfileError, OSError, ValueError, ZeroDivisionError) as error:
         raise AudioProjectionError(f"{path}: not a sound file that can be read ({error})") from None
+
+
+def check_readable(path: str | Path) -> None:
+    """Find out before long work whether `read` will take this file; raises `AudioProjectionError` when not."""
+    duration(path)
 
 
 def write(path: str | Path, samples: np.ndarray, rate: int) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -59,6 +59,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     write_bytes(path, _pack(tensors))
 
 
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Removes what killed processes left of files in `folder` whose names begin with `name`; none may be at work."""
+    for stale in folder.glob(f".{name}*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
 def read_json(path: str | Path) -> Any:
     """Reads a JSON file; AudioProjectionError when it is missing or not JSON."""
     return _parse_json(Path(path), _read_bytes(Path(path)))
@@ -67,6 +73,20 @@ def read_json(path: str | Path) -> Any:
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Reads a safetensors file into memory; AudioProjectionError when it is missing, truncated or foreign."""
     return _parse_tensors(Path(path), _read_bytes(Path(path)))
+
+
+def map_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped into memory: what is not used is not read.
+
+    Raises AudioProjectionError as `read_tensors` does.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except (SafetensorError, OSError) as error:
+        raise AudioProjectionError(
+            f"{path} is not a whole safetensors file ({error}); make or fetch it again"
+        ) from error
 
 
 @dataclass

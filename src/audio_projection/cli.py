@@ -11,13 +11,15 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import typer
 
+from audio_projection import cli_data
 from audio_projection import cli_options as options
+from audio_projection.cli_settings import load_settings
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.locations import check_for_fitting, check_for_training
@@ -71,7 +73,7 @@ def speak(
         raise typer.BadParameter("--control goes with reading aloud, not with --chat")
     if ref_text is not None and ref_audio is None:
         raise typer.BadParameter("--ref-text goes with --ref-audio")
-    settings = _settings(
+    settings = load_settings(
         config,
         overrides,
         {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
@@ -190,7 +192,7 @@ def evaluate(
       evaluate --config configs/nano.yaml --output runs/evaluation
       evaluate --config configs/nano.yaml --limit 20 --row teacher --row plain --row runs/nano/linear/projector
     """
-    settings = _settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
+    settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
     from audio_projection.evaluate import ROWS, run
 
     run(settings, sentences, row or ROWS, output, jobs, limit)
@@ -213,7 +215,7 @@ def robustness(
     Example:
       robustness --config configs/nano.yaml --output runs/robustness
     """
-    settings = _settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
+    settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
     from audio_projection.robustness import ROWS, run
 
     run(settings, sentences, row or ROWS, output, limit)
@@ -229,6 +231,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _command in COMMANDS.values():
     app.command()(_command)
+app.add_typer(cli_data.app, name="data")
 
 
 def main() -> NoReturn:
@@ -285,29 +288,6 @@ def _fail(message: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
-def _settings(config: Path, overrides: list[str] | None, chosen: Mapping[str, object]) -> Config:
-    """The configuration of a command that loads models."""
-    # a bar for each model that is loaded from the disk is no news
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    given = {key: value for key, value in chosen.items() if value is not None}
-    settings = load_config(config, overrides or (), given)
-    if settings.threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(settings.threads)
-    _check_device(settings.device)
-    return settings
-
-
-def _check_device(device: str) -> None:
-    if device in {"auto", "cpu"}:
-        return
-    import torch
-
-    kind, _, number = device.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
-    if int(number or 0) >= count:
-        raise AudioProjectionError(f"there is no device {device} here ({count} of its kind): give --device auto or cpu")
-
-
 def _training_settings(
     config: Path,
     overrides: list[str] | None,
@@ -317,7 +297,9 @@ def _training_settings(
     threads: int | None,
 ) -> Config:
     kind = projector.value if projector else None
-    return _settings(config, overrides, {"projector.kind": kind, "device": device, "seed": seed, "threads": threads})
+    return load_settings(
+        config, overrides, {"projector.kind": kind, "device": device, "seed": seed, "threads": threads}
+    )
 
 
 def _check_sources(text: str | None, text_file: Path | None, chat: str | None, output_dir: Path | None) -> None:

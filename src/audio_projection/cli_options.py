@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 DEFAULT_CONFIG = Path("configs/default.yaml")
 DEFAULT_OUTPUT = Path("output.wav")
+DEFAULT_DATA = Path("data")
 
 
 class Part(str, Enum):
@@ -27,6 +28,20 @@ class ControlName(str, Enum):
     plain = "plain"
     shuffled = "shuffled"
     other = "other"
+
+
+class Published(str, Enum):
+    librispeech = "librispeech"
+    ljspeech = "ljspeech"
+    commonvoice = "commonvoice"
+
+
+class CorpusLayout(str, Enum):
+    librispeech = "librispeech"
+    commonvoice = "commonvoice"
+    ljspeech = "ljspeech"
+    manifest = "manifest"
+    dataset = "dataset"
 
 
 # For every command.
@@ -78,3 +93,21 @@ Rows = Annotated[
 ]
 SoundFolder = Annotated[Path | None, Option("--output", "-o", help="Folder for the sound and results.json.")]
 Jobs = Annotated[int, Option(min=1, help="Processes that recognise speech.")]
+
+# Corpora.
+CorpusName = Annotated[Published, Argument(help="What to bring.")]
+CorpusFolder = Annotated[Path, Option("--dir", help="Folder that the corpus is put into.")]
+Subsets = Annotated[list[str] | None, Option("--subset", help="Part of LibriSpeech; may be repeated.")]
+Layout = Annotated[CorpusLayout, Argument(help="Layout of the source.")]
+CorpusSource = Annotated[Path, Argument(metavar="SRC", help="Folder of the corpus, its table, or the manifest.")]
+Prepared = Annotated[Path, Argument(metavar="PREPARED", help="Folder that `data prepare` made.")]
+DataFolder = Annotated[Path, Argument(metavar="OUT", help="Folder to write.")]
+Subset = Annotated[
+    str | None, Option(help="Part of LibriSpeech, table of Common Voice (train without it), split of a dataset.")
+]
+ShardSize = Annotated[int, Option("--shard", min=1, help="Items of a shard, the unit of work that is done or not.")]
+Processes = Annotated[int, Option(min=1, help="Processes on this machine.")]
+PartOf = Annotated[
+    str | None, Option("--part", metavar="I/N", help="Only the I-th of N machines' parts; else torchrun's environment.")
+]
+States = Annotated[bool, Option("--states", help="Keep the LLM's states too (bfloat16); else training computes them.")]

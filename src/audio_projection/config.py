@@ -125,6 +125,14 @@ class DataConfig(Section):
     """Utterances kept out of training, to measure the loss on."""
     min_seconds: AmountOrZero = 0.5
     max_seconds: Amount = 20.0
+    silence_db: Annotated[float, Field(le=0)] = -60.0
+    """A recording whose root mean square lies below this (dB of full scale) is silent, and left out."""
+    clipped_share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """A recording with more than this share of its samples at full scale is clipped, and left out."""
+    slowest: AmountOrZero = 1.0
+    """Letters and digits a second; a recording with fewer does not say its text, and is left out."""
+    fastest: Amount = 35.0
+    """The same with more: the text does not fit into the recording."""
     voice_speaker: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
     """The corpus speaker whose x-vector is stored with the projector as its default voice (base models)."""
     cache: AnchoredPath | None = None

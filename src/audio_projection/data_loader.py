@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audio_projection.corpora.items import Recording
+from audio_projection.corpora.layouts import read_recordings, speakable
 from audio_projection.errors import AudioProjectionError
 from audio_projection.features import chunks
+from audio_projection.fingerprint import fingerprint
 from audio_projection.locations import NANO_FOLDER
 from audio_projection.pair_making import recorded_pairs, spoken_pairs
 from audio_projection.pairs import Pair, PairFolder, seeded_digest
-from audio_projection.recordings import Recording, read_recordings, speakable
+from audio_projection.voices import named_speaker
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig
@@ -81,10 +84,15 @@ def transcripts_to_fit(config: Config) -> list[str]:
     if data.source == "pairs":
         texts = [pair.text for pair in _read_pairs(config)]
     else:
-        recordings, normalise = read_recordings(data.source, _path(data), data.subset), config.tts.normalise
+        recordings, normalise = corpus_recordings(data), config.tts.normalise
         spoken = (speakable(item.text, item.id, normalise) for item in recordings)
         texts = [text for text in spoken if text is not None]
     return _limited(list(dict.fromkeys(texts)), data.text_limit, config.seed)
+
+
+def corpus_recordings(data: DataConfig) -> list[Recording]:
+    """The recordings of a corpus that is trained on as it is, unprepared; `data.subset` is a part of LibriSpeech."""
+    return read_recordings(data.source, _path(data), data.subset if data.source == "librispeech" else None)
 
 
 def split_held_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -153,26 +161,50 @@ class BatchWalk:
 
 def _read_pairs(config: Config) -> list[Pair]:
     """The pairs of `data.path`, their texts as they are spoken."""
-    pairs = PairFolder(_path(config.data)).read()
+    return _as_spoken(PairFolder(_path(config.data)).read(), config)
+
+
+def _as_spoken(pairs: Sequence[Pair], config: Config) -> list[Pair]:
     texts = [speakable(pair.text, pair.id, config.tts.normalise) for pair in pairs]
     return [replace(pair, text=text) for pair, text in zip(pairs, texts, strict=True) if text is not None]
 
 
 def _shipped_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
+    """Ready pairs; those without a named voice get the one that is trained, unless their x-vectors are it."""
     data, groups = config.data, tts.config.code_groups
-    pairs = _read_pairs(config)[: data.limit]
+    folder = PairFolder(_path(data))
+    _check_encoders(folder, tts)
+    pairs = _as_spoken(folder.read(), config)[: data.limit]
     for pair in pairs:
         if pair.codes.shape[1] != groups:
             raise AudioProjectionError(
                 f"the pairs in {data.path} have {pair.codes.shape[1]} code groups, the speech model has {groups}"
             )
-    return pairs
+    if tts.speaker_encoder is not None or all(isinstance(pair.voice, str) for pair in pairs):
+        return pairs
+    voice = named_speaker(config, tts)
+    return [pair if isinstance(pair.voice, str) else replace(pair, voice=voice) for pair in pairs]
+
+
+def _check_encoders(folder: PairFolder, tts: Qwen3TTS) -> None:
+    """Raises AudioProjectionError for codes of another codec, or x-vectors of another speaker encoder."""
+    parts = {"codec": ("codec", tts.codec), "voices": ("speaker encoder", tts.speaker_encoder)}
+    for name, (what, module) in parts.items():
+        if module is None or name not in folder.conditions:
+            continue
+        made, now = folder.conditions[name], fingerprint(module)
+        if made != now:
+            raise AudioProjectionError(
+                f"the pairs in {folder.folder} were made with another {what} ({made}, that of {tts.name} is {now}): "
+                "run `audio-projection data features` with this configuration into another folder, or set tts.name as "
+                "it was"
+            )
 
 
 def _chosen_recordings(config: Config) -> list[Recording]:
     """All recordings, or a seeded choice of `data.limit` of them with one of the default voice's among them."""
     data = config.data
-    recordings = read_recordings(data.source, _path(data), data.subset)
+    recordings = corpus_recordings(data)
     if data.limit is None or len(recordings) <= data.limit:
         return recordings
     order = sorted(recordings, key=lambda item: seeded_digest(config.seed, item.id))

@@ -17,6 +17,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from audio_projection import fetch
 from audio_projection.config import NANO, Config, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.locations import MODEL_FILES, SKIPPED_FILES, find_model
+from audio_projection.progress import size_in_words
 
 log = logging.getLogger(__name__)
 
 PARTS = ("llm", "tts", "data")
 CORPUS_URL_VARIABLE = "AUDIO_PROJECTION_CORPUS_URL"
 """Environment variable that takes the place of data.url, as HF_ENDPOINT does for the model hub."""
-_UNPACKED = 1.06
-"""A LibriSpeech archive holds FLAC, which gzip hardly shrinks."""
+LJSPEECH_URL = "https://data.keithito.com/data/speech"
 
 
 class Item(ABC):
@@ -92,50 +93,74 @@ class Model(Item):
         )
 
 
-class Corpus(Item):
-    """One part of LibriSpeech, from OpenSLR's archive."""
+@dataclass(frozen=True)
+class Archive:
+    """A published corpus in one file."""
 
-    def __init__(self, config: Config) -> None:
-        assert config.data.path is not None
-        self._subset = config.data.subset
-        self.folder = config.data.path
-        self.label = f"LibriSpeech {self._subset}"
-        self._base = os.environ.get(CORPUS_URL_VARIABLE, config.data.url).rstrip("/")
-        self._archive = self.folder / f"{self._subset}.tar.gz"
+    label: str
+    url: str
+    inside: str
+    """The folder of the archive that is wanted."""
+    growth: float
+    """Bytes of the files for one of the archive."""
+
+
+class Corpus(Item):
+    """One archive of a corpus, unpacked to `target`."""
+
+    def __init__(self, archive: Archive, target: Path) -> None:
+        self._published, self._target = archive, target
+        self.folder, self.label = target.parent, archive.label
+        self._archive = self.folder / archive.url.rpartition("/")[2]
         self._remote: fetch.RemoteFile | None = None
 
     @property
     def is_here(self) -> bool:
-        return (self.folder / self._subset).is_dir()
+        return self._target.is_dir()
 
     def inspect(self) -> None:
         if self.is_here:
             return
-        self._remote = fetch.inspect(f"{self._base}/{self._archive.name}")
+        self._remote = fetch.inspect(self._published.url)
         here = self._archive.stat().st_size if self._archive.is_file() else 0
         self.to_fetch = self._remote.size - (here or fetch.already_here(self._remote, self._archive))
-        self.needed = self.to_fetch + int(self._remote.size * _UNPACKED)
+        self.needed = self.to_fetch + int(self._remote.size * self._published.growth)
 
     def bring(self) -> Path:
         if self.is_here:
-            return self.folder / self._subset
+            return self._target
         assert self._remote is not None, "inspect first"
         if not self._archive.is_file() or self._archive.stat().st_size != self._remote.size:
             with _progress(self.label, self._remote.size, self._remote.size - self.to_fetch) as progress:
                 fetch.fetch(self._remote, self._archive, progress, self._checksum())
-        _unpack(self._archive, self.folder, self._subset)
+        _unpack(self._archive, self._published.inside, self._target)
         self._archive.unlink()
-        return self.folder / self._subset
+        return self._target
 
     def _checksum(self) -> str | None:
         """The archive's MD5 from the server's list, when there is one."""
         try:
-            with urllib.request.urlopen(f"{self._base}/md5sum.txt", timeout=fetch.TIMEOUT) as answer:
+            place = self._published.url.rpartition("/")[0]
+            with urllib.request.urlopen(f"{place}/md5sum.txt", timeout=fetch.TIMEOUT) as answer:
                 lines = answer.read(1 << 20).decode("utf-8", "replace").splitlines()
         except (OSError, ValueError):
             return None
         sums = {words[1].lstrip("*"): words[0] for words in map(str.split, lines) if len(words) == 2}
         return sums.get(self._archive.name)
+
+
+def librispeech(folder: Path, subset: str, url: str) -> Corpus:
+    """One part of LibriSpeech, from OpenSLR, as `folder/<subset>`."""
+    base = os.environ.get(CORPUS_URL_VARIABLE, url).rstrip("/")
+    archive = Archive(f"LibriSpeech {subset}", f"{base}/{subset}.tar.gz", f"LibriSpeech/{subset}", 1.06)  # FLAC
+    return Corpus(archive, folder / subset)
+
+
+def ljspeech(folder: Path) -> Corpus:
+    """LJSpeech 1.1, from its author's page, as `folder/LJSpeech-1.1`."""
+    base = os.environ.get(CORPUS_URL_VARIABLE, LJSPEECH_URL).rstrip("/")
+    archive = Archive("LJSpeech 1.1", f"{base}/LJSpeech-1.1.tar.bz2", "LJSpeech-1.1", 1.45)  # wav
+    return Corpus(archive, folder / "LJSpeech-1.1")
 
 
 def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
@@ -145,19 +170,24 @@ def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
         if part in only and model.name != NANO and not Path(model.name).expanduser().is_dir():
             chosen.append(Model(model, config))
     if "data" in only and config.data.source == "librispeech" and config.data.path is not None:
-        chosen.append(Corpus(config))
+        chosen.append(librispeech(config.data.path, config.data.subset, config.data.url))
     return chosen
 
 
 def download(config: Config, only: Sequence[str] = PARTS) -> list[Path]:
-    """Brings everything; returns the folders. An item that fails does not stop the others.
+    """Brings everything that the configuration needs; see `bring`."""
+    return bring(items(config, only))
+
+
+def bring(wanted: Sequence[Item]) -> list[Path]:
+    """Brings the items; returns their folders. One that fails does not stop the others.
 
     Raises `AudioProjectionError` at the end when one failed, or before anything is fetched when the disk is too small.
     """
     failures: list[str] = []
-    planned = [item for item in items(config, only) if _attempt(item.inspect, failures)]
+    planned = [item for item in wanted if _attempt(item.inspect, failures)]
     for item in planned:
-        size = f"{_size(item.to_fetch)} to fetch" if item.to_fetch else "already here"
+        size = f"{size_in_words(item.to_fetch)} to fetch" if item.to_fetch else "already here"
         log.info("%s: %s, into %s", item.label, size, item.folder)
     _check_disk(planned)
     folders: list[Path] = []
@@ -187,24 +217,24 @@ def _check_disk(planned: Sequence[Item]) -> None:
         free = shutil.disk_usage(place).free
         if needed > free:
             raise AudioProjectionError(
-                f"not enough room at {place}: {_size(needed)} needed, {_size(free)} free; "
+                f"not enough room at {place}: {size_in_words(needed)} needed, {size_in_words(free)} free; "
                 "make room, or give another folder with --dir"
             )
 
 
-def _unpack(archive: Path, folder: Path, subset: str) -> None:
-    """Moves `LibriSpeech/<subset>` of the archive to `folder/<subset>`, all at once."""
+def _unpack(archive: Path, inside: str, target: Path) -> None:
+    """Moves the folder `inside` of the archive to `target`, all at once."""
     log.info("unpacking %s", archive.name)
-    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as temporary:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(temporary, filter="data")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise AudioProjectionError(f"{archive} cannot be unpacked ({error}); delete it and run again") from None
-        inside = Path(temporary) / "LibriSpeech" / subset
-        if not inside.is_dir():
-            raise AudioProjectionError(f"{archive} has no LibriSpeech/{subset} in it; check data.url and data.subset")
-        inside.rename(folder / subset)
+        unpacked = Path(temporary) / inside
+        if not unpacked.is_dir():
+            raise AudioProjectionError(f"{archive} has no {inside} in it; check the address (data.url) and the subset")
+        unpacked.rename(target)
 
 
 @contextmanager
@@ -281,7 +311,3 @@ def _hub_words(name: str, kinds: set[str], error: BaseException) -> str:
         )
     first = (str(error).splitlines() or [""])[0]
     return f"{name} could not be fetched: {type(error).__name__}: {first}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from audio_projection.features import TextFeatures, chunks, text_features
+from audio_projection import cached_states
+from audio_projection.features import TextFeatures, align_features, chunks, text_features
 from audio_projection.pairs import Pair
 from audio_projection.parts import Parts
 from audio_projection.teacher_forcing import Utterance
@@ -18,22 +19,35 @@ if TYPE_CHECKING:
 
 
 class StateSource:
-    """Text features of the examples: held in memory when small, else computed anew for every batch.
+    """Text features of the examples: from cached LLM states; or held in memory when small; or computed for every batch.
 
-    Both ways the numbers of an example depend on nothing but the batch it is in, which a resumed run meets again.
+    Each way the numbers of an example depend on nothing but the batch it is in, which a resumed run meets again.
     """
 
-    def __init__(self, parts: Parts, pairs: Sequence[Pair], batch: int, gigabytes: float) -> None:
+    def __init__(self, config: Config, parts: Parts, pairs: Sequence[Pair]) -> None:
+        """Raises AudioProjectionError when the cached states are not those that `parts.llm` would give."""
         self._parts, self._pairs = parts, pairs
         self._held: list[TextFeatures] | None = None
         self.tokens = [len(parts.tts.tokenize(pair.text)[0]) for pair in pairs]
-        info = parts.projector.info
+        self._cached = [pair.states for pair in pairs if pair.states is not None]
+        if self._cached and len(self._cached) == len(pairs):
+            cached_states.check(self._cached, parts.llm, config.tts.normalise)
+            return
+        self._cached = []
+        gigabytes, batch, info = config.train.states_memory, config.train.batch, parts.projector.info
         if 4 * sum(self.tokens) * (len(info.layers) * info.llm_size + info.tts_size) <= gigabytes * 1e9:
             groups = chunks(range(len(pairs)), batch)
             self._held = [features for group in groups for features in self._compute(group)]
 
     def at(self, indices: Sequence[int]) -> list[TextFeatures]:
+        if self._cached:
+            return [self._restore(index) for index in indices]
         return self._compute(indices) if self._held is None else [self._held[index] for index in indices]
+
+    def _restore(self, index: int) -> TextFeatures:
+        text = self._pairs[index].text
+        encoded = cached_states.restore(self._parts.llm, text, self._cached[index])
+        return align_features(self._parts.tts, text, encoded)
 
     def _compute(self, indices: Sequence[int]) -> list[TextFeatures]:
         with torch.autocast(self._parts.tts.device.type, enabled=False):  # the LLM keeps its own precision
@@ -45,7 +59,7 @@ class Examples:
 
     def __init__(self, config: Config, parts: Parts, pairs: Sequence[Pair]) -> None:
         self._tts, self._language, self.pairs = parts.tts, config.tts.language, pairs
-        self._states = StateSource(parts, pairs, config.train.batch, config.train.states_memory)
+        self._states = StateSource(config, parts, pairs)
         self._prefixes: dict[str | None, Tensor] = {}
         self.frames = [len(pair.codes) for pair in pairs]
 

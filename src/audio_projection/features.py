@@ -13,7 +13,7 @@ from torch import Tensor
 from audio_projection.alignment import align
 
 if TYPE_CHECKING:
-    from audio_projection.llm import LanguageModel
+    from audio_projection.llm import Encoded, LanguageModel
     from audio_projection.tts.model import Qwen3TTS
 
 Item = TypeVar("Item")
@@ -28,16 +28,19 @@ class TextFeatures:
     rows: Tensor  # (N, H) float32, the TTS's own text rows
 
 
-@torch.no_grad()
 def text_features(llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> list[TextFeatures]:
     """One TextFeatures per text, the LLM run over all texts in one batch; tensors on the TTS's device."""
-    features = []
-    for text, encoded in zip(texts, llm.states(list(texts)), strict=True):
-        ids, spans = tts.tokenize(text)
-        rows = tts.text_rows(torch.tensor(ids, dtype=torch.long, device=device_of(tts))).float()
-        chosen = torch.tensor(align(encoded.spans, spans), dtype=torch.long, device=encoded.states.device)
-        features.append(TextFeatures(ids, encoded.states[chosen].to(rows.device, torch.float32), rows))
-    return features
+    encoded = llm.states(list(texts))
+    return [align_features(tts, text, tokens) for text, tokens in zip(texts, encoded, strict=True)]
+
+
+@torch.no_grad()
+def align_features(tts: Qwen3TTS, text: str, encoded: Encoded) -> TextFeatures:
+    """The TTS tokens of a text with the states of their LLM tokens, on the TTS's device."""
+    ids, spans = tts.tokenize(text)
+    rows = tts.text_rows(torch.tensor(ids, dtype=torch.long, device=device_of(tts))).float()
+    chosen = torch.tensor(align(encoded.spans, spans), dtype=torch.long, device=encoded.states.device)
+    return TextFeatures(ids, encoded.states[chosen].to(rows.device, torch.float32), rows)
 
 
 def stream_features(

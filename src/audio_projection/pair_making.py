@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from audio_projection import audio
-from audio_projection.errors import AudioProjectionError
+from audio_projection.corpora.checks import check_pace, clean_text, read_sound, unusable
+from audio_projection.corpora.encoder import RecordingEncoder
+from audio_projection.corpora.items import Reason, Recording, Unusable
+from audio_projection.corpora.layouts import speakable
 from audio_projection.features import chunks
+from audio_projection.fingerprint import fingerprint
 from audio_projection.pairs import Pair, PairFolder, seeded_digest
-from audio_projection.recordings import Recording, speakable
+from audio_projection.progress import shown
 from audio_projection.tts.generate import generate
 from audio_projection.voices import named_speaker
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config, DataConfig
+    from audio_projection.config import Config
     from audio_projection.tts.model import Qwen3TTS
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Pat
     missing = [index for index in range(len(groups)) if not folder.has(index)]
     with torch.no_grad():
         prefix = tts.prefix(voice, config.tts.language)
-        for index in _progress(missing, "speaking the training texts"):
+        for index in shown(missing, "speaking the training texts", len(missing)):
             codes = _speak(tts, prefix, groups[index], config, config.seed + index)
             made = zip(groups[index], codes, strict=True)
             folder.add([Pair(seeded_digest(0, text)[:16], text, row.cpu(), voice) for text, row in made], index)
@@ -73,22 +72,24 @@ def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, 
 def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording], cache: Path) -> list[Pair]:
     """Pairs of recordings: codes by the codec's encoder, and for base models each recording's x-vector as its voice.
 
-    Codes are cached by file and size, so a changed recording is encoded again and a changed text is not.
+    Codes are cached by file and size, so a changed recording is encoded again and a changed text is not. What fails
+    the checks of `corpora.checks` is named in a warning and left out.
     """
     voice = None if tts.speaker_encoder is not None else named_speaker(config, tts)
-    conditions = {"source": "recordings", "codec": fingerprint(tts.codec), "voices": _voices_of(tts)}
+    encoder = RecordingEncoder.of(tts)
+    conditions = {"source": "recordings", **encoder.conditions}
     folder = PairFolder(_cache_folder(cache, "recordings", conditions), conditions)
     known = {pair.id: pair for pair in folder.read()}
     keys = {recording.id: _file_key(recording.audio) for recording in recordings}
     missing = [recording for recording in recordings if keys[recording.id] not in known]
-    encode = partial(_encode, tts, config.data)
-    for group in _progress(list(chunks(missing, _RECORDINGS_A_PART)), "encoding the recordings"):
-        made = [pair for recording in group if (pair := encode(recording, keys[recording.id])) is not None]
+    groups = list(chunks(missing, _RECORDINGS_A_PART))
+    for group in shown(groups, "encoding the recordings", len(groups)):
+        made = [pair for recording in group if (pair := _encode(encoder, config, recording, keys)) is not None]
         if made:
             folder.add(made)
             known |= {pair.id: pair for pair in made}
     found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
-    texts = [speakable(recording.text, recording.id, config.tts.normalise) for recording, _ in found]
+    texts = [_spoken_text(config, recording, len(pair.codes) / tts.frame_rate) for recording, pair in found]
     return [
         Pair(recording.id, text, pair.codes, pair.voice if voice is None else voice, recording.speaker)
         for (recording, pair), text in zip(found, texts, strict=True)
@@ -96,37 +97,26 @@ def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording
     ]
 
 
-@torch.no_grad()
-def _encode(tts: Qwen3TTS, data: DataConfig, recording: Recording, key: str) -> Pair | None:
-    """The pair of one recording, or None, with a warning, when its text or its sound cannot be used."""
-    if speakable(recording.text, recording.id) is None:
-        return None
+def _encode(encoder: RecordingEncoder, config: Config, recording: Recording, keys: dict[str, str]) -> Pair | None:
+    """The pair of one recording under the key of its file, or None, with a warning, when it cannot be used."""
     try:
-        samples = audio.read(recording.audio, tts.sample_rate)
-        seconds = len(samples) / tts.sample_rate
-        if not data.min_seconds <= seconds <= data.max_seconds:
-            log.info("data: %s left out: it lasts %.2f s", recording.id, seconds)
-            return None
-        codes = tts.codec.encode(samples, tts.sample_rate).cpu()
-        encoder = tts.speaker_encoder
-        voice = None if encoder is None else encoder.embed(samples, tts.sample_rate).float().cpu()
-    except AudioProjectionError as error:
-        log.warning("data: %s left out: %s", recording.id, error)
+        text = clean_text(recording)
+        with unusable(Reason.unreadable):
+            codes, voice = encoder.encode(read_sound(recording, config.data))
+    except Unusable as reason:
+        log.warning("data: %s", reason.dropping(recording))
         return None
-    return Pair(key, recording.text, codes.clone(), None if voice is None else voice.clone(), recording.speaker)
+    return Pair(keys[recording.id], text, codes, voice, recording.speaker)
 
 
-def fingerprint(module: torch.nn.Module) -> str:
-    """A short name for a module's weights: their names, shapes and first values."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _voices_of(tts: Qwen3TTS) -> str | None:
-    return None if tts.speaker_encoder is None else fingerprint(tts.speaker_encoder)
+def _spoken_text(config: Config, recording: Recording, seconds: float) -> str | None:
+    """The text as it is spoken, or None, with a warning, when it cannot be, or not in so many seconds."""
+    try:
+        check_pace(clean_text(recording), seconds, config.data)
+    except Unusable as reason:
+        log.warning("data: %s", reason.dropping(recording))
+        return None
+    return speakable(recording.text, recording.id, config.tts.normalise)
 
 
 def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:
@@ -137,7 +127,3 @@ def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:
 def _file_key(path: Path) -> str:
     size = os.stat(path).st_size if path.is_file() else -1
     return seeded_digest(size, str(path.resolve()))[:16]
-
-
-def _progress(items: Sequence[Any], what: str) -> Iterable[Any]:
-    return track(items, what, console=Console(stderr=True)) if items else []

@@ -11,13 +11,12 @@ import torch
 
 from audio_projection.checkpoint import read_json
 from audio_projection.config import NANO, Config
-from audio_projection.data_loader import read_texts
+from audio_projection.data_loader import corpus_recordings, read_texts
 from audio_projection.errors import AudioProjectionError
 from audio_projection.layer_states import resolve_layers
 from audio_projection.locations import NANO_FOLDER
 from audio_projection.pairs import PairFolder
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
-from audio_projection.recordings import read_recordings
 from audio_projection.tts.config import Qwen3TTSConfig
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ def _data(config: Config) -> tuple[int | None, float | None]:
         elif data.source == "pairs":
             count = len(PairFolder(data.path or Path()).read())
         else:
-            count = len(read_recordings(data.source, data.path or Path(), data.subset))
+            count = len(corpus_recordings(data))
     except AudioProjectionError:
         if data.source != "librispeech" or data.subset not in LIBRISPEECH:
             return data.limit if data.source == "self" else None, None

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from transformers.audio_utils import mel_filter_bank
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.tts.config import Qwen3TTSConfig
+from audio_projection.tts.loading import TensorFolder
 from audio_projection.tts.waveform import prepare
 
 FFT = 1024
@@ -171,6 +174,24 @@ class SpeakerEncoder(nn.Module):
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> SpeakerEncoder:
         """Build from the official `speaker_encoder_config` object, with random weights."""
         return cls(SpeakerEncoderConfig.from_dict(values, where))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> SpeakerEncoder:
+        """The speaker encoder of an official -Base folder alone, in float32, frozen and in eval mode.
+
+        AudioProjectionError names a tensor that is missing or misshapen.
+        """
+        files, prefix = TensorFolder(folder), "speaker_encoder."
+        encoder = cls.from_dict(Qwen3TTSConfig.from_folder(folder).speaker_encoder, f"{folder}/config.json")
+        shapes = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+        present = {name.removeprefix(prefix): shape for name, shape in files.shapes().items()}
+        for name, shape in shapes.items():
+            if present.get(name) != shape:
+                raise AudioProjectionError(
+                    f"{folder} has {prefix}{name} of shape {present.get(name)}, not {shape}; download it again"
+                )
+        encoder.load_state_dict({name: files.tensor(prefix + name).float() for name in shapes}, assign=True)
+        return encoder.to(device).eval().requires_grad_(False)
 
     def forward(self, mels: Tensor) -> Tensor:
         """Log-mel frames (B, T, mel_dim) -> x-vectors (B, enc_dim)."""

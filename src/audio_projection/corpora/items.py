@@ -1,0 +1,74 @@
+"""What a corpus is made of: recordings, and items that are left out, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from audio_projection.errors import AudioProjectionError
+
+
+class Reason(str, Enum):
+    """Why an item is left out."""
+
+    malformed = "malformed line"
+    duplicate = "duplicate id"
+    no_transcript = "audio without transcript"
+    no_audio = "transcript without audio"
+    bad_text = "text that cannot be spoken"
+    unreadable = "unreadable audio"
+    no_samples = "no samples"
+    not_finite = "NaN or infinite samples"
+    too_short = "too short"
+    too_long = "too long"
+    silent = "silent"
+    clipped = "clipped"
+    implausible = "text and duration do not fit"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One utterance on the disk; `speaker` is the corpus's own name of the reader."""
+
+    id: str
+    audio: Path
+    text: str
+    speaker: str | None = None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An item that is left out."""
+
+    id: str
+    path: Path
+    reason: Reason
+    detail: str = ""
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """As it is written down."""
+        return self.id, str(self.path), self.reason.value, self.detail
+
+    def __str__(self) -> str:
+        return f"{self.id} left out: {self.reason.value}" + (f" ({self.detail})" if self.detail else "")
+
+
+Item = Recording | Dropped
+
+
+class Unusable(AudioProjectionError):
+    """A recording that fails a check; `reason` and `detail` are those of the item that is left out for it."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason, self.detail = reason, detail
+
+    def dropping(self, recording: Recording) -> Dropped:
+        return Dropped(recording.id, recording.audio, self.reason, self.detail)
+
+
+def printable(text: str) -> str:
+    """The text with stray bytes (of file names that are not UTF-8) as escapes, and without breaks of the line."""
+    return " ".join(text.encode(errors="backslashreplace").decode().split())

@@ -1,0 +1,75 @@
+"""Shards of work given to processes: results as they come, and no process that outlives the one that began it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from audio_projection.errors import AudioProjectionError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Make = Callable[[int], Callable[[Task], Result]]
+"""Given the number of a process, loads what its tasks need and gives the function that does one."""
+
+
+def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
+    """`make(number)(task)` for every task, in the order in which they end; one process means this one.
+
+    Raises what a task raises; the other processes then end at once, as they do when this one is killed.
+    """
+    processes = min(processes, len(tasks))
+    if processes <= 1:
+        work = make(0) if tasks else None
+        for task in tasks:
+            assert work is not None
+            yield work(task)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch
+    numbers = context.Queue()
+    for number in range(processes):
+        numbers.put(number)
+    lifeline, held = context.Pipe(duplex=False)
+    with ProcessPoolExecutor(processes, context, _begin, (make, numbers, lifeline)) as pool:
+        try:
+            for future in as_completed([pool.submit(_work, task) for task in tasks]):
+                yield future.result()
+        except BrokenProcessPool:
+            held.close()
+            raise AudioProjectionError(
+                "a worker process died, perhaps for want of memory; run the command again with fewer --processes: it "
+                "goes on where it stopped"
+            ) from None
+        except BaseException:
+            held.close()
+            raise
+
+
+_worker: dict[str, Any] = {}
+"""In a worker process: its number, how to make its function, and the function once it is made."""
+
+
+def _begin(make: Make[Any, Any], numbers: Any, lifeline: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says what is to be said
+    _worker.update(make=make, number=numbers.get())
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+
+
+def _work(task: Any) -> Any:
+    if "work" not in _worker:
+        _worker["work"] = _worker["make"](_worker["number"])
+    return _worker["work"](task)
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)

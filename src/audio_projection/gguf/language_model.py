@@ -82,7 +82,8 @@ class GGUFLanguageModel(LanguageModel):
         if temperature <= 0:
             return Choice(greedy=True)
         top_k, top_p = values.get("general.sampling.top_k", 0), values.get("general.sampling.top_p", 1.0)
-        return Choice(temperature=temperature, top_k=int(top_k), top_p=float(top_p))
+        # the file holds single precision: 0.6 comes back as 0.6000000238
+        return Choice(temperature=round(temperature, 6), top_k=int(top_k), top_p=round(float(top_p), 6))
 
     def _listen(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)

@@ -11,7 +11,6 @@ import os
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,10 +221,7 @@ def _silence() -> Any:
 @lru_cache(maxsize=1)
 def _tensor_functions() -> tuple[Any, Any, Any]:
     """ggml's functions for a tensor's name, its number of elements, and a copy of its numbers."""
-    from llama_cpp._ctypes_extensions import load_shared_library
-
-    folder = Path(binding().__file__).parent / "lib"
-    library = load_shared_library("ggml-base", folder)
+    library = binding()._lib  # ggml's functions are found through the library that depends on them
     library.ggml_get_name.argtypes, library.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
     library.ggml_nelements.argtypes, library.ggml_nelements.restype = [ctypes.c_void_p], ctypes.c_int64
     copy = library.ggml_backend_tensor_get

@@ -17,6 +17,7 @@ from typing import NoReturn
 import typer
 
 from audio_projection import cli_options as options
+from audio_projection.cli_export import export_app
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.locations import check_for_fitting, check_for_training
@@ -45,6 +46,7 @@ def speak(
     output: options.Output = options.DEFAULT_OUTPUT,
     output_dir: options.OutputDir = None,
     config: options.ConfigFile = options.DEFAULT_CONFIG,
+    gguf: options.GGUFFolder = None,
     projector: options.Projector = None,
     voice: options.VoiceName = None,
     language: options.Language = None,
@@ -63,14 +65,17 @@ def speak(
       speak --config configs/nano.yaml --text-file lines.txt --output-dir spoken
       speak --config configs/nano.yaml --chat "What is the sea?" -o answer.flac
       echo "Good morning" | speak --config configs/nano.yaml
+      speak --gguf exported --text "Hello world"
     """
+    if gguf is not None and config != options.DEFAULT_CONFIG:
+        raise typer.BadParameter("give --gguf or --config: the folder has a configuration of its own")
     from audio_projection import audio, speaking
 
     _check_sources(text, text_file, chat, output_dir)
     if chat is not None and control is not None:
         raise typer.BadParameter("--control goes with reading aloud, not with --chat")
     settings = _settings(
-        config,
+        config if gguf is None else gguf / "config.yaml",
         overrides,
         {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
     )
@@ -228,6 +233,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _command in COMMANDS.values():
     app.command()(_command)
+app.add_typer(export_app, name="export")
 
 
 def main() -> NoReturn:

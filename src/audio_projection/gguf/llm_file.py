@@ -6,7 +6,7 @@ Llama 3's stretched frequencies as the tensor `rope_freqs.weight`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,20 +75,25 @@ def check_llm(path: str | Path) -> GGUFFile:
         raise AudioProjectionError(
             f"{path} has the architecture {file.architecture!r}; language models are {', '.join(ARCHITECTURES)}"
         )
-    check_stack(file, required=("token_embd",), rows=len(file.texts("tokenizer.ggml.tokens")))
+    rows = len(file.texts("tokenizer.ggml.tokens"))
+    check_stack(file, {"token_embd.weight": rows}, {"output.weight": rows})
     return file
 
 
-def check_stack(file: GGUFFile, required: tuple[str, ...], rows: int) -> None:
+def check_stack(file: GGUFFile, tables: Mapping[str, int], optional: Mapping[str, int]) -> None:
     """A decoder stack of the file's sizes: each tensor that is needed, of its shape, and none that is not known.
 
-    `rows` is the number of ids that token_embd (and output, where there is one) has rows for.
+    `tables` and `optional` are tensors as wide as the stack, with their rows.
     """
     sizes = StackSizes.of(file)
-    needed, possible = sizes.shapes(rows)
-    absent = [name for name in (*needed, *(f"{name}.weight" for name in required)) if name not in file.tensors]
+    needed, possible = sizes.shapes()
+    needed |= {name: (rows, sizes.width) for name, rows in tables.items()}
+    possible |= {name: (rows, sizes.width) for name, rows in optional.items()}
+    absent = [name for name in needed if name not in file.tensors]
     if absent:
-        raise AudioProjectionError(f"{file.path} lacks the tensor {absent[0]}; make it again")
+        raise AudioProjectionError(
+            f"{file.path} lacks the tensor {absent[0]} and {len(absent) - 1} more; make it again"
+        )
     for name, info in file.tensors.items():
         expected = needed.get(name) or possible.get(name)
         if expected is None or info.shape != expected:
@@ -127,7 +132,7 @@ class StackSizes:
             raise AudioProjectionError(f"{file.path}: {arch}.{what} does not fit the other sizes; make it again")
         return cls(layers, width, inner, heads, kv_heads, head)
 
-    def shapes(self, rows: int) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """Shapes of the tensors that there must be, and of those that there may be."""
         queries, keys = self.heads * self.head, self.kv_heads * self.head
         layer: dict[str, tuple[int, ...]] = {
@@ -148,12 +153,8 @@ class StackSizes:
             "attn_q_norm.weight": (self.head,),
             "attn_k_norm.weight": (self.head,),
         }
-        table = (rows, self.width)
-        return (
-            {"output_norm.weight": (self.width,), **_each(layer, self.layers)},
-            {"token_embd.weight": table, "output.weight": table, "rope_freqs.weight": (self.head // 2,)}
-            | _each(extra, self.layers),
-        )
+        needed = {"output_norm.weight": (self.width,), **_each(layer, self.layers)}
+        return needed, {"rope_freqs.weight": (self.head // 2,), **_each(extra, self.layers)}
 
 
 def _each(layer: dict[str, tuple[int, ...]], layers: int) -> dict[str, tuple[int, ...]]:

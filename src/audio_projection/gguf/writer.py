@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.extra import gguf_package
@@ -68,7 +70,8 @@ def write_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor, kind in zip(tensors, kinds, strict=True):
+        pairs = list(zip(tensors, kinds, strict=True))
+        for tensor, kind in track(pairs, Path(path).name, console=Console(stderr=True), transient=True):
             writer.write_tensor_data(_numbers(tensor, kind))
         writer.close()
         seal(temporary)

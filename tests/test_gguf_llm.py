@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_special_tokens_in_front_of_the_others(tmp_path: Path) -> None:
     tokenizers_agree(read_tokenizer(read_gguf(llm_file(tmp_path))), make_tokenizer(), ["hello <|end|> there", *HARD])
 
 
-def test_what_passes_the_checks_never_ends_the_process(tmp_path: Path) -> None:
+def test_what_passes_the_checks_never_ends_the_process(tmp_path: Path, repository: Path) -> None:
     """500 mutations of a file without a seal; those that pass are loaded and read with, in a process of their own."""
     whole = unsealed(llm_file(tmp_path))
     header = min(info.start for info in read_gguf(whole).tensors.values())
@@ -224,9 +225,9 @@ def test_what_passes_the_checks_never_ends_the_process(tmp_path: Path) -> None:
             path.unlink()
             refused += 1
     assert refused > 400
-    done = subprocess.run(
-        [sys.executable, __file__, *map(str, sorted(passed.iterdir()))], capture_output=True, text=True, timeout=250
-    )
+    command = [sys.executable, __file__, *map(str, sorted(passed.iterdir()))]
+    environment = os.environ | {"PYTHONPATH": str(repository / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"{len(list(passed.iterdir()))} files"
 

@@ -18,7 +18,7 @@ from audio_projection.gguf.decoder_stack import load_gguf_tts
 from audio_projection.gguf.folder import Export
 from audio_projection.gguf.quantise import quantise, surprises
 from audio_projection.gguf.reader import read_gguf
-from audio_projection.gguf.talker_file import write_predictor, write_talker
+from audio_projection.gguf.talker_file import Checkpoint, write_predictor, write_talker
 from audio_projection.locations import NANO_FOLDER
 from audio_projection.tts import Qwen3TTS, Sampling, generate
 from audio_projection.tts.generate import stream
@@ -109,8 +109,8 @@ def spoken(torch_tts: Qwen3TTS) -> tuple[Tensor, Tensor]:
 def test_agreement_when_every_frame_before_is_given(
     torch_tts: Qwen3TTS, exported: Path, spoken: tuple[Tensor, Tensor], tmp_path: Path, wanted: str, least: float
 ) -> None:
-    talker = write_talker(FOLDER, tmp_path / "talker.gguf", wanted).path
-    predictor = write_predictor(FOLDER, tmp_path / "predictor.gguf", wanted).path
+    talker = write_talker(Checkpoint.from_folder(FOLDER), tmp_path / "talker.gguf", wanted).path
+    predictor = write_predictor(Checkpoint.from_folder(FOLDER), tmp_path / "predictor.gguf", wanted).path
     with torch.inference_mode():
         mine = argmaxes(load_gguf_tts(exported / "tts", talker, predictor), *spoken)
         theirs = argmaxes(torch_tts, *spoken)
@@ -129,8 +129,7 @@ def test_k_quants_say_what_each_tensor_became(exported: Path, spoken: tuple[Tens
 
 
 def test_rows_that_no_block_divides_are_told(parity: Path, tmp_path: Path) -> None:
-    folder = parity / "tiny_base"
-    file = write_predictor(folder, tmp_path / "predictor.gguf", "F16")
+    file = write_predictor(Checkpoint.from_folder(parity / "tiny_base"), tmp_path / "predictor.gguf", "F16")
     small = quantise(file.path, tmp_path / "small.gguf", "Q4_K_M", 1)
     told = surprises(small, "Q4_K_M")
     assert told and all("rows of" in line for line in told)
@@ -142,7 +141,7 @@ def parity(repository: Path) -> Path:
 
 
 def test_the_predictors_down_projection_stays_exact(tmp_path: Path) -> None:
-    file = write_predictor(FOLDER, tmp_path / "predictor.gguf", "F16")
+    file = write_predictor(Checkpoint.from_folder(FOLDER), tmp_path / "predictor.gguf", "F16")
     kinds = {info.name.split(".")[-2]: info.type for info in file.tensors.values() if len(info.shape) > 1}
     assert kinds["ffn_down"] == "F32" and kinds["ffn_up"] == "F16"
 
@@ -153,7 +152,7 @@ def test_files_of_another_tts_are_refused(exported: Path, parity: Path, tmp_path
         load_gguf_tts(tts, predictor, talker)
     with pytest.raises(AudioProjectionError, match="is no 'qwen3tts' file"):
         load_gguf_tts(tts, projector_file(tmp_path), predictor)
-    other = write_predictor(parity / "tiny_base", tmp_path / "other.gguf", "F32").path
+    other = write_predictor(Checkpoint.from_folder(parity / "tiny_base"), tmp_path / "other.gguf", "F32").path
     with pytest.raises(AudioProjectionError, match="belongs to another TTS"):
         load_gguf_tts(tts, talker, other)
     cut = tmp_path / "cut.gguf"

@@ -24,7 +24,7 @@ from audio_projection.gguf.llm_file import check_llm, write_llm
 from audio_projection.gguf.projector_file import write_projector
 from audio_projection.gguf.quantise import K_QUANTS, describe_types, quantise, surprises
 from audio_projection.gguf.reader import GGUFFile
-from audio_projection.gguf.talker_file import is_stack_tensor, write_predictor, write_talker
+from audio_projection.gguf.talker_file import Checkpoint, is_stack_tensor, write_predictor, write_talker
 from audio_projection.gguf.vocabulary import read_tokenizer
 from audio_projection.gguf.writer import PLAIN_TYPES, replacing
 from audio_projection.llm import vocabulary_hash
@@ -57,14 +57,15 @@ class Export:
     def everything(self, folder: Path) -> Iterator[str]:
         """Writes all files, one after another; gives a line about each when it is there."""
         tts, llm = find_tts(self._config), self._checked_llm()
+        checkpoint = Checkpoint.from_folder(tts)
         if self._wanted in K_QUANTS:
             binding()  # rather now than after the first gigabytes
         if llm is None:
             source, name = find_llm(self._config), self._config.llm.name
             yield self._written(folder / "llm.gguf", lambda path, kind: write_llm(source, path, name, kind))
         yield from self.projector(folder / "projector.gguf")
-        yield self._written(folder / "talker.gguf", lambda path, kind: write_talker(tts, path, kind))
-        yield self._written(folder / "predictor.gguf", lambda path, kind: write_predictor(tts, path, kind))
+        yield self._written(folder / "talker.gguf", lambda path, kind: write_talker(checkpoint, path, kind))
+        yield self._written(folder / "predictor.gguf", lambda path, kind: write_predictor(checkpoint, path, kind))
         _write_rest(tts, folder / "tts")
         yield f"{folder / 'tts'}: embeddings, heads, codec and tokenizer"
         write_bytes(folder / "config.yaml", yaml.safe_dump(self._settings(llm), sort_keys=False).encode())

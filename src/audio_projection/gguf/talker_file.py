@@ -8,9 +8,10 @@ inside a multimodal file of another library, is a plain `qwen3`; it is fed with 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,13 +43,39 @@ _LAYER = {
 }
 
 
-def write_talker(folder: str | Path, path: str | Path, wanted: str = "F16") -> GGUFFile:
-    """Writes the talker of an official folder as `wanted` (F32, F16, Q8_0)."""
-    config, files = Qwen3TTSConfig.from_folder(folder), TensorFolder(folder)
+class Tensors(Protocol):
+    """Tensors by their official names."""
+
+    def names(self) -> list[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def tensor(self, name: str) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the files of a TTS are made of."""
+
+    config: Qwen3TTSConfig
+    tensors: Tensors
+    tokenizer: TextTokenizer
+    name: str
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Checkpoint:
+        """An official folder; AudioProjectionError names what is missing in it."""
+        parts = Qwen3TTSConfig.from_folder(folder), TensorFolder(folder), TextTokenizer.from_folder(folder)
+        return cls(*parts, Path(folder).name)
+
+
+def write_talker(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") -> GGUFFile:
+    """Writes the talker as `wanted` (F32, F16, Q8_0)."""
+    config, files = checkpoint.config, checkpoint.tensors
     talker, stack = config.talker, config.talker.transformer
     if talker.vocab_size > CODEC_ROWS:
         raise AudioProjectionError(
-            f"{folder}: the codec vocabulary has {talker.vocab_size} ids, llama.cpp {CODEC_ROWS}"
+            f"{checkpoint.name}: the codec vocabulary has {talker.vocab_size} ids, llama.cpp {CODEC_ROWS}"
         )
     codec, head = "talker.model.codec_embedding.weight", "talker.codec_head.weight"
     rows = talker.text_vocab_size + CODEC_ROWS
@@ -63,20 +90,19 @@ def write_talker(folder: str | Path, path: str | Path, wanted: str = "F16") -> G
     ]
     sections = config.raw["talker_config"].get("rope_scaling") or {}
     metadata = {
-        **_sizes(TALKER, stack, str(folder)),
+        **_sizes(TALKER, stack, checkpoint.name),
         f"{TALKER}.rope.dimension_sections": _sections(sections.get("mrope_section"), stack.head_dim),
-        **_vocabulary(TextTokenizer.from_folder(folder), config),
+        **_vocabulary(checkpoint.tokenizer, config),
     }
     return write_gguf(path, TALKER, metadata, tensors, wanted)
 
 
-def write_predictor(folder: str | Path, path: str | Path, wanted: str = "F16") -> GGUFFile:
-    """Writes the code predictor's stack of an official folder as `wanted` (F32, F16, Q8_0)."""
-    config, files = Qwen3TTSConfig.from_folder(folder), TensorFolder(folder)
-    stack = config.predictor.transformer
+def write_predictor(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") -> GGUFFile:
+    """Writes the code predictor's stack as `wanted` (F32, F16, Q8_0)."""
+    files, stack = checkpoint.tensors, checkpoint.config.predictor.transformer
     unused = PlannedTensor("token_embd.weight", (1, stack.hidden_size), lambda: _zeros(1, stack.hidden_size))
     metadata = {
-        **_sizes(PREDICTOR, stack, str(folder)),
+        **_sizes(PREDICTOR, stack, checkpoint.name),
         f"{PREDICTOR}.vocab_size": 1,
         "tokenizer.ggml.model": "none",
     }
@@ -136,7 +162,7 @@ def _sizes(architecture: str, stack: TransformerConfig, name: str) -> dict[str, 
     }
 
 
-def _stack_tensors(files: TensorFolder, part: str, stack: TransformerConfig) -> list[PlannedTensor]:
+def _stack_tensors(files: Tensors, part: str, stack: TransformerConfig) -> list[PlannedTensor]:
     prefix, loads = _STACKS[part], partial(_load, files)
     tensors = [PlannedTensor("output_norm.weight", (stack.hidden_size,), loads(f"{prefix}norm.weight"))]
     for layer in range(stack.num_layers):
@@ -148,11 +174,11 @@ def _stack_tensors(files: TensorFolder, part: str, stack: TransformerConfig) -> 
     return tensors
 
 
-def _load(files: TensorFolder, name: str) -> Callable[[], np.ndarray]:
+def _load(files: Tensors, name: str) -> Callable[[], np.ndarray]:
     return lambda: files.tensor(name).float().numpy()
 
 
-def _table(files: TensorFolder, config: Qwen3TTSConfig, codec: str) -> np.ndarray:
+def _table(files: Tensors, config: Qwen3TTSConfig, codec: str) -> np.ndarray:
     """Text rows as the talker takes them (the projection is folded in), then the codec embeddings."""
     embedding = files.tensor("talker.model.text_embedding.weight")
     first, second = (

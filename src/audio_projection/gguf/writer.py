@@ -71,7 +71,8 @@ def write_gguf(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         pairs = list(zip(tensors, kinds, strict=True))
-        for tensor, kind in track(pairs, Path(path).name, console=Console(stderr=True), transient=True):
+        console = Console(stderr=True)
+        for tensor, kind in track(pairs, Path(path).name, console=console, disable=not console.is_terminal):
             writer.write_tensor_data(_numbers(tensor, kind))
         writer.close()
         seal(temporary)

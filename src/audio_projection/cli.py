@@ -19,6 +19,7 @@ import typer
 
 from audio_projection import cli_data
 from audio_projection import cli_options as options
+from audio_projection.cli_export import export_app
 from audio_projection.cli_settings import load_settings
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
@@ -46,6 +47,7 @@ def speak(
     output: options.Output = options.DEFAULT_OUTPUT,
     output_dir: options.OutputDir = None,
     config: options.ConfigFile = options.DEFAULT_CONFIG,
+    gguf: options.GGUFFolder = None,
     projector: options.Projector = None,
     voice: options.VoiceName = None,
     language: options.Language = None,
@@ -65,7 +67,10 @@ def speak(
       speak --config configs/nano.yaml --text-file lines.txt --output-dir spoken
       speak --config configs/nano.yaml --chat "What is the sea?" -o answer.flac
       echo "Good morning" | speak --config configs/nano.yaml
+      speak --gguf exported --text "Hello world"
     """
+    if gguf is not None and config != options.DEFAULT_CONFIG:
+        raise typer.BadParameter("give --gguf or --config: the folder has a configuration of its own")
     from audio_projection import audio, speaking
 
     _check_sources(text, text_file, chat, output_dir)
@@ -74,7 +79,7 @@ def speak(
     if ref_text is not None and ref_audio is None:
         raise typer.BadParameter("--ref-text goes with --ref-audio")
     settings = load_settings(
-        config,
+        config if gguf is None else gguf / "config.yaml",
         overrides,
         {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
     )
@@ -232,6 +237,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for _command in COMMANDS.values():
     app.command()(_command)
 app.add_typer(cli_data.app, name="data")
+app.add_typer(export_app, name="export")
 
 
 def main() -> NoReturn:

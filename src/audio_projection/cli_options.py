@@ -44,6 +44,19 @@ class CorpusLayout(str, Enum):
     dataset = "dataset"
 
 
+class PlainType(str, Enum):
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
+
+
+class MatrixType(str, Enum):
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
+    q4_k_m = "q4_k_m"
+
+
 # For every command.
 Overrides = Annotated[
     list[str] | None,
@@ -51,6 +64,9 @@ Overrides = Annotated[
 ]
 ConfigFile = Annotated[
     Path, Option("--config", "-c", help="Configuration file; configs/nano.yaml is the bundled stack.")
+]
+GGUFFolder = Annotated[
+    Path | None, Option("--gguf", help="Folder made by `export gguf --all`: speak with its files, by llama.cpp.")
 ]
 Device = Annotated[str | None, Option(help="auto, cpu, mps, cuda or cuda:N.")]
 Seed = Annotated[int | None, Option(help="Seed of everything random.")]
@@ -78,6 +94,13 @@ Control = Annotated[
     ControlName | None,
     Option(help="Instead of the projected states: the TTS's own text rows, or states put in wrong places."),
 ]
+
+# Export.
+GGUFType = Annotated[MatrixType, Option("--type", help="Type of the matrices of LLM, talker and code predictor.")]
+ProjectorType = Annotated[PlainType, Option("--projector-type", help="Type of the projector's matrices.")]
+AllFolder = Annotated[Path | None, Option("--all", help="Write everything that speaks into this folder.")]
+ProjectorFile = Annotated[Path | None, Option("--output", "-o", help="Write only the projector, into this file.")]
+LLMFile = Annotated[Path | None, Option("--llm", help="Take this GGUF file as the language model instead.")]
 
 # Training, download, evaluation.
 ProjectorKind = Annotated[Kind | None, Option("--projector", help="Kind of the projector.")]

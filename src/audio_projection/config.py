@@ -60,6 +60,8 @@ class LLMConfig(Section):
     revision: str = "main"
     """Commit of the hub repository; a full hash pins it."""
     dtype: Dtype = "auto"
+    backend: Literal["transformers", "gguf"] = "transformers"
+    """What runs it: `gguf` is llama.cpp on the CPU, with the file that the section `gguf` names."""
     layers: Literal["last", "probe"] | int | list[int] = "last"
     """Which hidden state: the last (after the final norm), the one a probe chooses, one index, or several mixed."""
     context: Literal["raw", "chat"] = "raw"
@@ -76,6 +78,8 @@ class TTSConfig(Section):
     name: str = NANO
     revision: str = "main"
     dtype: Dtype = "auto"
+    backend: Literal["torch", "gguf"] = "torch"
+    """What runs talker and code predictor: `gguf` is llama.cpp on the CPU; the rest stays in torch."""
     layout: Literal["streaming", "nonstreaming"] = "nonstreaming"
     longest: Count = 200
     """Most characters spoken as one utterance; longer texts are cut at the ends of sentences, clauses or words."""
@@ -91,6 +95,20 @@ class TTSConfig(Section):
     """LoRA adds alpha / rank times the product of its two matrices."""
     finetune_rate: Amount = 0.1
     """Learning rate of the talker's trained weights, as a share of train.learning_rate."""
+
+
+class GGUFConfig(Section):
+    """The files of the `gguf` back ends, and how llama.cpp runs them; see docs/gguf.md."""
+
+    folder: AnchoredPath | None = None
+    """What `export gguf --all` made: llm.gguf, projector.gguf, talker.gguf, predictor.gguf and tts/."""
+    llm: AnchoredPath | None = None
+    """The language model's file, when it is not llm.gguf in the folder."""
+    context: Count = 4096
+    """Most tokens that the language model holds; also limited by the model."""
+    memory: Literal["mmap", "copy", "lock"] = "mmap"
+    """`mmap`: weights are read when they are used and shared between processes; `copy`: read at once; `lock`: kept
+    from being swapped out."""
 
 
 class ProjectorConfig(Section):
@@ -219,6 +237,7 @@ class Config(Section):
 
     llm: LLMConfig = LLMConfig()
     tts: TTSConfig = TTSConfig()
+    gguf: GGUFConfig = GGUFConfig()
     projector: ProjectorConfig = ProjectorConfig()
     data: DataConfig = DataConfig()
     fit: FitConfig = FitConfig()

@@ -26,7 +26,7 @@ from audio_projection.layer_states import resolve_layers
 from audio_projection.live_text import LiveAnswer, Slot
 from audio_projection.llm import LanguageModel, Message
 from audio_projection.locations import find_projector
-from audio_projection.parts import load_llm, load_tts
+from audio_projection.parts import load_llm, load_projector, load_tts
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
 from audio_projection.text import as_spoken, check_characters, is_speakable, split_sentences
 from audio_projection.tts.generate import stream as stream_codes
@@ -112,7 +112,7 @@ class Voice:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         folder = find_projector(settings, projector)
-        trained = Projector.from_pretrained(folder)
+        trained = load_projector(folder)
         reading = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
         llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=reading)}))
         tts = load_tts(settings)

@@ -72,18 +72,10 @@ class LanguageModel:
         context: str = "raw",
         prompt: str = "Read this aloud.",
     ) -> None:
-        if context not in CONTEXTS:
-            raise AudioProjectionError(f"unknown llm.context {context!r}; choose one of {', '.join(CONTEXTS)}")
-        if not tokenizer.is_fast:
-            raise AudioProjectionError(f"{name} has no tokenizer.json; choose an LLM with a fast tokenizer")
+        self._prepare(tokenizer, name, context, prompt)
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.name = name
-        self.context = context
-        self.prompt = prompt
         self.hidden_size: int = model.config.hidden_size
         self.num_layers: int = model.config.num_hidden_layers
-        self.tokenizer_hash = vocabulary_hash(tokenizer)
         self._listen(layers)
         self._head = self._context_ids()
 
@@ -201,6 +193,18 @@ class LanguageModel:
             top_k=getattr(settings, "top_k", None) or 0,
             top_p=getattr(settings, "top_p", None) or 1.0,
         )
+
+    def _prepare(self, tokenizer: PreTrainedTokenizerBase, name: str, context: str, prompt: str) -> None:
+        """What every back end has besides the model itself."""
+        if context not in CONTEXTS:
+            raise AudioProjectionError(f"unknown llm.context {context!r}; choose one of {', '.join(CONTEXTS)}")
+        if not tokenizer.is_fast:
+            raise AudioProjectionError(f"{name} has no tokenizer.json; choose an LLM with a fast tokenizer")
+        self.tokenizer = tokenizer
+        self.tokenizer_hash = vocabulary_hash(tokenizer)
+        self.name = name
+        self.context = context
+        self.prompt = prompt
 
     def _listen(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)

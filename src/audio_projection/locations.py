@@ -28,12 +28,26 @@ BUNDLED = "or use the bundled stack with --config configs/nano.yaml"
 
 def find_llm(config: Config) -> Path:
     """Folder of the language model; raises `AudioProjectionError` with the ways on when it is not there."""
+    if config.llm.backend == "gguf":
+        return config.gguf.llm or find_gguf(config, "llm.gguf")
     return _find_model("language model", config.llm, NANO_FOLDER / "llm", config)
 
 
 def find_tts(config: Config) -> Path:
     """Folder of the Qwen3-TTS; raises `AudioProjectionError` with the ways on when it is not there."""
+    if config.tts.backend == "gguf":
+        return find_gguf(config, "tts")
     return _find_model("speech model", config.tts, NANO_FOLDER / "tts", config)
+
+
+def find_gguf(config: Config, name: str) -> Path:
+    """A file or folder of what `export gguf --all` made; raises `AudioProjectionError` with the command to make it."""
+    if config.gguf.folder is None:
+        raise AudioProjectionError("a gguf back end needs gguf.folder: say where `export gguf --all` put its files")
+    if (config.gguf.folder / name).exists():
+        return config.gguf.folder / name
+    command = f"audio-projection export gguf --config CONFIG --all {config.gguf.folder}"
+    raise Missing(f"{name} in {config.gguf.folder}", f"make the GGUF files with `{command}`")
 
 
 def find_corpus(config: Config) -> Path | None:
@@ -50,7 +64,8 @@ def find_corpus(config: Config) -> Path | None:
 
 
 def find_projector(config: Config, choice: str | None = None) -> Path:
-    """Folder of the trained projector: `choice` is a kind, a folder, or none for what the configuration says.
+    """Folder or GGUF file of the trained projector: `choice` is a kind, a place, or none for what the configuration
+    says (with a GGUF language model, the projector exported beside it).
 
     With the nano models a kind names the projector that ships with the package; without a choice, a projector
     that was trained with this configuration comes before the shipped one.
@@ -67,6 +82,9 @@ def _projector_of_kind(config: Config, choice: str | None) -> Path:
     nano = config.llm.name == NANO and config.tts.name == NANO
     kind = choice or config.projector.kind
     trained, shipped = config.output_dir / kind / "projector", NANO_FOLDER / "projectors" / kind
+    exported = config.gguf.folder / "projector.gguf" if config.gguf.folder is not None else None
+    if exported is not None and choice is None and config.llm.backend == "gguf" and exported.is_file():
+        return exported
     order = ([shipped] if choice else [trained, shipped]) if nano else [trained]
     for folder in order:
         if (folder / "projector.json").is_file():
@@ -124,7 +142,7 @@ def _named_folder(config: Config, choice: str | None) -> Path | None:
 
 
 def _checked(path: Path) -> Path:
-    if (path / "projector.json").is_file():
+    if (path / "projector.json").is_file() or (path.suffix == ".gguf" and path.is_file()):
         return path
     found = "no projector.json in it" if path.is_dir() else "no such folder"
     raise AudioProjectionError(f"projector {path}: {found}; give linear, residual or the folder of a trained projector")

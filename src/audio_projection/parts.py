@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from audio_projection.errors import AudioProjectionError
+from audio_projection.layer_states import Layers
 from audio_projection.llm import LanguageModel
-from audio_projection.locations import find_llm, find_tts
+from audio_projection.locations import find_gguf, find_llm, find_tts
 from audio_projection.probe import probe
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.tts.model import Qwen3TTS
@@ -47,6 +50,8 @@ def load_llm(config: Config) -> LanguageModel:
     dtype auto is float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own elsewhere.
     """
     layers = "last" if config.llm.layers == "probe" else config.llm.layers
+    if config.llm.backend == "gguf":
+        return _load_gguf_llm(config, layers)
     device = choose_device(config)
     slow = config.llm.dtype == "auto" and device.type == "cpu"
     return LanguageModel.from_pretrained(
@@ -62,9 +67,42 @@ def load_llm(config: Config) -> LanguageModel:
 
 def load_tts(config: Config) -> Qwen3TTS:
     """The frozen TTS; dtype auto is float32 on the CPU and bfloat16 elsewhere."""
+    if config.tts.backend == "gguf":
+        return _load_gguf_tts(config)
     device = choose_device(config)
     automatic = torch.float32 if device.type == "cpu" else torch.bfloat16
     return Qwen3TTS.from_pretrained(find_tts(config), DTYPES.get(config.tts.dtype, automatic), device)
+
+
+def load_projector(place: Path) -> Projector:
+    """A trained projector of a folder or a GGUF file."""
+    if place.suffix != ".gguf":
+        return Projector.from_pretrained(place)
+    from audio_projection.gguf.projector_file import read_projector
+
+    return read_projector(place)
+
+
+def _load_gguf_llm(config: Config, layers: Layers) -> LanguageModel:
+    from audio_projection.gguf.language_model import GGUFLanguageModel, RunSettings
+
+    settings = RunSettings(_llama_cpp_threads(config), config.gguf.context, config.gguf.memory)
+    return GGUFLanguageModel(find_llm(config), config.llm.name, layers, config.llm.context, config.llm.prompt, settings)
+
+
+def _load_gguf_tts(config: Config) -> Qwen3TTS:
+    from audio_projection.gguf.decoder_stack import load_gguf_tts
+
+    talker, predictor = find_gguf(config, "talker.gguf"), find_gguf(config, "predictor.gguf")
+    dtype = DTYPES.get(config.tts.dtype, torch.float32)
+    threads = _llama_cpp_threads(config)
+    return load_gguf_tts(find_tts(config), talker, predictor, threads, config.gguf.memory, dtype)
+
+
+def _llama_cpp_threads(config: Config) -> int:
+    if config.device not in ("auto", "cpu"):
+        raise AudioProjectionError(f"the gguf back ends run on the CPU: use device=cpu, not {config.device}")
+    return config.threads or torch.get_num_threads()
 
 
 def assemble(

@@ -27,8 +27,6 @@ from audio_projection.tts.prompt import (
     text_prompt,
 )
 from audio_projection.tts.sampling import Choice, Sampling, TalkerRules
-from audio_projection.tts.stepper import Stepper
-from audio_projection.tts.transformer import KVCache
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +46,8 @@ class Decoder:
         self.tts, self.sampling, self.generator = tts, sampling, generator
         batch, talker = len(prompts), tts.config.talker
         embeds, starts = _left_padded([prompt.embeds for prompt in prompts])
-        cache = KVCache(talker.transformer, batch, embeds.shape[1] + 256, embeds)
-        cache.pad_left(starts)
-        tts.talker.transformer.prefill(embeds, cache)
-        self.talker = Stepper(tts.talker.transformer, cache)
+        self.talker = tts.talker.transformer.begin(batch, embeds.shape[1] + 256, embeds)
+        self.talker.prefill(embeds, starts)
         self.predictor = FramePredictor(tts.code_predictor, batch, sampling.predictor)
         self.rules = TalkerRules(
             batch, embeds, talker.vocab_size, SPECIAL_CODES, talker.codec_eos, sampling.repetition_penalty
@@ -93,10 +89,7 @@ class FramePredictor:
     def __init__(self, predictor: CodePredictor, batch: int, choice: Choice) -> None:
         self.choice = choice
         like = predictor.lm_head
-        self.stepper = Stepper(
-            predictor.transformer,
-            KVCache(predictor.transformer.config, batch, predictor.config.code_groups, like),
-        )
+        self.stepper = predictor.transformer.begin(batch, predictor.config.code_groups, like)
         self.heads, self.tables = list(predictor.lm_head), list(predictor.codec_embedding)
         projection = predictor.small_to_mtp_projection
         self.projection = (projection.weight, projection.bias) if isinstance(projection, nn.Linear) else None
@@ -106,7 +99,7 @@ class FramePredictor:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """From the talker's state (B, H), code 0 (B,) and its embedding (B, H): codes (B, G), the sum of their
         embeddings (B, H), and the scores of codebooks 1 and up, G-1 tensors (B, K)."""
-        self.stepper.cache.length = 0
+        self.stepper.restart()
         self._step(hidden)
         codes, total, logits = [first], embedded, []
         for head, table in zip(self.heads, self.tables, strict=True):

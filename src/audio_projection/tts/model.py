@@ -45,12 +45,17 @@ class Qwen3TTS(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        cls,
+        folder: str | Path,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        stacks: tuple[nn.Module, nn.Module] | None = None,
     ) -> Qwen3TTS:
         """Load an official folder: config.json, model*.safetensors, tokenizer files, speech_tokenizer/.
 
-        Talker and predictor get `dtype`; codec and speaker encoder stay float32. AudioProjectionError names the file
-        or tensor that is missing, truncated, misshapen or foreign.
+        Talker and predictor get `dtype`; codec and speaker encoder stay float32. `stacks` take the place of the
+        talker's and predictor's transformers, for which the folder then has no tensors. AudioProjectionError names the
+        file or tensor that is missing, truncated, misshapen or foreign.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -58,6 +63,8 @@ class Qwen3TTS(nn.Module):
         config = Qwen3TTSConfig.from_folder(folder)
         with torch.device("meta"):
             tts = cls(config, folder.name)
+        if stacks is not None:
+            tts.talker.transformer, tts.code_predictor.transformer = stacks  # type: ignore[assignment]
         load_weights(tts, folder, dtype)
         tts._tokenizer = TextTokenizer.from_folder(folder)
         tts._codec = Codec.from_pretrained(folder / "speech_tokenizer", device)

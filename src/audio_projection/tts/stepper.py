@@ -8,7 +8,7 @@ Queries of one key's group go through attention as its query places, so no key i
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,11 +20,24 @@ _SMALL = 64
 """Views of a cache of so few positions are kept: the predictor goes through the same ones in every frame."""
 
 
+class Steps(Protocol):
+    """A decoder stack that reads a batch of utterances, position after position."""
+
+    def prefill(self, embeds: Tensor, starts: Tensor | None) -> object:
+        """Reads embeds (B, S, hidden) first; rows are padded on the left up to `starts` (B,), None where none is."""
+
+    def step(self, x: Tensor) -> Tensor:
+        """x (B, hidden) at the next position, to the hidden state (B, hidden) after the final norm."""
+
+    def restart(self) -> None:
+        """Forgets everything read."""
+
+
 class Stepper:
     """Continues `cache` by one position a call. Not differentiable; run it under `torch.inference_mode`."""
 
     def __init__(self, transformer: Transformer, cache: KVCache) -> None:
-        self.cache = cache
+        self.cache, self._transformer = cache, transformer
         config = transformer.config
         self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
         self.windows = config.windows
@@ -32,6 +45,14 @@ class Stepper:
         self.blocks = [_BlockWeights(block) for block in transformer.layers]  # type: ignore[arg-type]
         self.norm = _norm(transformer.norm)
         self._known: dict[int, _Place] = {}
+
+    def prefill(self, embeds: Tensor, starts: Tensor | None) -> Tensor:
+        """Fills the empty cache; see `Steps`."""
+        self.cache.pad_left(starts)
+        return self._transformer.prefill(embeds, self.cache)
+
+    def restart(self) -> None:
+        self.cache.length = 0
 
     def step(self, x: Tensor) -> Tensor:
         """x (B, hidden) at position `cache.length`, to the hidden state (B, hidden) after the final norm."""

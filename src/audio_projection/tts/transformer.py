@@ -8,6 +8,8 @@ one-position pass of `stepper.py` continues.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +18,9 @@ from transformers.activations import ACT2FN
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.config import TransformerConfig
+
+if TYPE_CHECKING:
+    from audio_projection.tts.stepper import Steps
 
 
 class Rotary:
@@ -188,6 +193,12 @@ class Transformer(nn.Module):
             return hidden
         padding = torch.arange(size, device=embeds.device) >= lengths[:, None]
         return hidden.masked_fill(padding[..., None], 0.0)
+
+    def begin(self, batch: int, capacity: int, like: Tensor) -> Steps:
+        """A stepper for `batch` utterances with room for `capacity` positions, of `like`'s dtype and device."""
+        from audio_projection.tts.stepper import Stepper  # reads this module
+
+        return Stepper(self, KVCache(self.config, batch, capacity, like))
 
     def prefill(self, embeds: Tensor, cache: KVCache) -> Tensor:
         """The same pass that also fills the empty `cache`; rows may be padded on the left as the cache says."""

@@ -1,0 +1,148 @@
+"""The frozen language model run by llama.cpp: the same states, spans and answers as `llm.LanguageModel`.
+
+Any layer's states come from the whole file: a tap on llama.cpp's graph takes the output of the layer, and a text that
+is only read goes no further up than that layer, so its computation and, with mmap, its memory end there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.gguf.llama_cpp_runtime import MEMORY_MODES, LayerTap, LlamaContext, LlamaWeights
+from audio_projection.gguf.llm_file import check_llm
+from audio_projection.gguf.vocabulary import read_tokenizer
+from audio_projection.layer_states import Layers, resolve_layers
+from audio_projection.llm import LanguageModel
+from audio_projection.tts.sampling import Choice
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How llama.cpp runs a file."""
+
+    threads: int = 1
+    context: int = 4096  # most tokens that are read at once; also limited by the model
+    memory: str = "mmap"  # or copy, lock
+
+    def __post_init__(self) -> None:
+        if self.memory not in MEMORY_MODES:
+            raise AudioProjectionError(f"unknown gguf.memory {self.memory!r}; choose one of {', '.join(MEMORY_MODES)}")
+
+
+class GGUFLanguageModel(LanguageModel):
+    """A language model's GGUF file on the CPU."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        layers: Layers = "last",
+        context: str = "raw",
+        prompt: str = "Read this aloud.",
+        settings: RunSettings | None = None,
+    ) -> None:
+        """``name`` is what projectors remember the model by. Raises AudioProjectionError for a file that is damaged,
+        of an unknown architecture or tokenizer, and where llama.cpp is not installed."""
+        file = check_llm(path)
+        self._prepare(read_tokenizer(file), name or file.metadata.get("general.name") or str(path), context, prompt)
+        self.file, self.settings = file, settings or RunSettings()
+        self.weights = LlamaWeights(file, self.settings.memory)
+        self.hidden_size = file.whole(f"{file.architecture}.embedding_length")
+        self.num_layers = file.whole(f"{file.architecture}.block_count")
+        self._epsilon = file.number(f"{file.architecture}.attention.layer_norm_rms_epsilon")
+        self._reading: LlamaContext | None = None
+        self._listen(layers)
+        self._head = self._context_ids()
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def read(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """States (S, L, D), float32, of id sequences as they are: no context, no special tokens added."""
+        if not sequences:
+            return []
+        longest = max(map(len, sequences))
+        self._check_length(longest)
+        if self._reading is None or self._reading.capacity < longest:
+            self._reading = LlamaContext(self.weights, longest, self.settings.threads, tap=LayerTap())
+        return [self._read_one(self._reading, ids) for ids in sequences]
+
+    @property
+    def sampling(self) -> Choice:
+        """How the next token is chosen by default: the file's `general.sampling.*`; greedily where it has none."""
+        values = self.file.metadata
+        temperature = float(values.get("general.sampling.temp", 0.0))
+        if temperature <= 0:
+            return Choice(greedy=True)
+        top_k, top_p = values.get("general.sampling.top_k", 0), values.get("general.sampling.top_p", 1.0)
+        # the file holds single precision: 0.6 comes back as 0.6000000238
+        return Choice(temperature=round(temperature, 6), top_k=int(top_k), top_p=round(float(top_p), 6))
+
+    def _listen(self, layers: Layers) -> None:
+        self.layers = resolve_layers(layers, self.num_layers)
+        self._speaking_tap = _LatestStates()  # type: ignore[assignment]
+
+    def _step(self, cache: LlamaContext | None, ids: list[int]) -> tuple[LlamaContext, Tensor]:
+        """As in `LanguageModel`; the cache is a context of llama.cpp, and knows how much it holds."""
+        context = cache or LlamaContext(self.weights, len(ids) + 1, self.settings.threads, tap=LayerTap())
+        context.reserve(context.length + len(ids))
+        tap = _tap(context)
+        tap.listen(self._names(self.layers), stop=False)
+        context.decode_ids(ids)
+        self._speaking_tap.latest = self._stacked(tap, 1)[None]  # type: ignore[attr-defined]
+        return context, torch.from_numpy(context.logits())[None]
+
+    def _read_one(self, context: LlamaContext, ids: Sequence[int]) -> Tensor:
+        if not ids:
+            return torch.zeros(0, len(self.layers), self.hidden_size)
+        tap = _tap(context)
+        context.clear()
+        tap.listen(self._names(self.layers), stop=True)
+        context.decode_ids(ids, every_output=self.num_layers in self.layers)
+        return self._stacked(tap, len(ids))
+
+    def _stacked(self, tap: LayerTap, count: int) -> Tensor:
+        """The last `count` states (count, L, D) that the tap took."""
+        return torch.stack([self._state(tap, layer)[-count:] for layer in self.layers], dim=1)
+
+    def _state(self, tap: LayerTap, layer: int) -> Tensor:
+        (name,) = self._names([layer])
+        x = torch.from_numpy(tap.rows(name, self.hidden_size))
+        if layer == self.num_layers:
+            return x
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self._epsilon)
+
+    def _names(self, layers: Iterable[int]) -> list[str]:
+        """What llama.cpp calls the outputs of layers in its graph, in the order in which they are computed."""
+        special = {0: "embd", self.num_layers: "result_norm"}
+        return [special.get(layer, f"l_out-{layer - 1}") for layer in sorted({*layers})]
+
+    def _end_ids(self) -> set[int]:
+        roles = ("eos", "eot", "eom")
+        ends = (self.file.metadata.get(f"tokenizer.ggml.{role}_token_id") for role in roles)
+        return {end for end in ends if isinstance(end, int)}
+
+    @property
+    def _longest(self) -> int:
+        return min(self.settings.context, self.file.whole(f"{self.file.architecture}.context_length"))
+
+
+class _LatestStates:
+    """What `LanguageModel.generate` asks for a token's states: (1, 1, L, D) of the last step."""
+
+    latest: Tensor
+
+    def states(self) -> Tensor:
+        return self.latest
+
+
+def _tap(context: LlamaContext) -> LayerTap:
+    assert context.tap is not None, "every context of a language model has a tap"
+    return context.tap

@@ -1,0 +1,233 @@
+"""llama.cpp in this process, through the low-level binding: weights, a context that grows, and a tap on its graph.
+
+Files are checked before they come here (`llm_file.check_llm`, `talker_file.check_stack_file`): native code ends the
+process where Python would raise.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.gguf.extra import binding
+from audio_projection.gguf.reader import GGUFFile
+
+MEMORY_MODES = {"mmap": 1, "copy": 0, "lock": 2}
+"""mmap: pages are read when they are used and shared between processes; copy: read at once; lock: never swapped out."""
+_NO_POOLING, _NO_FLASH, _AUTO_FLASH = 0, 0, -1
+_F32, _F16 = 0, 1
+_BATCH = 512
+_MESSAGES: list[str] = []
+
+
+class LlamaWeights:
+    """The weights of one checked file, shared by any number of contexts."""
+
+    def __init__(self, file: GGUFFile, memory: str = "mmap") -> None:
+        """AudioProjectionError when llama.cpp refuses the file, with its last words."""
+        self.file = file
+        library = binding()
+        quiet_library()
+        parameters = library.llama_model_default_params()
+        parameters.load_mode = MEMORY_MODES[memory]
+        parameters.n_gpu_layers = 0
+        _MESSAGES.clear()
+        self.handle = library.llama_model_load_from_file(os.fsencode(file.path), parameters)
+        if not self.handle:
+            words = _MESSAGES[-1] if _MESSAGES else "no reason given"
+            raise AudioProjectionError(f"llama.cpp cannot load {file.path}: {words}")
+        self._free = weakref.finalize(self, library.llama_model_free, self.handle)
+        self.width: int = library.llama_model_n_embd(self.handle)
+        self.rows: int = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.handle))
+        # Exact files get exact keys and values, for comparisons; others the half precision that is usual.
+        self.exact = all(info.type == "F32" for info in file.tensors.values())
+
+
+class LayerTap:
+    """Copies named tensors out of the graph while it is computed, and can end the computation after the last of them.
+
+    `wanted` are the names in the order in which they are computed; after a decode `taken` holds for each an array
+    (rows, width), float32. With `stop` nothing above the last one is computed (nor are its logits).
+    """
+
+    def __init__(self) -> None:
+        self.wanted: tuple[bytes, ...] = ()
+        self.stop = False
+        self.taken: dict[bytes, list[np.ndarray]] = {}
+        name, count, copy = _tensor_functions()
+
+        def see(tensor: int, asked: bool, _: Any) -> bool:
+            found = name(tensor)
+            if found not in self.wanted:
+                return False
+            if not asked:
+                values = np.empty(count(tensor), np.float32)
+                copy(tensor, values.ctypes.data, 0, values.nbytes)
+                self.taken.setdefault(found, []).append(values)
+            return asked or not (self.stop and found == self.wanted[-1])
+
+        self.callback = binding().ggml_backend_sched_eval_callback(see)
+
+    def listen(self, wanted: Sequence[str], stop: bool) -> None:
+        """What the next decodes are to leave here; forgets what the last ones left."""
+        self.wanted, self.stop, self.taken = tuple(name.encode() for name in wanted), stop, {}
+
+    def rows(self, name: str, width: int) -> np.ndarray:
+        """(N, width) of one of the tensors."""
+        return np.concatenate(self.taken[name.encode()]).reshape(-1, width)
+
+
+class LlamaContext:
+    """Keys and values of one or several sequences, in memory that grows by doubling.
+
+    Without a tap every input's state after the final norm comes out of `states`; with one, what it listens to.
+    """
+
+    def __init__(
+        self, weights: LlamaWeights, capacity: int, threads: int, sequences: int = 1, tap: LayerTap | None = None
+    ) -> None:
+        """`capacity`: positions of each sequence that there is room for without growing."""
+        self.weights, self.threads, self.sequences, self.tap = weights, threads, sequences, tap
+        self.positions = 4 if weights.file.architecture == "qwen3tts" else 1  # rows of positions for each row of input
+        self.length = 0  # tokens in sequence 0
+        self._open(capacity)
+
+    def decode_ids(self, ids: Sequence[int], every_output: bool = False) -> None:
+        """Reads token ids into sequence 0 after what it holds; logits come after the last, or after each."""
+        start, self.length = self.length, self.length + len(ids)
+        for first in range(0, len(ids), _BATCH):
+            part = np.array(ids[first : first + _BATCH], np.int32)
+            outputs = np.full(len(part), every_output, np.int8)
+            outputs[-1] |= first + _BATCH >= len(ids)
+            places = np.arange(start + first, start + first + len(part), dtype=np.int32)
+            self._decode(places, np.zeros(len(part), np.int32), outputs, ids=part)
+
+    def decode_rows(self, rows: np.ndarray, places: np.ndarray, sequences: np.ndarray) -> None:
+        """Reads rows (N, width), float32, row n at position `places[n]` of sequence `sequences[n]`, at most 512."""
+        places = np.tile(places.astype(np.int32), self.positions)
+        self._decode(places, sequences.astype(np.int32), np.ones(len(rows), np.int8), rows=np.ascontiguousarray(rows))
+
+    def logits(self) -> np.ndarray:
+        """(V,) after the last input, copied."""
+        return self._copied(binding().llama_get_logits_ith(self._handle, -1), self.weights.rows)
+
+    def states(self, count: int) -> np.ndarray:
+        """(count, width) of the inputs of the last decode, after the final norm, copied."""
+        return self._copied(binding().llama_get_embeddings(self._handle), count * self.weights.width).reshape(count, -1)
+
+    def clear(self) -> None:
+        """Forgets everything read."""
+        self.length = 0
+        binding().llama_memory_clear(binding().llama_get_memory(self._handle), False)
+
+    def reserve(self, length: int) -> None:
+        """Room for `length` positions of each sequence; what was read stays."""
+        if length <= self.capacity:
+            return
+        library, old, free = binding(), self._handle, self._free
+        kept = [self._sequence_state(sequence) for sequence in range(self.sequences)]
+        self._open(max(length, 2 * self.capacity))
+        for sequence, state in enumerate(kept):
+            if state and not library.llama_state_seq_set_data(self._handle, state, len(state), sequence):
+                raise AudioProjectionError("llama.cpp cannot move its memory to a larger place; speak shorter texts")
+        del old
+        free()
+
+    def _open(self, capacity: int) -> None:
+        library = binding()
+        room = -(-capacity // 256) * 256
+        parameters = library.llama_context_default_params()
+        parameters.n_ctx, parameters.n_seq_max = room * self.sequences, self.sequences
+        parameters.n_batch = parameters.n_ubatch = _BATCH
+        parameters.n_threads = parameters.n_threads_batch = self.threads
+        parameters.pooling_type, parameters.embeddings, parameters.no_perf = _NO_POOLING, self.tap is None, True
+        exact = self.weights.exact
+        parameters.type_k = parameters.type_v = _F32 if exact else _F16
+        parameters.flash_attn_type = _NO_FLASH if exact else _AUTO_FLASH
+        if self.tap is not None:
+            parameters.cb_eval = self.tap.callback
+        _MESSAGES.clear()
+        self._handle = library.llama_init_from_model(self.weights.handle, parameters)
+        if not self._handle:
+            words = _MESSAGES[-1] if _MESSAGES else "no reason given"
+            raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {words}")
+        self._free = weakref.finalize(self, library.llama_free, self._handle)
+        self.capacity = room
+
+    def _decode(
+        self,
+        places: np.ndarray,
+        sequences: np.ndarray,
+        outputs: np.ndarray,
+        ids: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        library, count = binding(), len(sequences)
+        starts = sequences.ctypes.data + 4 * np.arange(count, dtype=np.uintp)  # a pointer to each sequence number
+        ones = np.ones(count, np.int32)
+        batch = library.llama_batch(
+            n_tokens=count,
+            token=_pointer(ids, ctypes.c_int32),
+            embd=_pointer(rows, ctypes.c_float),
+            pos=_pointer(places, ctypes.c_int32),
+            n_seq_id=_pointer(ones, ctypes.c_int32),
+            seq_id=_pointer(starts, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(outputs, ctypes.c_int8),
+        )
+        failed = library.llama_decode(self._handle, batch)
+        if failed:
+            words = _MESSAGES[-1] if _MESSAGES else f"code {failed}"
+            raise AudioProjectionError(f"llama.cpp cannot read on in {self.weights.file.path.name}: {words}")
+
+    def _sequence_state(self, sequence: int) -> Any:
+        library = binding()
+        size = library.llama_state_seq_get_size(self._handle, sequence)
+        state = (ctypes.c_uint8 * size)()
+        library.llama_state_seq_get_data(self._handle, state, size, sequence)
+        return state
+
+    @staticmethod
+    def _copied(pointer: Any, count: int) -> np.ndarray:
+        return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (count,)).copy()
+
+
+def quiet_library() -> None:
+    """Keeps llama.cpp's messages off the terminal; its complaints become part of our errors."""
+    _silence()
+
+
+@lru_cache(maxsize=1)
+def _silence() -> Any:
+    library = binding()
+    library.llama_backend_init()
+
+    def keep(level: int, text: bytes, _: Any) -> None:
+        if level == 4 and text.strip():  # GGML_LOG_LEVEL_ERROR
+            _MESSAGES.append(" ".join(text.decode(errors="replace").split()))
+            del _MESSAGES[:-20]
+
+    callback = library.llama_log_callback(keep)
+    library.llama_log_set(callback, ctypes.c_void_p(0))
+    return callback  # the cache keeps it alive
+
+
+@lru_cache(maxsize=1)
+def _tensor_functions() -> tuple[Any, Any, Any]:
+    """ggml's functions for a tensor's name, its number of elements, and a copy of its numbers."""
+    library = binding()._lib  # ggml's functions are found through the library that depends on them
+    library.ggml_get_name.argtypes, library.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
+    library.ggml_nelements.argtypes, library.ggml_nelements.restype = [ctypes.c_void_p], ctypes.c_int64
+    copy = library.ggml_backend_tensor_get
+    copy.argtypes, copy.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t], None
+    return library.ggml_get_name, library.ggml_nelements, copy
+
+
+def _pointer(values: np.ndarray | None, kind: Any) -> Any:
+    return None if values is None else values.ctypes.data_as(ctypes.POINTER(kind))

@@ -1,0 +1,220 @@
+"""The decoder stacks of a Qwen3-TTS, talker and code predictor, as GGUF files for llama.cpp.
+
+The talker has the layout that llama.cpp itself reads for Qwen3-TTS (architecture `qwen3tts`: text rows, already
+projected, and codec embeddings in one table, the codec head as output). The code predictor, which llama.cpp knows only
+inside a multimodal file of another library, is a plain `qwen3`; it is fed with rows and has no vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.gguf.llm_file import check_stack
+from audio_projection.gguf.reader import GGUFFile, read_gguf
+from audio_projection.gguf.vocabulary import CONTROL, vocabulary_keys
+from audio_projection.gguf.writer import PlannedTensor, write_gguf
+from audio_projection.tts.config import SPECIAL_CODES, Qwen3TTSConfig, TransformerConfig
+from audio_projection.tts.loading import TensorFolder
+from audio_projection.tts.tokenizer import TextTokenizer
+from audio_projection.tts.transformer import activation
+
+TALKER, PREDICTOR = "qwen3tts", "qwen3"
+CODEC_ROWS = 3072
+"""Rows of the codec head that llama.cpp's qwen3tts asks for; smaller ones are filled up with zeros."""
+_STACKS = {"talker": "talker.model.", "predictor": "talker.code_predictor.model."}
+_OWN = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+_ATTENTION = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
+_NORMS = {"q_norm": "attn_q_norm", "k_norm": "attn_k_norm"}
+_MLP = {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
+_LAYER = {
+    **_OWN,
+    **{f"self_attn.{name}": stored for name, stored in (_ATTENTION | _NORMS).items()},
+    **{f"mlp.{name}": stored for name, stored in _MLP.items()},
+}
+
+
+class Tensors(Protocol):
+    """Tensors by their official names."""
+
+    def names(self) -> list[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def tensor(self, name: str) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the files of a TTS are made of."""
+
+    config: Qwen3TTSConfig
+    tensors: Tensors
+    tokenizer: TextTokenizer
+    name: str
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Checkpoint:
+        """An official folder; AudioProjectionError names what is missing in it."""
+        parts = Qwen3TTSConfig.from_folder(folder), TensorFolder(folder), TextTokenizer.from_folder(folder)
+        return cls(*parts, Path(folder).name)
+
+
+def write_talker(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") -> GGUFFile:
+    """Writes the talker as `wanted` (F32, F16, Q8_0)."""
+    config, files = checkpoint.config, checkpoint.tensors
+    talker, stack = config.talker, config.talker.transformer
+    if talker.vocab_size > CODEC_ROWS:
+        raise AudioProjectionError(
+            f"{checkpoint.name}: the codec vocabulary has {talker.vocab_size} ids, llama.cpp {CODEC_ROWS}"
+        )
+    codec, head = "talker.model.codec_embedding.weight", "talker.codec_head.weight"
+    rows = talker.text_vocab_size + CODEC_ROWS
+    tensors = [
+        PlannedTensor("token_embd.weight", (rows, stack.hidden_size), partial(_table, files, config, codec)),
+        PlannedTensor(
+            "output.weight",
+            (CODEC_ROWS, stack.hidden_size),
+            lambda: _filled(files.tensor(head if head in files.names() else codec)),
+        ),
+        *_stack_tensors(files, "talker", stack),
+    ]
+    sections = config.raw["talker_config"].get("rope_scaling") or {}
+    metadata = {
+        **_sizes(TALKER, stack, checkpoint.name),
+        f"{TALKER}.rope.dimension_sections": _sections(sections.get("mrope_section"), stack.head_dim),
+        **_vocabulary(checkpoint.tokenizer, config),
+    }
+    return write_gguf(path, TALKER, metadata, tensors, wanted)
+
+
+def write_predictor(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") -> GGUFFile:
+    """Writes the code predictor's stack as `wanted` (F32, F16, Q8_0)."""
+    files, stack = checkpoint.tensors, checkpoint.config.predictor.transformer
+    unused = PlannedTensor("token_embd.weight", (1, stack.hidden_size), lambda: _zeros(1, stack.hidden_size))
+    metadata = {
+        **_sizes(PREDICTOR, stack, checkpoint.name),
+        f"{PREDICTOR}.vocab_size": 1,
+        "tokenizer.ggml.model": "none",
+    }
+    return write_gguf(path, PREDICTOR, metadata, [unused, *_stack_tensors(files, "predictor", stack)], wanted)
+
+
+def check_stack_file(path: str | Path, stack: TransformerConfig, architecture: str) -> GGUFFile:
+    """Reads a talker's or predictor's file and checks that it is the stack that the TTS's config.json describes.
+
+    Raises AudioProjectionError for a damaged or foreign file, or one of another TTS.
+    """
+    file = read_gguf(path)
+    if file.architecture != architecture or not file.sealed:
+        raise AudioProjectionError(
+            f"{path} (architecture {file.architecture!r}) is no {architecture!r} file of this program; "
+            "make it with `audio-projection export gguf --all`"
+        )
+    expected = _sizes(architecture, stack, "")
+    for key, value in expected.items():
+        found = file.metadata.get(key)
+        close = isinstance(value, float) and isinstance(found, float) and abs(found - value) <= 1e-6 * value
+        if key.startswith(architecture) and found != value and not close:
+            raise AudioProjectionError(f"{path} belongs to another TTS: {key} is {found}, config.json says {value}")
+    if architecture == TALKER:
+        rows = len(file.texts("tokenizer.ggml.tokens"))
+        check_stack(file, {"token_embd.weight": rows, "output.weight": CODEC_ROWS}, {})
+    else:
+        check_stack(file, {"token_embd.weight": 1}, {})
+    return file
+
+
+def is_stack_tensor(name: str) -> bool:
+    """Whether an official tensor is in the files written here rather than beside them."""
+    stem = name.removeprefix("talker.").removeprefix("code_predictor.")
+    return name.startswith("talker.") and stem.startswith(("model.layers.", "model.norm."))
+
+
+def _sizes(architecture: str, stack: TransformerConfig, name: str) -> dict[str, Any]:
+    if stack.hidden_act != "silu" or stack.attention_bias or any(window is not None for window in stack.windows):
+        raise AudioProjectionError(
+            f"{name}: llama.cpp runs only stacks with silu, no biases and no sliding window; use the torch back end"
+        )
+    return {
+        "general.type": "model",
+        "general.name": name,
+        f"{architecture}.block_count": stack.num_layers,
+        f"{architecture}.context_length": stack.max_positions,
+        f"{architecture}.embedding_length": stack.hidden_size,
+        f"{architecture}.feed_forward_length": stack.intermediate_size,
+        f"{architecture}.attention.head_count": stack.num_heads,
+        f"{architecture}.attention.head_count_kv": stack.num_kv_heads,
+        f"{architecture}.attention.key_length": stack.head_dim,
+        f"{architecture}.attention.value_length": stack.head_dim,
+        f"{architecture}.attention.layer_norm_rms_epsilon": float(stack.rms_norm_eps),
+        f"{architecture}.rope.dimension_count": stack.head_dim,
+        f"{architecture}.rope.freq_base": float(stack.rope_theta),
+    }
+
+
+def _stack_tensors(files: Tensors, part: str, stack: TransformerConfig) -> list[PlannedTensor]:
+    prefix, loads = _STACKS[part], partial(_load, files)
+    tensors = [PlannedTensor("output_norm.weight", (stack.hidden_size,), loads(f"{prefix}norm.weight"))]
+    for layer in range(stack.num_layers):
+        for name, stored in _LAYER.items():
+            official = f"{prefix}layers.{layer}.{name}.weight"
+            # The predictor's inner values pass what half precision holds, and F16 matrices are multiplied in it.
+            kind = "F32" if part == "predictor" and stored == "ffn_down" else None
+            tensors.append(PlannedTensor(f"blk.{layer}.{stored}.weight", files.shape(official), loads(official), kind))
+    return tensors
+
+
+def _load(files: Tensors, name: str) -> Callable[[], np.ndarray]:
+    return lambda: files.tensor(name).float().numpy()
+
+
+def _table(files: Tensors, config: Qwen3TTSConfig, codec: str) -> np.ndarray:
+    """Text rows as the talker takes them (the projection is folded in), then the codec embeddings."""
+    embedding = files.tensor("talker.model.text_embedding.weight")
+    first, second = (
+        tuple(files.tensor(f"talker.text_projection.linear_fc{number}.{part}").float() for part in ("weight", "bias"))
+        for number in (1, 2)
+    )
+    act = activation(config.talker.transformer.hidden_act)
+    parts = [functional.linear(act(functional.linear(ids.float(), *first)), *second) for ids in embedding.split(4096)]
+    return np.concatenate([torch.cat(parts).numpy(), _filled(files.tensor(codec))])
+
+
+def _filled(rows: Tensor) -> np.ndarray:
+    return functional.pad(rows.float(), (0, 0, 0, CODEC_ROWS - len(rows))).numpy()
+
+
+def _zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def _sections(given: Any, head_dim: int) -> list[int]:
+    """How many rotary pairs belong to each row of positions; the rows are equal here, so any division will do."""
+    sections = [int(part) for part in given] if isinstance(given, list) and given else [head_dim // 2]
+    return [*sections, 0, 0, 0][:4]
+
+
+def _vocabulary(tokenizer: TextTokenizer, config: Qwen3TTSConfig) -> dict[str, Any]:
+    """The text tokens, then the codec ids as control tokens, of which only codes and the end may be said."""
+    talker = config.talker
+    keys = vocabulary_keys(tokenizer.backend, talker.text_vocab_size)
+    keys["tokenizer.ggml.tokens"] += [f"<|codec_{number}|>" for number in range(CODEC_ROWS)]
+    keys["tokenizer.ggml.token_type"] += [CONTROL] * CODEC_ROWS
+    start, end = talker.text_vocab_size, talker.text_vocab_size + talker.codec_eos
+    barred = range(start + talker.vocab_size - SPECIAL_CODES, start + CODEC_ROWS)
+    return {
+        **keys,
+        "tokenizer.ggml.eos_token_id": end,
+        "tokenizer.ggml.add_eos_token": False,
+        "tokenizer.ggml.suppress_tokens": [number for number in barred if number != end],
+    }

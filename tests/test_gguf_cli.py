@@ -1,0 +1,78 @@
+"""The command: `export gguf`, and `speak` with what it made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+pytest.importorskip("gguf", reason="the gguf package is not installed (audio-projection[gguf])")
+
+from audio_projection.gguf.projector_file import read_projector
+from audio_projection.locations import NANO_FOLDER
+from audio_projection.projector import Projector
+
+
+def run(*words: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own; `path` comes before everything else that can be imported."""
+    source = str(Path(__file__).parents[1] / "src")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), source] if path else [source])}
+    command = [sys.executable, "-m", "audio_projection", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+
+
+def test_the_projector_alone_needs_no_llama_cpp(tmp_path: Path, without_llama_cpp: Path) -> None:
+    target = tmp_path / "my projector é.gguf"
+    done = run("export", "gguf", "--config", "configs/nano.yaml", "--output", target, path=without_llama_cpp)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{target}: ") and "F16" in done.stdout
+    assert read_projector(target).info == Projector.from_pretrained(NANO_FOLDER / "projectors" / "linear").info
+
+
+@pytest.fixture
+def without_llama_cpp(tmp_path: Path) -> Path:
+    """A place for PYTHONPATH where llama_cpp cannot be imported."""
+    package = tmp_path / "blocked" / "llama_cpp"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('not here')\n")
+    return package.parent
+
+
+def test_export_speak_chat_and_what_is_said_without_the_extra(tmp_path: Path, without_llama_cpp: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (audio-projection[gguf])")
+    folder, sound = tmp_path / "a voice é", tmp_path / "out.wav"
+    done = run("export", "gguf", "--config", "configs/nano.yaml", "--all", folder, "--type", "q8_0")
+    assert done.returncode == 0, done.stderr
+    named = [line.split(": ")[0] for line in done.stdout.splitlines()]
+    files = ["llm.gguf", "projector.gguf", "talker.gguf", "predictor.gguf", "tts", "config.yaml"]
+    assert named == [str(folder / name) for name in files] and "Q8_0" in done.stdout
+    spoken = run("speak", "--gguf", folder, "--text", "Good morning.", "--output", sound, "--seed", "1")
+    assert spoken.returncode == 0 and "Traceback" not in spoken.stderr, spoken.stderr
+    assert spoken.stdout.startswith(f"{sound}: ") and soundfile.info(sound).duration > 0.3
+    answered = run("speak", "--gguf", folder, "--chat", "Tell me about the river.", "--output", sound, "--seed", "1")
+    assert answered.returncode == 0 and len(answered.stdout.splitlines()) == 2, answered.stderr
+    refused = run("speak", "--gguf", folder, "--text", "Good morning.", "--output", sound, path=without_llama_cpp)
+    assert refused.returncode == 1 and refused.stderr.strip().splitlines()[-1].startswith("error: GGUF needs packages")
+    assert 'pip install "audio-projection[gguf]"' in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_files_that_are_not_there_name_the_command(tmp_path: Path) -> None:
+    done = run("speak", "--config", "configs/nano-gguf.yaml", f"gguf.folder={tmp_path}/none", "--text", "Good morning.")
+    assert done.returncode == 1 and "export gguf --config" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "give --all FOLDER, or --output FILE"),
+        (("--all", "x", "--output", "y"), "give --all FOLDER, or --output FILE"),
+        (("--output", "y", "--type", "q3"), "q4_k_m"),
+    ],
+)
+def test_wrong_usage(words: tuple[str, ...], said: str) -> None:
+    done = run("export", "gguf", *words)
+    assert done.returncode == 2 and said in done.stderr

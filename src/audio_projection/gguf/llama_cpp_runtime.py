@@ -181,6 +181,7 @@ class LlamaContext:
             seq_id=_pointer(starts, ctypes.POINTER(ctypes.c_int32)),
             logits=_pointer(outputs, ctypes.c_int8),
         )
+        _MESSAGES.clear()
         failed = library.llama_decode(self._handle, batch)
         if failed:
             words = _MESSAGES[-1] if _MESSAGES else f"code {failed}"

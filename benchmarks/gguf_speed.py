@@ -76,9 +76,9 @@ def prefixed(prefix: str, module: torch.nn.Module) -> list[tuple[str, torch.Tens
 
 
 def byte_tokenizer() -> TextTokenizer:
-    """A vocabulary of nothing but bytes: the file must have one, and nothing is read with it here."""
+    """A vocabulary of bytes and one merge: the file must have one, and nothing is read with it here."""
     alphabet = {character: number for number, character in enumerate(pre_tokenizers.ByteLevel.alphabet())}
-    tokenizer = Tokenizer(models.BPE(alphabet, []))
+    tokenizer = Tokenizer(models.BPE(alphabet | {"ab": len(alphabet)}, [("a", "b")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     return TextTokenizer(tokenizer)
 

@@ -42,20 +42,35 @@ def without_llama_cpp(tmp_path: Path) -> Path:
     return package.parent
 
 
-def test_export_speak_chat_and_what_is_said_without_the_extra(tmp_path: Path, without_llama_cpp: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (audio-projection[gguf])")
-    folder, sound = tmp_path / "a voice é", tmp_path / "out.wav"
+    folder = tmp_path_factory.mktemp("exported") / "a voice é"
     done = run("export", "gguf", "--config", "configs/nano.yaml", "--all", folder, "--type", "q8_0")
     assert done.returncode == 0, done.stderr
     named = [line.split(": ")[0] for line in done.stdout.splitlines()]
     files = ["llm.gguf", "projector.gguf", "talker.gguf", "predictor.gguf", "tts", "config.yaml"]
     assert named == [str(folder / name) for name in files] and "Q8_0" in done.stdout
-    spoken = run("speak", "--gguf", folder, "--text", "Good morning.", "--output", sound, "--seed", "1")
+    return folder
+
+
+def test_speaking_with_the_exported_files(exported: Path, tmp_path: Path) -> None:
+    sound = tmp_path / "out.wav"
+    spoken = run("speak", "--gguf", exported, "--text", "Good morning.", "--output", sound, "--seed", "1")
     assert spoken.returncode == 0 and "Traceback" not in spoken.stderr, spoken.stderr
     assert spoken.stdout.startswith(f"{sound}: ") and soundfile.info(sound).duration > 0.3
-    answered = run("speak", "--gguf", folder, "--chat", "Tell me about the river.", "--output", sound, "--seed", "1")
+
+
+def test_an_answer_is_spoken(exported: Path, tmp_path: Path) -> None:
+    sound = tmp_path / "out.wav"
+    answered = run("speak", "--gguf", exported, "--chat", "Tell me about the river.", "--output", sound, "--seed", "1")
     assert answered.returncode == 0 and len(answered.stdout.splitlines()) == 2, answered.stderr
-    refused = run("speak", "--gguf", folder, "--text", "Good morning.", "--output", sound, path=without_llama_cpp)
+    assert soundfile.info(sound).duration > 0.3
+
+
+def test_what_is_said_without_the_extra(exported: Path, tmp_path: Path, without_llama_cpp: Path) -> None:
+    words = ("speak", "--gguf", exported, "--text", "Good morning.", "--output", tmp_path / "out.wav")
+    refused = run(*words, path=without_llama_cpp)
     assert refused.returncode == 1 and refused.stderr.strip().splitlines()[-1].startswith("error: GGUF needs packages")
     assert 'pip install "audio-projection[gguf]"' in refused.stderr and "Traceback" not in refused.stderr
 

@@ -32,9 +32,9 @@ VALUES = {
 }
 
 
-def planned(name: str, *shape: int, kind: str | None = None) -> PlannedTensor:
+def planned(name: str, *shape: int) -> PlannedTensor:
     values = np.random.default_rng(0).standard_normal(shape, np.float32)
-    return PlannedTensor(name, shape, lambda: values, kind)
+    return PlannedTensor(name, shape, lambda: values)
 
 
 def start_of_data(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ def gguf_package() -> Any:
     return package
 
 
+@lru_cache(maxsize=1)
 def binding() -> Any:
     """The low-level binding of llama.cpp; AudioProjectionError where it is absent or of another version."""
     package = _import("llama_cpp")

@@ -41,7 +41,7 @@ class LlamaWeights:
         _MESSAGES.clear()
         self.handle = library.llama_model_load_from_file(os.fsencode(file.path), parameters)
         if not self.handle:
-            words = _MESSAGES[-1] if _MESSAGES else "no reason given"
+            words = _MESSAGES[0] if _MESSAGES else "no reason given"
             raise AudioProjectionError(f"llama.cpp cannot load {file.path}: {words}")
         self._free = weakref.finalize(self, library.llama_model_free, self.handle)
         self.width: int = library.llama_model_n_embd(self.handle)
@@ -156,7 +156,7 @@ class LlamaContext:
         _MESSAGES.clear()
         self._handle = library.llama_init_from_model(self.weights.handle, parameters)
         if not self._handle:
-            words = _MESSAGES[-1] if _MESSAGES else "no reason given"
+            words = _MESSAGES[0] if _MESSAGES else "no reason given"
             raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {words}")
         self._free = weakref.finalize(self, library.llama_free, self._handle)
         self.capacity = room
@@ -181,9 +181,10 @@ class LlamaContext:
             seq_id=_pointer(starts, ctypes.POINTER(ctypes.c_int32)),
             logits=_pointer(outputs, ctypes.c_int8),
         )
+        _MESSAGES.clear()
         failed = library.llama_decode(self._handle, batch)
         if failed:
-            words = _MESSAGES[-1] if _MESSAGES else f"code {failed}"
+            words = _MESSAGES[0] if _MESSAGES else f"code {failed}"
             raise AudioProjectionError(f"llama.cpp cannot read on in {self.weights.file.path.name}: {words}")
 
     def _sequence_state(self, sequence: int) -> Any:

@@ -192,7 +192,7 @@ def _text_keys(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) ->
         "general.sampling.top_p": float(getattr(settings, "top_p", None) or 1.0),
     }
     return {
-        **vocabulary_keys(tokenizer.backend_tokenizer, config.vocab_size),  # type: ignore[attr-defined]
+        **vocabulary_keys(tokenizer.backend_tokenizer, config.vocab_size),
         "tokenizer.ggml.bos_token_id": tokenizer.bos_token_id,
         "tokenizer.ggml.add_bos_token": tokenizer.bos_token_id is not None,
         "tokenizer.chat_template": tokenizer.chat_template,

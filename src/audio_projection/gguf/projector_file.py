@@ -63,7 +63,7 @@ def read_projector(path: str | Path) -> Projector:
     expected = {name: tuple(value.shape) for name, value in projector.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if found != expected or len(file.tensors) != len(tensors) + (voice is not None):
-        wrong = sorted({*found.items()} ^ {*expected.items()}) or sorted(file.tensors)
+        wrong: list[object] = [*sorted({*found.items()} ^ {*expected.items()}), *sorted(file.tensors)]
         raise AudioProjectionError(f"{path}: its tensors do not fit its keys, first {wrong[0]}; export it again")
     projector.load_state_dict(tensors)
     projector.voice_vector = voice

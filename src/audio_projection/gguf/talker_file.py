@@ -169,8 +169,8 @@ def _stack_tensors(files: Tensors, part: str, stack: TransformerConfig) -> list[
         for name, stored in _LAYER.items():
             official = f"{prefix}layers.{layer}.{name}.weight"
             # The predictor's inner values pass what half precision holds, and F16 matrices are multiplied in it.
-            kind = "F32" if part == "predictor" and stored == "ffn_down" else None
-            tensors.append(PlannedTensor(f"blk.{layer}.{stored}.weight", files.shape(official), loads(official), kind))
+            wide = part == "predictor" and stored == "ffn_down"
+            tensors.append(PlannedTensor(f"blk.{layer}.{stored}.weight", files.shape(official), loads(official), wide))
     return tensors
 
 

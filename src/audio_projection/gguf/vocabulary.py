@@ -53,8 +53,8 @@ def vocabulary_keys(backend: Tokenizer, size: int) -> dict[str, Any]:
         if number >= size:
             raise AudioProjectionError(f"the token {token!r} is number {number}, the model has {size} rows")
         tokens[number], kinds[number] = token, NORMAL
-    for number, token in added.items():
-        kinds[number] = CONTROL if token.special else USER_DEFINED
+    for number, special in added.items():
+        kinds[number] = CONTROL if special.special else USER_DEFINED
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in described["model"]["merges"]]
     return {
         f"{_KEY}model": "gpt2",
@@ -100,11 +100,11 @@ def read_tokenizer(file: GGUFFile) -> PreTrainedTokenizerBase:
         backend = Tokenizer(models.BPE(known, merges, ignore_merges=cut.whole_words))  # type: ignore[arg-type]
     except Exception as error:  # the library raises bare Exception
         raise AudioProjectionError(f"{file.path}: tokens and merges do not fit ({error}); make it again") from None
-    backend.normalizer = normalizers.NFC() if cut.composed else None  # type: ignore[assignment]
+    backend.normalizer = normalizers.NFC() if cut.composed else None
     bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut.pattern is None)
     split = [pre_tokenizers.Split(Regex(cut.pattern), "isolated")] if cut.pattern else []
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, bytes_of])  # type: ignore[assignment]
-    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, bytes_of])
+    backend.decoder = decoders.ByteLevel()
     backend.add_tokens([AddedToken(tokens[n], special=kind == CONTROL, normalized=False) for n, kind in others])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

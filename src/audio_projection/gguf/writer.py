@@ -31,13 +31,11 @@ class PlannedTensor:
     name: str
     shape: tuple[int, ...]  # rows first
     load: Callable[[], np.ndarray]  # float32, of that shape
-    type: str | None = None  # stored as this, whatever the file is asked for
+    wide: bool = False  # multiplied with values that pass half precision: F32 where others are F16
 
     def stored_type(self, wanted: str) -> str:
         """Vectors stay F32; rows that no block of Q8_0 divides become F16."""
-        if self.type is not None:
-            return self.type
-        if len(self.shape) == 1:
+        if len(self.shape) == 1 or (self.wide and wanted == "F16"):
             return "F32"
         return "F16" if wanted == "Q8_0" and self.shape[-1] % 32 else wanted
 

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from audio_projection.losses import chosen_count, predictor_loss, talker_loss
+from audio_projection.losses import chosen_count, predictor_cross_entropy
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.tts import Qwen3TTS
 from audio_projection.tts.config import Qwen3TTSConfig
@@ -76,10 +77,10 @@ class Step:
         hidden = tts.talker(torch.cat((self.prefix, rows, tts.frame_embedding(self.codes)), 1))
         before = hidden[:, -shape.frames - 1 : -1].flatten(0, 1)
         codes = self.codes.flatten(0, 1)
-        loss = talker_loss(tts.talker, before, codes[:, 0])[0] / len(codes)
+        loss = cross_entropy(tts.talker.logits(before).float(), codes[:, 0])
         if share:
             chosen = torch.randperm(len(codes))[: chosen_count(len(codes), share)]
-            loss = loss + 0.3 * predictor_loss(tts.code_predictor, before[chosen], codes[chosen]) / len(chosen)
+            loss = loss + 0.3 * predictor_cross_entropy(tts.code_predictor, before[chosen], codes[chosen]) / len(chosen)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -41,7 +41,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     announced = duration(path)
     try:
         samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+    except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:  # memory: a header that lies
         raise AudioProjectionError(f"{path}: not a sound file that can be read ({error})") from None
     # an MP3's header may count the encoder's padding
     if announced - len(samples) / rate > _PADDING:
@@ -69,7 +69,7 @@ def duration(path: str | Path) -> float:
         raise AudioProjectionError(f"no sound file {path}")
     try:
         return soundfile.info(str(path)).duration
-    except (soundfile.LibsndfileError, OSError, ValueError, ZeroDivisionError) as error:
+    except (soundfile.SoundFileError, OSError, ValueError, ZeroDivisionError) as error:
         raise AudioProjectionError(f"{path}: not a sound file that can be read ({error})") from None
 
 

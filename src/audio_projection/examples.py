@@ -47,7 +47,8 @@ class StateSource:
     def _restore(self, index: int) -> TextFeatures:
         text = self._pairs[index].text
         encoded = cached_states.restore(self._parts.llm, text, self._cached[index])
-        return align_features(self._parts.tts, text, encoded)
+        with torch.autocast(self._parts.tts.device.type, enabled=False):
+            return align_features(self._parts.tts, text, encoded)
 
     def _compute(self, indices: Sequence[int]) -> list[TextFeatures]:
         with torch.autocast(self._parts.tts.device.type, enabled=False):  # the LLM keeps its own precision

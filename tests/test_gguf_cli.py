@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ import soundfile
 
 pytest.importorskip("gguf", reason="the gguf package is not installed (audio-projection[gguf])")
 
+from audio_projection.config import load_config
+from audio_projection.errors import AudioProjectionError
+from audio_projection.gguf.folder import Export
 from audio_projection.gguf.projector_file import read_projector
 from audio_projection.locations import NANO_FOLDER
 from audio_projection.projector import Projector
@@ -31,6 +36,15 @@ def test_the_projector_alone_needs_no_llama_cpp(tmp_path: Path, without_llama_cp
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{target}: ") and "F16" in done.stdout
     assert read_projector(target).info == Projector.from_pretrained(NANO_FOLDER / "projectors" / "linear").info
+
+
+def test_a_projector_that_was_trained_with_the_talker_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "projector"
+    shutil.copytree(NANO_FOLDER / "projectors" / "linear", folder)
+    record = json.loads((folder / "projector.json").read_text())
+    (folder / "projector.json").write_text(json.dumps(record | {"finetune": "lora"}))
+    with pytest.raises(AudioProjectionError, match="tts.finetune=none"):
+        Export(load_config("configs/nano.yaml"), str(folder), "F16", "F16")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ STAGES = (
     Stage(
         "talker-speech",
         "corpus.py {text} {work}/talker" + HELD_OUT,
-        "--sentences 28000 --longest 125 --processes 2",
+        "--sentences 40000 --longest 125 --processes 2",
         "--sentences 80 --longest 125 --shard 40",
         ("talker/speech-0000.json",),
     ),
@@ -106,21 +106,21 @@ STAGES = (
     Stage(
         "talker",
         "talker.py {work}/talker {work}/tts",
-        "--steps 2900 --share 0.12",
+        "--steps 5200",
         "--steps 8 --batch 4 --held-out 10 --save-every 2",
         ("talker/talker.safetensors",),
     ),
     Stage(
         "decoder",
         "decoder.py {work}/codec",
-        "--steps 900 --batch 6",
+        "--steps 2400 --batch 6",
         "--steps 2 --batch 2 --shards 3",
         ("codec/decoder.safetensors",),
     ),
     Stage(
         "encoder",
         "encoder.py {work}/codec",
-        "--steps 1000 --batch 16 --rate 0.003",
+        "--steps 2000 --batch 16",
         "--steps 2 --batch 2 --shards 2",
         ("codec/encoder.safetensors",),
     ),
@@ -140,14 +140,14 @@ STAGES = (
     ),
     Stage("texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "", "--sentences 60", ("texts.txt",)),
     Stage(
-        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 14", "--shards 1", ("pairs/pairs.json",), ("pairs",)
+        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 16", "--shards 1", ("pairs/pairs.json",), ("pairs",)
     ),
     *(
         Stage(
             kind,
             PROJECTOR + kind,
-            "data.limit=14000 data.held_out=100 train.steps=1000 train.batch=16 train.learning_rate=2e-3"
-            " train.predictor_share=0.08 train.max_minutes=null",
+            "data.limit=16000 data.held_out=100 train.steps=900 train.batch=16 train.learning_rate=2e-3"
+            " train.loss.distill=1 train.loss.talker=0.5 train.predictor_share=0.08 train.max_minutes=null",
             "data.limit=24 data.held_out=4 train.steps=2 train.batch=4 fit.tokens=500 fit.held_out=10",
             (f"runs/{kind}/projector/projector.safetensors",),
             (f"runs/{kind}",),

@@ -1,6 +1,6 @@
 """Stage 4: the nano talker and code predictor, trained on text and codes.
 
-    python recipes/nano/talker.py work/ tts/ --steps 6000
+    python recipes/nano/talker.py work/ tts/ --steps 5200
 
 Cross-entropy of the codes, and two lessons from flite's own timing that fade with the rate: one head of
 the middle layers is shown which text is being spoken (guided attention, Tachibana et al., 2017), and a
@@ -112,9 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("tts", type=Path, help="folder with the tokenizer")
-    parser.add_argument("--steps", type=int, default=6_000)
+    parser.add_argument("--steps", type=int, default=5_200)
     parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--share", type=float, default=0.2, help="share of frames for the predictor")
     parser.add_argument("--streaming", type=float, default=0.9, help="share of batches in the streaming layout")
     parser.add_argument("--held-out", type=int, default=200)

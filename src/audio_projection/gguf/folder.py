@@ -49,6 +49,11 @@ class Export:
             raise AudioProjectionError(f"unknown GGUF type {wanted!r}; choose one of {', '.join(PLAIN_TYPES)}, Q4_K_M")
         self._config, self._wanted, self._projector_type, self._llm = _torch_side(config), wanted, projector_type, llm
         self._projector = load_projector(find_projector(self._config, projector))
+        if self._projector.info.finetune != "none":
+            raise AudioProjectionError(
+                "this projector was trained together with the talker (tts.finetune), which is not exported yet: "
+                "give one that was trained with tts.finetune=none, with --projector"
+            )
 
     def projector(self, path: Path) -> Iterator[str]:
         """Writes the projector alone; gives a line about the file."""

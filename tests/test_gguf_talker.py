@@ -123,7 +123,8 @@ def test_k_quants_say_what_each_tensor_became(exported: Path, spoken: tuple[Tens
     file = quantise(exported / "talker.gguf", tmp_path / "talker é.gguf", "Q4_K_M", 1)
     kinds = {info.type for info in file.tensors.values() if len(info.shape) > 1}
     assert kinds == {"Q4_K", "Q6_K"} and not surprises(file, "Q4_K_M")
-    tts = load_gguf_tts(exported / "tts", file.path, exported / "predictor.gguf")
+    predictor = quantise(exported / "predictor.gguf", tmp_path / "predictor.gguf", "Q4_K_M", 1)
+    tts = load_gguf_tts(exported / "tts", file.path, predictor.path)
     with torch.inference_mode():
         assert argmaxes(tts, *spoken).shape == spoken[1].shape
 

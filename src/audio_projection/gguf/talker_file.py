@@ -31,6 +31,8 @@ from audio_projection.tts.transformer import activation
 TALKER, PREDICTOR = "qwen3tts", "qwen3"
 CODEC_ROWS = 3072
 """Rows of the codec head that llama.cpp's qwen3tts asks for; smaller ones are filled up with zeros."""
+_UNUSED_ROWS = 2
+"""llama.cpp wants a table of embeddings; the predictor's is never read. (Its quantiser makes a vector of one row.)"""
 _STACKS = {"talker": "talker.model.", "predictor": "talker.code_predictor.model."}
 _OWN = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
 _ATTENTION = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
@@ -100,10 +102,12 @@ def write_talker(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") 
 def write_predictor(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") -> GGUFFile:
     """Writes the code predictor's stack as `wanted` (F32, F16, Q8_0)."""
     files, stack = checkpoint.tensors, checkpoint.config.predictor.transformer
-    unused = PlannedTensor("token_embd.weight", (1, stack.hidden_size), lambda: _zeros(1, stack.hidden_size))
+    unused = PlannedTensor(
+        "token_embd.weight", (_UNUSED_ROWS, stack.hidden_size), lambda: _zeros(_UNUSED_ROWS, stack.hidden_size)
+    )
     metadata = {
         **_sizes(PREDICTOR, stack, checkpoint.name),
-        f"{PREDICTOR}.vocab_size": 1,
+        f"{PREDICTOR}.vocab_size": _UNUSED_ROWS,
         "tokenizer.ggml.model": "none",
     }
     return write_gguf(path, PREDICTOR, metadata, [unused, *_stack_tensors(files, "predictor", stack)], wanted)
@@ -130,7 +134,7 @@ def check_stack_file(path: str | Path, stack: TransformerConfig, architecture: s
         rows = len(file.texts("tokenizer.ggml.tokens"))
         check_stack(file, {"token_embd.weight": rows, "output.weight": CODEC_ROWS}, {})
     else:
-        check_stack(file, {"token_embd.weight": 1}, {})
+        check_stack(file, {"token_embd.weight": _UNUSED_ROWS}, {})
     return file
 
 

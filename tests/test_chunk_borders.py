@@ -26,7 +26,7 @@ def streamed() -> tuple[list[np.ndarray], np.ndarray]:
             yield frame
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "decode_stream", lambda frames, sizes: decode_stream(noted(frames), sizes))
+        patch.setattr(codec, "decode_stream", lambda frames, *more: decode_stream(noted(frames), *more))
         chunks = list(voice.stream("The old dog slept beside the warm stove.", seed=0, control="plain"))
     return chunks, codec.decode(torch.stack(codes)).numpy()
 

@@ -159,6 +159,10 @@ def assert_spoken(path: Path) -> None:
 # Every command of the README exists with the options it is shown with.
 
 
+GROUPS = {"data", "export"}
+"""Commands that have commands of their own."""
+
+
 def readme_commands(repository: Path) -> Iterator[str]:
     text = (repository / "README.md").read_text(encoding="utf-8")
     fenced = "\n".join(re.findall(r"^```(?:bash|sh|console|shell)\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
@@ -194,8 +198,8 @@ def command_help(program: str, arguments: list[str]) -> str:
     from audio_projection.cli import app
 
     scripts = {"src/train.py": "train", "src/inference.py": "speak", "scripts/download_models.py": "download"}
-    name = arguments[0] if program == "audio-projection" else scripts[arguments[0]]
-    return CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+    words = [scripts[arguments[0]]] if program != "audio-projection" else arguments[: 1 + (arguments[0] in GROUPS)]
+    return CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
 
 
 def test_ci_calls_the_test_command_of_the_readme(repository: Path) -> None:

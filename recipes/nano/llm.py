@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from checkpoint import load, save
 from conversations import conversation
-from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, llm_tokenizer, save_tokenizer
+from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, train_tokenizer
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trigram import Trigram
@@ -175,9 +175,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--without", type=Path, help="file of sentences that must not be learned")
-    parser.add_argument(
-        "--tts-tokenizer", type=Path, required=True, help="folder of the TTS's vocab.json and merges.txt"
-    )
+    parser.add_argument("--tts-tokenizer", type=Path, help="folder of the TTS's vocab.json and merges.txt")
+    parser.add_argument("--entries", type=int, default=464, help="size of the vocabulary")
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--held-out", type=int, default=1000, help="sentences that it is judged by")
@@ -189,11 +188,12 @@ def main() -> None:
 
     texts = sentences(arguments.text, arguments.without)
     held_out, learned = texts[: arguments.held_out], texts[arguments.held_out :]
-    tokenizer = llm_tokenizer(arguments.tts_tokenizer)
+    tokenizer = train_tokenizer(learned, arguments.entries)
     save_tokenizer(tokenizer, arguments.output)
     record = {"entries": len(tokenizer), "steps": arguments.steps, "sentences": len(learned), "perplexity": {}}
-    record["tokenizers"] = agreement(tokenizer, arguments.tts_tokenizer, held_out)
-    print(f"tokenizer: {record['tokenizers']}", flush=True)
+    if arguments.tts_tokenizer:
+        record["tokenizers"] = agreement(tokenizer, arguments.tts_tokenizer, held_out)
+        print(f"tokenizer: {record['tokenizers']}", flush=True)
 
     chats = len(learned) // 3
     raw = plain(tokenizer, learned)

@@ -140,13 +140,13 @@ STAGES = (
     ),
     Stage("texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "", "--sentences 60", ("texts.txt",)),
     Stage(
-        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 16", "--shards 1", ("pairs/pairs.json",), ("pairs",)
+        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 10", "--shards 1", ("pairs/pairs.json",), ("pairs",)
     ),
     *(
         Stage(
             kind,
             PROJECTOR + kind,
-            "data.limit=16000 data.held_out=100 train.steps=900 train.batch=16 train.learning_rate=2e-3"
+            "data.limit=10000 data.held_out=100 train.steps=600 train.batch=16 train.learning_rate=2e-3"
             " train.loss.distill=1 train.loss.talker=0.5 train.predictor_share=0.08 train.max_minutes=null",
             "data.limit=24 data.held_out=4 train.steps=2 train.batch=4 fit.tokens=500 fit.held_out=10",
             (f"runs/{kind}/projector/projector.safetensors",),

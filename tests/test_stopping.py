@@ -16,10 +16,12 @@ import pytest
 import torch
 
 from audio_projection.config import Config
+from audio_projection.locations import NANO_FOLDER
 from audio_projection.metrics import read_metrics
 from audio_projection.pairs import Pair, PairFolder
 from audio_projection.projector import Projector
 from audio_projection.train import run
+from audio_projection.tts.config import Qwen3TTSConfig
 from training_parts import TESTS, make_config, make_texts
 
 
@@ -27,7 +29,8 @@ def nano_config(folder: Path, **train: Any) -> dict[str, Any]:
     """nano on ready pairs: real texts, codes at random."""
     folder.mkdir(exist_ok=True)
     generator = torch.Generator().manual_seed(0)
-    codes = [torch.randint(256, (4 + index % 7, 8), generator=generator) for index in range(14)]
+    groups = Qwen3TTSConfig.from_folder(NANO_FOLDER / "tts").code_groups
+    codes = [torch.randint(256, (4 + index % 7, groups), generator=generator) for index in range(14)]
     pairs = [Pair(text, text, code, "rms") for text, code in zip(make_texts(14), codes, strict=True)]
     PairFolder(folder / "pairs", {}).add(pairs)
     (folder / "texts.txt").write_text("\n".join(make_texts(60, seed=5)), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (audi
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from audio_projection import cached_states
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.language_model import GGUFLanguageModel, RunSettings
 from audio_projection.gguf.llm_file import check_llm, write_llm
@@ -128,6 +130,22 @@ def test_memory_modes(nano_file: Path, memory: str) -> None:
     assert llm.states(TEXTS[:1])[0].states.isfinite().all()
     with pytest.raises(AudioProjectionError, match="choose one of mmap, copy, lock"):
         RunSettings(memory="disk")
+
+
+def test_states_that_are_kept_know_their_file(nano_file: Path, tmp_path: Path) -> None:
+    llm = GGUFLanguageModel(nano_file, layers=[1])
+    copied = Path(shutil.copy(nano_file, tmp_path / "copy.gguf"))
+    assert cached_states.conditions(llm, "none") == cached_states.conditions(
+        GGUFLanguageModel(copied, layers=[1]), "none"
+    )
+    changed = bytearray(copied.read_bytes())
+    changed[-1] ^= 1
+    copied.write_bytes(changed)
+    assert GGUFLanguageModel(copied, layers=[1]).fingerprint != llm.fingerprint
+    (kept,), text = cached_states.compute(llm, TEXTS[:1]), TEXTS[0]
+    states = cached_states.CachedStates(kept, cached_states.conditions(llm, "none"))
+    cached_states.check([states], llm, "none")
+    assert difference(cached_states.restore(llm, text, states).states, llm.states([text])[0].states) < 1e-2
 
 
 def test_llama_3s_stretched_rotary_positions(tmp_path: Path) -> None:

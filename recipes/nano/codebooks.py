@@ -29,6 +29,8 @@ HOP = 256
 FFT = 1_024
 MELS = 80
 LATENT = 64
+LEADING = 16
+"""Components whose mean variance is made 1."""
 PHONETIC = 48
 ENTRIES = 512
 GROUPS = 4
@@ -123,7 +125,7 @@ def fit(patches: Tensor, phones: Tensor) -> dict[str, Tensor]:
     values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
     basis = vectors.flip(1)[:, :LATENT]
     print(f"variance kept by {LATENT} components: {values[-LATENT:].sum() / values.sum():.4f}", flush=True)
-    scale = values[-16:].mean().sqrt()
+    scale = values[-LEADING:].mean().sqrt()
     latents = (patches - mean) @ basis / scale
     phonetic = phonetic_directions(latents, phones)
     first = kmeans(latents @ phonetic)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from audio_projection.alignment import byte_spans
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from audio_projection.llm import Encoded, LanguageModel
@@ -31,7 +30,7 @@ class CachedStates:
 def conditions(llm: LanguageModel, normalise: str) -> dict[str, Any]:
     """All that the states of a transcript depend on."""
     return {
-        "llm": fingerprint(llm.model),
+        "llm": llm.fingerprint,
         "tokenizer": llm.tokenizer_hash,
         "layers": list(llm.layers),
         "context": llm.context,

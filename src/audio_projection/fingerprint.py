@@ -1,8 +1,10 @@
-"""A short name for the weights of a module, so that what was made with them is known again."""
+"""A short name for the weights of a module or a file, so that what was made with them is known again."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 
 import torch
 
@@ -13,4 +15,14 @@ def fingerprint(module: torch.nn.Module) -> str:
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def file_fingerprint(path: Path) -> str:
+    """16 hexadecimal digits from the size of a weight file and its first and last MiB."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(f"{size} ".encode() + file.read(2**20))
+        file.seek(max(0, size - 2**20))
+        digest.update(file.read())
     return digest.hexdigest()[:16]

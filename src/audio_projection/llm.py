@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from audio_projection.alignment import Span, byte_spans, token_bytes
 from audio_projection.errors import AudioProjectionError
+from audio_projection.fingerprint import fingerprint
 from audio_projection.layer_states import Layers, LayerTap, cut_off, resolve_layers
 from audio_projection.tts.sampling import Choice
 
@@ -114,6 +115,11 @@ class LanguageModel:
     def tokenize(self, text: str) -> list[int]:
         """Ids of the bare text; special tokens written in it are read as plain characters."""
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    @property
+    def fingerprint(self) -> str:
+        """A short name for the weights, by which states that were kept are known again."""
+        return fingerprint(self.model)
 
     def states(self, texts: Sequence[str]) -> list[Encoded]:
         """The tokens of each text with their states, read in the model's context, all texts in one batch."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.fingerprint import file_fingerprint
 from audio_projection.gguf.llama_cpp_runtime import MEMORY_MODES, LayerTap, LlamaContext, LlamaWeights
 from audio_projection.gguf.llm_file import check_llm
 from audio_projection.gguf.vocabulary import read_tokenizer
@@ -63,6 +64,10 @@ class GGUFLanguageModel(LanguageModel):
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
+
+    @property
+    def fingerprint(self) -> str:
+        return file_fingerprint(self.file.path)
 
     def read(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """States (S, L, D), float32, of id sequences as they are: no context, no special tokens added."""

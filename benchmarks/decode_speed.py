@@ -66,14 +66,14 @@ def official_run(model: str) -> Run:
 SIDES: dict[str, Callable[[str], Run]] = {"own": own_run, "official": official_run}
 
 
-def serve(side: str, model: str) -> None:
+def serve(load: Callable[[], Run], threads: int) -> None:
     """Answer each line of standard input, a number of frames, with a line of JSON: seconds and codes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the libraries print must not mix with the answers
     import torch
 
-    torch.set_num_threads(1)
-    run = SIDES[side](model)
+    torch.set_num_threads(threads)
+    run = load()
     for line in sys.stdin:
         start = time.perf_counter()
         codes = run(int(line))
@@ -81,22 +81,27 @@ def serve(side: str, model: str) -> None:
 
 
 class Side:
-    """One of the two processes."""
+    """A process that stays alive and answers in lines of JSON."""
 
-    def __init__(self, python: str, side: str, model: Path) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command = [python, str(Path(__file__).resolve()), str(model.resolve()), "--serve", side]
+    def __init__(self, command: Sequence[str], threads: int) -> None:
+        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        environment = os.environ | counts | {"TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def run(self, frames: int) -> dict[str, Any]:
-        asked, answers = _pipe(self.process.stdin), _pipe(self.process.stdout)
+        """Its answer to a number of frames."""
+        asked = _pipe(self.process.stdin)
         asked.write(f"{frames}\n")
         asked.flush()
-        answer = answers.readline()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line that it says."""
+        answer = _pipe(self.process.stdout).readline()
         if not answer:
-            sys.exit(f"decode_speed: a side stopped with exit code {self.process.wait()}; its error is above")
+            sys.exit(f"a side stopped with exit code {self.process.wait()}; its error is above")
         return json.loads(answer)
 
     def close(self) -> None:
@@ -136,11 +141,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.serve:
-        serve(given.serve, str(given.model))
+        serve(lambda: SIDES[given.serve](str(given.model)), 1)
         return 0
-    sides = {"own": Side(sys.executable, "own", given.model)}
+    command = [str(Path(__file__).resolve()), str(given.model.resolve()), "--serve"]
+    sides = {"own": Side([sys.executable, *command, "own"], 1)}
     if official_is_in(given.official_python):
-        sides["official"] = Side(given.official_python, "official", given.model)
+        sides["official"] = Side([given.official_python, *command, "official"], 1)
     speeds = measure(sides, given.frames, given.runs)
     for name, values in speeds.items():
         print(f"{name:<9} {statistics.median(values):8.1f} frames/s (from {min(values):.1f} to {max(values):.1f})")

@@ -1,157 +1,341 @@
-"""Frames a second of talker and code predictor in llama.cpp at true shape, beside the floor that memory sets.
+"""How fast, and in how much memory, a folder of `audio-projection export gguf --all` speaks, part by part.
 
-    python benchmarks/gguf_speed.py CONFIG.json [--types F16 Q8_0 Q4_K_M] [--threads 2] [--frames 20] [--layers N]
+    python benchmarks/gguf_speed.py EXPORTED [--official TTS_FOLDER --official-python PYTHON] [--threads 2]
 
-CONFIG.json is a Qwen3-TTS's; the weights are random, so nothing is downloaded and nothing that is said makes sense.
-Every frame reads all of the talker's matrices once and the predictor's once for each of its positions; the floor is
-those bytes divided by the bandwidth with which this machine reads memory, measured in the same run. Embeddings, heads
-and the rest stay in torch, as in speaking, and are timed with the frames. --layers makes the talker shallower: for a
-look whether everything works, not for a figure.
+Four things, each in a process of its own:
+
+- a frame: what talker, code predictor, codec and all the rest take (medians), beside the floor of this machine: the
+  bytes of the weights that a frame reads over the bandwidth with which memory is read, and the codec's floating-point
+  operations over the rate of large matrix products, both measured in the same run;
+- the official package (with `--official`, in bfloat16 and in float32) on the folder that EXPORTED was made of:
+  seconds a frame from text to sound, taken in turns with ours;
+- reading: the LLM's tokens a second and the memory held, for states of its last layer and of earlier ones (`--layers`):
+  nothing above the layer is computed or, under mmap, read from the disk;
+- a start: from a text to the first sound, broken down, and the most memory that the process held.
+
+True shapes without a download: random_models.py, then `audio-projection export gguf`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from decode_speed import Side, serve
 
-from audio_projection.gguf.decoder_stack import LlamaStack
-from audio_projection.gguf.llama_cpp_runtime import LlamaWeights
-from audio_projection.gguf.quantise import K_QUANTS, describe_types, quantise
-from audio_projection.gguf.reader import GGUFFile
-from audio_projection.gguf.talker_file import Checkpoint, write_predictor, write_talker
-from audio_projection.tts.config import Qwen3TTSConfig
-from audio_projection.tts.generate import Decoder
-from audio_projection.tts.loading import source
-from audio_projection.tts.model import Qwen3TTS
-from audio_projection.tts.prompt import Prompt
-from audio_projection.tts.sampling import Sampling
-from audio_projection.tts.tokenizer import TextTokenizer
-
-PREFILL = 40
+TEXT = "The old dog slept beside the warm stove."
+CHUNK = 12
+"""Frames that the codec decodes at once when speech has begun."""
+SIDE = 2048
+READ = 8
+"""Times that the text is read as one, where reading is measured."""
 
 
-def shapes(config: Qwen3TTSConfig, layers: int | None) -> Qwen3TTSConfig:
-    """The configuration with so many layers in the talker (None: all) and few text ids, of which none is read."""
-    stack = config.talker.transformer
-    stack = replace(stack, num_layers=layers or stack.num_layers, windows=stack.windows[:layers])
-    return replace(config, talker=replace(config.talker, transformer=stack, text_vocab_size=512))
+@dataclass
+class Clock:
+    """Seconds of named pieces of work, each call on its own."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds.setdefault(name, []).append(time.perf_counter() - began)
+
+    def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any, **named: Any) -> Any:
+            with self(name):
+                return work(*given, **named)
+
+        return run
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.seconds[name])
 
 
-class RandomTensors:
-    """Tensors of a checkpoint's shapes with random numbers, made when they are asked for."""
+def load_tts(exported: Path, threads: int) -> Any:
+    from audio_projection.gguf.decoder_stack import load_gguf_tts
 
-    def __init__(self, config: Qwen3TTSConfig) -> None:
-        with torch.device("meta"):
-            tts = Qwen3TTS(config)
-        self._shapes = {
-            part: shape
-            for name, value in (*prefixed("talker", tts.talker), *prefixed("code_predictor", tts.code_predictor))
-            for part, shape in source(name, tuple(value.shape), config).parts
-        }
-
-    def names(self) -> list[str]:
-        return sorted(self._shapes)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._shapes[name]
-
-    def tensor(self, name: str) -> torch.Tensor:
-        norm = len(self._shapes[name]) == 1
-        return torch.ones(self._shapes[name]) if norm else 0.02 * torch.randn(self._shapes[name])
+    return load_gguf_tts(exported / "tts", exported / "talker.gguf", exported / "predictor.gguf", threads, "copy")
 
 
-def prefixed(prefix: str, module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [(f"{prefix}.{name}", value) for name, value in module.state_dict().items()]
+def prompt_of(tts: Any) -> Any:
+    import torch
+
+    from audio_projection.tts.prompt import STREAMING, text_prompt
+
+    speaker = next(iter(tts.config.talker.speakers), None)
+    return text_prompt(tts, tts.prefix(speaker), tts.text_rows(torch.tensor(tts.tokenize(TEXT)[0])), STREAMING)
 
 
-def byte_tokenizer() -> TextTokenizer:
-    """A vocabulary of bytes and one merge: the file must have one, and nothing is read with it here."""
-    alphabet = {character: number for number, character in enumerate(pre_tokenizers.ByteLevel.alphabet())}
-    tokenizer = Tokenizer(models.BPE(alphabet | {"ab": len(alphabet)}, [("a", "b")]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    return TextTokenizer(tokenizer)
+def read_bandwidth() -> float:
+    """Bytes a second with which memory is read: the best of five sums over 1 GiB."""
+    import torch
 
-
-def random_file(checkpoint: Checkpoint, part: str, folder: Path, wanted: str, threads: int) -> GGUFFile:
-    """A stack of the true shape, of the type asked for."""
-    plain = "F16" if wanted in K_QUANTS else wanted
-    write = {"talker": write_talker, "predictor": write_predictor}[part]
-    made = write(checkpoint, folder / f"{part}.{plain}.gguf", plain)
-    return made if plain == wanted else quantise(made.path, folder / f"{part}.{wanted}.gguf", wanted, threads)
-
-
-def matrix_bytes(file: GGUFFile) -> int:
-    """Bytes that one position reads: all but the table, of which it reads one row."""
-    return sum(info.size for info in file.tensors.values() if info.name != "token_embd.weight")
-
-
-def bandwidth(threads: int) -> float:
-    """Bytes a second with which this machine reads memory: the best of five sums over 1 GiB."""
-    torch.set_num_threads(threads)
-    block = torch.ones(1 << 28, dtype=torch.float32)
-    seconds = []
+    block, clock = torch.ones(1 << 28, dtype=torch.float32), Clock()
     for _ in range(5):
-        start = time.perf_counter()
-        block.sum()
-        seconds.append(time.perf_counter() - start)
-    return block.numel() * 4 / min(seconds)
+        with clock("sum"):
+            block.sum()
+    return block.numel() * 4 / min(clock.seconds["sum"])
 
 
-def frame_seconds(tts: Qwen3TTS, frames: int) -> list[float]:
-    """Seconds of each frame after the prefill and one frame to warm up."""
-    rows = 0.02 * torch.randn(PREFILL, tts.config.hidden_size)
-    decoder = Decoder(tts, [Prompt(rows[:-1], rows[-1], rows[:1], PREFILL)], Sampling.greedy())
-    seconds = []
-    for _ in range(frames + 1):
-        start = time.perf_counter()
-        decoder.step(rows[:1])
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+def matrix_rate() -> float:
+    """Floating-point operations a second of large float32 matrix products: the best of five."""
+    import torch
+
+    square, clock = torch.randn(SIDE, SIDE), Clock()
+    for _ in range(5):
+        with clock("product"):
+            square @ square
+    return 2 * SIDE**3 / min(clock.seconds["product"])
 
 
-def measure(config: Qwen3TTSConfig, wanted: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    checkpoint = Checkpoint(config, RandomTensors(config), byte_tokenizer(), "random")
-    files = {part: random_file(checkpoint, part, folder, wanted, given.threads) for part in ("talker", "predictor")}
-    stacks = {"talker": config.talker.transformer, "predictor": config.predictor.transformer}
-    tts = Qwen3TTS.from_config(shapes(config, 1))
-    tts.talker.transformer, tts.code_predictor.transformer = (  # type: ignore[assignment]
-        LlamaStack(stacks[part], LlamaWeights(file, "copy"), given.threads) for part, file in files.items()
-    )
-    seconds = frame_seconds(tts.eval().requires_grad_(False), given.frames)
-    read = matrix_bytes(files["talker"]) + config.code_groups * matrix_bytes(files["predictor"])
-    return {
-        "type": wanted,
-        "frames_a_second": 1 / statistics.median(seconds),
-        "megabytes_a_frame": read / 1e6,
-        "floor_frames_a_second": bandwidth(given.threads) / read,
-        "tensors": {part: describe_types(file) for part, file in files.items()},
+def matrix_bytes(path: Path) -> int:
+    """What one position reads of a stack's file: all but the tables, of which it reads no more than a row."""
+    from audio_projection.gguf.reader import read_gguf
+
+    tables = ("token_embd.weight", "output.weight")  # rows come from outside, and the head is torch's
+    return sum(info.size for info in read_gguf(path).tensors.values() if info.name not in tables)
+
+
+def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
+    """Milliseconds of a frame by part, with floors; `frames` of them after two to warm up."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from audio_projection.tts.generate import Decoder
+    from audio_projection.tts.sampling import Sampling
+
+    torch.set_num_threads(threads)
+    tts, clock, counter = load_tts(exported, threads), Clock(), FlopCounterMode(display=False)
+    decoder = Decoder(tts, [prompt_of(tts)], Sampling.greedy())
+    pad, codes = decoder.last.new_zeros(1, tts.config.hidden_size), []
+    for _ in range(2):
+        decoder.step(pad)
+    decoder.talker.step = clock.timed("talker", decoder.talker.step)  # type: ignore[method-assign]
+    stepper = decoder.predictor.stepper
+    stepper.step = clock.timed("predictor", stepper.step)  # type: ignore[method-assign]
+    for _ in range(frames):
+        with clock("step"):
+            codes.append(decoder.step(pad)[0].clamp_max(tts.codec.config.decoder.codebook_size - 1))
+    block = torch.stack(codes, 1)[:, :1].repeat(1, CHUNK, 1)
+    stream = tts.codec.stream()
+    stream.decode(block)
+    for _ in range(5):
+        with clock("codec"):
+            stream.decode(block)
+    with counter:
+        stream.decode(block)
+    groups, bandwidth, rate = tts.config.code_groups, read_bandwidth(), matrix_rate()
+    talker, predictor = (matrix_bytes(exported / f"{name}.gguf") for name in ("talker", "predictor"))
+    heads = [tts.talker.codec_head.weight, tts.code_predictor.lm_head]
+    rest = sum(weight.numel() * weight.element_size() for weight in heads)
+    taken = {
+        "talker": clock.median("talker"),
+        "predictor": sum(clock.seconds["predictor"]) / frames,
+        "codec": clock.median("codec") / CHUNK,
     }
+    taken["heads, embeddings, choice"] = clock.median("step") - taken["talker"] - taken["predictor"]
+    operations = counter.get_total_flops() / CHUNK
+    floors = {
+        "talker": talker / bandwidth,
+        "predictor": groups * predictor / bandwidth,
+        "codec": operations / rate,
+        "heads, embeddings, choice": rest / bandwidth,
+    }
+    return {
+        "milliseconds": {name: 1000 * seconds for name, seconds in taken.items()},
+        "floors": {name: 1000 * seconds for name, seconds in floors.items()},
+        "bandwidth, GB/s": bandwidth / 1e9,
+        "matrix rate, GFLOP/s": rate / 1e9,
+        "codec, GFLOP a frame": operations / 1e9,
+    }
+
+
+def start(exported: Path, threads: int) -> dict[str, Any]:
+    """Milliseconds from a text to the first sound, by part, and gigabytes held at most; the models are loaded."""
+    from dataclasses import replace
+
+    from audio_projection import Voice
+
+    began = time.perf_counter()
+    voice = Voice.from_config(exported / "config.yaml", [f"threads={threads}", "tts.layout=nonstreaming"])
+    loaded, clock = time.perf_counter() - began, Clock()
+    voice.defaults = replace(voice.defaults, max_frames=8)
+    list(voice.stream("Good.", seed=0))  # pages and memory are there afterwards, as in a program that goes on
+    voice.llm.read = clock.timed("LLM prefill", voice.llm.read)  # type: ignore[method-assign]
+    voice.projector.forward = clock.timed("projector", voice.projector.forward)  # type: ignore[method-assign]
+    stack = voice.tts.talker.transformer
+    opened = stack.begin
+
+    def begin(*given: Any) -> Any:
+        stepper = opened(*given)
+        stepper.prefill = clock.timed("talker prefill", stepper.prefill)
+        return stepper
+
+    stack.begin = begin  # type: ignore[method-assign]
+    codec = voice.tts.codec.decoder
+    codec.forward = clock.timed("codec", codec.forward)  # type: ignore[method-assign]
+    with clock("first sound"):
+        first = next(voice.stream(TEXT, seed=0))
+    parts = {name: seconds[0] for name, seconds in clock.seconds.items()}
+    frames = len(first) // voice.tts.samples_per_frame
+    parts[f"{frames} frames"] = 2 * parts["first sound"] - sum(parts.values())
+    return {
+        "milliseconds": {name: 1000 * seconds for name, seconds in parts.items()},
+        "tokens": len(voice.llm.tokenize(TEXT)),
+        "seconds to load": loaded,
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+
+
+def reading(exported: Path, threads: int, layer: int) -> dict[str, Any]:
+    """Tokens a second (median) at which a text is read for the states of one layer, and gigabytes held for it."""
+    from audio_projection.config import load_config
+    from audio_projection.parts import load_llm
+
+    config = load_config(exported / "config.yaml", [f"threads={threads}", f"llm.layers={layer}"])
+    llm, clock = load_llm(config), Clock()
+    ids = llm.tokenize(" ".join([TEXT] * READ))
+    llm.read([ids])
+    for _ in range(3):
+        with clock("read"):
+            llm.read([ids])
+    return {
+        "tokens": len(ids),
+        "speed": len(ids) / clock.median("read"),
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+
+
+def own_run(exported: str, threads: int) -> Callable[[int], list[list[int]]]:
+    """From text to sound by this package: frames wanted -> codes."""
+    from audio_projection.tts import Sampling
+    from audio_projection.tts.generate import decode
+
+    tts = load_tts(Path(exported), threads)
+
+    def run(frames: int) -> list[list[int]]:
+        codes = decode(tts, [prompt_of(tts)], Sampling.greedy(), max_frames=frames)[0]
+        tts.codec.decode(codes)
+        return codes.tolist()
+
+    return run
+
+
+def official_run(folder: str, dtype: str) -> Callable[[int], list[list[int]]]:
+    """The same by the official package."""
+    import torch
+    from official_reference import load
+
+    wrapper = load(folder, getattr(torch, dtype))
+    speakers = list(wrapper.model.config.talker_config.spk_id or {})[:1] or [None]
+    ids = wrapper._tokenize_texts([wrapper._build_assistant_text(TEXT)])
+    greedy = {"do_sample": False, "subtalker_dosample": False, "max_new_tokens": None}
+
+    def run(frames: int) -> list[list[int]]:
+        greedy["max_new_tokens"] = frames + 1
+        codes, _ = wrapper.model.generate(input_ids=ids, languages=["Auto"], speakers=speakers, **greedy)
+        wrapper.model.speech_tokenizer.decode([{"audio_codes": codes[0]}])
+        return codes[0].tolist()
+
+    return run
+
+
+def compare(sides: dict[str, Side], frames: int, runs: int) -> dict[str, float]:
+    """Frames a second of each side, median of `runs` taken in turns after one to warm up."""
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(runs + 1):
+        for name, side in sides.items():
+            answer = side.run(frames)
+            if number:
+                speeds[name].append(len(answer["codes"]) / answer["seconds"])
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
+def print_frame(told: dict[str, Any]) -> None:
+    taken, floors = told["milliseconds"], told["floors"]
+    print(f"{'a frame (80 ms of sound)':28} {'ms':>8} {'floor':>8} {'ratio':>6}")
+    for name in (*taken, "all"):
+        one, floor = (sum(part.values()) if name == "all" else part[name] for part in (taken, floors))
+        print(f"  {name:26} {one:8.1f} {floor:8.1f} {one / floor:6.2f}")
+    for name in ("bandwidth, GB/s", "matrix rate, GFLOP/s", "codec, GFLOP a frame"):
+        print(f"  {name:26} {told[name]:8.1f}")
+
+
+def print_start(told: dict[str, Any]) -> None:
+    print(f"from a text of {told['tokens']} LLM tokens to the first sound")
+    for name, milliseconds in told["milliseconds"].items():
+        print(f"  {name:26} {milliseconds:8.0f} ms")
+    print(f"loading {told['seconds to load']:.1f} s, at most {told['gigabytes']:.2f} GB held")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("config", type=Path, help="config.json of a Qwen3-TTS")
-    parser.add_argument("--types", nargs="+", default=["F16", "Q8_0", "Q4_K_M"])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--layers", type=int, help="layers of the talker, for a quick look")
+    parser.add_argument("exported", type=Path, help="folder of `export gguf --all`")
+    parser.add_argument(
+        "--official", type=Path, help="the TTS folder it was made of: compare with the official package"
+    )
+    parser.add_argument("--official-python", default=sys.executable, help="interpreter that has qwen-tts installed")
+    parser.add_argument("--official-types", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--layers", nargs="*", type=int, default=[], help="layers whose states are read, for reading")
+    parser.add_argument("--no-start", action="store_true", help="leave the start out: no LLM is loaded")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    torch.manual_seed(0)
-    config = shapes(Qwen3TTSConfig.from_dict(json.loads(given.config.read_text())), given.layers)
-    for wanted in given.types:
-        with TemporaryDirectory() as folder:
-            print(json.dumps(measure(config, wanted, Path(folder), given)), flush=True)
+    if given.serve:
+        return serve_as(given)
+    command = [__file__, str(given.exported), "--threads", str(given.threads), "--frames", str(given.frames)]
+    own = Side([sys.executable, *command, "--serve", "frame"], given.threads)
+    print_frame(own.answer())
+    own.close()
+    if given.official:
+        sides = {"own": Side([sys.executable, *command, "--serve", "own"], given.threads)}
+        more = [*command, "--official", str(given.official)]
+        for dtype in given.official_types:
+            sides[dtype] = Side([given.official_python, *more, "--serve", dtype], given.threads)
+        speeds = compare(sides, given.frames, given.runs)
+        for name, speed in speeds.items():
+            beside = "" if name == "own" else f", ours is {speeds['own'] / speed:.2f} times as fast"
+            print(f"{name if name == 'own' else f'official, {name}':26} {speed:8.2f} frames a second{beside}")
+        for side in sides.values():
+            side.close()
+    for layer in given.layers:
+        side = Side([sys.executable, *command, "--layers", str(layer), "--serve", "reading"], given.threads)
+        told = side.answer()
+        speed = f"{told['tokens']} tokens, {told['speed']:.1f} a second"
+        print(f"reading for layer {layer}: {speed}, at most {told['gigabytes']:.2f} GB held")
+        side.close()
+    if not given.no_start:
+        begun = Side([sys.executable, *command, "--serve", "start"], given.threads)
+        print_start(begun.answer())
+        begun.close()
+    return 0
+
+
+def serve_as(given: argparse.Namespace) -> int:
+    """What the processes do that this one starts."""
+    once = {"frame": lambda: frame(given.exported, given.threads, given.frames)}
+    once["reading"] = lambda: reading(given.exported, given.threads, given.layers[0])
+    once["start"] = lambda: start(given.exported, given.threads)
+    if given.serve in once:
+        print(json.dumps(once[given.serve]()), flush=True)
+    elif given.serve == "own":
+        serve(lambda: own_run(str(given.exported), given.threads), given.threads)
+    else:
+        serve(lambda: official_run(str(given.official), given.serve), given.threads)
     return 0
 
 

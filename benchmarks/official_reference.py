@@ -66,8 +66,8 @@ def cases(texts: tuple[str, ...], clones: bool) -> Iterator[Case]:
             yield Case(f"xvec_{name}", texts[:1], whole, x_vector_only=True)
 
 
-def load(folder: str | Path) -> Any:
-    """The official package's model of a folder, in float32."""
+def load(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The official package's model of a folder."""
     # The 12 Hz models need nothing of the 25 Hz tokenizer, whose module wants torchaudio, sox and onnxruntime.
     name = "qwen_tts.core.tokenizer_25hz.modeling_qwen3_tts_tokenizer_v1"
     unused = types.ModuleType(name)
@@ -77,7 +77,7 @@ def load(folder: str | Path) -> Any:
     from transformers import logging
 
     logging.set_verbosity_error()
-    return Qwen3TTSModel.from_pretrained(str(folder), dtype=torch.float32)
+    return Qwen3TTSModel.from_pretrained(str(folder), dtype=dtype)
 
 
 def digests(folder: str | Path) -> dict[str, str]:

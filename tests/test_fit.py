@@ -58,12 +58,15 @@ def probe_layers(pairs: list, layers: list[int], limits: FitConfig) -> ProbeRepo
     return probe_given(pairs, layers, Split(len(dict(pairs)), limits), limits.ridges)
 
 
-def test_streamed_ridge_equals_the_direct_solution() -> None:
+@pytest.mark.parametrize("block", [8192, 70, 1])
+def test_streamed_ridge_equals_the_direct_solution(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audio_projection.regression.BLOCK", block)
+    monkeypatch.setattr("audio_projection.regression.STRIP", 7)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(200, D, generator=generator) * 5 + 3, torch.randn(200, H, generator=generator)
     equations = RidgeFit(D, H)
     for part in range(0, 200, 30):
-        equations.add(x[part : part + 30], y[part : part + 30])
+        equations.add(x[part : part + 30], y[part : part + 30], torch.arange(part, min(part + 30, 200)))
     weight, bias = equations.solve(0.1)
     xc, yc = (x - x.mean(0)).double(), (y - y.mean(0)).double()
     penalty = torch.diag(0.1 * xc.square().sum(0))  # relative to each channel's own variance
@@ -79,9 +82,31 @@ def test_ridge_survives_channels_of_wild_scale_and_constant_ones() -> None:
     x = x * torch.logspace(-2, 3, D)
     x = torch.cat([x, torch.full((300, 1), 700.0)], 1)
     equations = RidgeFit(D + 1, H)
-    equations.add(x, y)
+    equations.add(x, y, torch.arange(300))
     weight, bias = equations.solve(1e-8)
     assert r_squared(x @ weight.T + bias, y) > 0.9999
+
+
+def test_tokens_that_come_again_count_each_time() -> None:
+    """Their states are summed before the product with their common row."""
+    generator = torch.Generator().manual_seed(0)
+    ids, table = torch.randint(9, (300,), generator=generator), torch.randn(9, H, generator=generator)
+    x, y = torch.randn(300, D, generator=generator), table[ids]
+    together, apart = RidgeFit(D, H), RidgeFit(D, H)
+    together.add(x, y, ids)
+    apart.add(x, y, torch.arange(300))
+    for one, other in zip(together.solve(1e-3), apart.solve(1e-3), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_ridge_too_weak_is_passed_over() -> None:
+    x = torch.randn(50, 1, generator=torch.Generator().manual_seed(0)).repeat(1, D)  # one direction only
+    equations = RidgeFit(D, 1)
+    equations.add(x, x[:, :1], torch.arange(50))
+    liked = equations.best([-0.5, 1e-3], lambda weight, bias: 0.0)  # what cannot be solved for: not positive definite
+    assert liked == 1e-3
+    with pytest.raises(AudioProjectionError, match="too weak for 50 tokens"):
+        equations.best([-0.5], lambda weight, bias: 0.0)
 
 
 def test_nothing_to_fit_is_said() -> None:

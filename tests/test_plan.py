@@ -8,6 +8,7 @@ import pytest
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.plan import KNOWN_TTS, describe, plan
+from audio_projection.tts.model import Qwen3TTS
 from training_parts import load_tts, make_config, make_texts, parity_file, save_llm
 
 
@@ -26,6 +27,29 @@ def test_default_configuration_is_planned_without_any_file(default: Config) -> N
     text = describe(default)
     assert "8,394,752 (8.39M)" in text and "linear.weight (2048, 4096)" in text
     assert "LLM weights: 16.06 GB" in text and "not there yet" in text and "x-vector" in text
+
+
+def test_effort_is_told(default: Config) -> None:
+    text = describe(default)
+    assert "operations, about:" in text and "H100 or H200" in text and " min" in text
+    assert "113,136 utterances" in text and "taken for the half" not in text
+    default.data.source, default.data.limit, default.train.steps = "manifest", None, 100
+    assert "taken for the half of" in describe(default)
+    default.train.steps = None
+    assert "operations and time: not known before the data are there" in describe(default)
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_what_is_tuned_in_the_talker_is_counted(tmp_path: Path, kind: str) -> None:
+    from audio_projection.finetune import finetuning
+
+    config = make_config(tmp_path)
+    config.tts.name, config.llm.name = str(parity_file("tiny_custom_voice")), str(save_llm(tmp_path / "llm"))
+    config.tts.finetune, config.tts.lora_rank = kind, 4  # type: ignore[assignment]
+    told, tts = plan(config).tts.finetuned(config), Qwen3TTS.from_pretrained(config.tts.name)
+    finetuning(config, tts)
+    assert told == sum(weight.numel() for weight in tts.parameters() if weight.requires_grad)
+    assert f"tts.finetune={kind}: {told:,}" in describe(config)
 
 
 def test_residual_of_the_default_is_as_large(default: Config) -> None:

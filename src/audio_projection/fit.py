@@ -116,7 +116,7 @@ def fit_linear(
     for features in split.stream(pairs):
         channels = channels or _channel_moments(pre_image(split.calibration.stacked()[1], activation))
         targets = standardise((pre_image(features.rows, activation) - channels[0]) / channels[1])
-        equations.add(projector.mixed(features.states.to(device)), targets)
+        equations.add(projector.mixed(features.states.to(device)), targets, torch.tensor(features.ids))
     ridge = _choose_ridge(projector, equations, _moved(split.calibration, device), ridges)
     states, rows, ids = _moved(split.held_out, device)
     predicted = projector(states, rows)
@@ -144,15 +144,14 @@ def _choose_ridge(
 ) -> float:
     """Leaves the best solution in the projector and returns its ridge."""
     states, rows, _ = calibration
-    best: tuple[float, float, dict[str, Tensor]] | None = None
-    for ridge in ridges:
-        _apply_solution(projector, *equations.solve(ridge), states, rows)
-        reached = r_squared(projector(states, rows), rows)
-        if best is None or reached > best[0]:
-            best = reached, ridge, {name: value.clone() for name, value in projector.state_dict().items()}
-    assert best is not None, "fit.ridges is never empty"
-    projector.load_state_dict(best[2])
-    return best[1]
+
+    def judge(weight: Tensor, bias: Tensor) -> float:
+        _apply_solution(projector, weight, bias, states, rows)
+        return r_squared(projector(states, rows), rows)
+
+    ridge = equations.best(ridges, judge)
+    _apply_solution(projector, *equations.solve(ridge), states, rows)
+    return ridge
 
 
 def _apply_solution(projector: LinearProjector, weight: Tensor, bias: Tensor, states: Tensor, rows: Tensor) -> None:

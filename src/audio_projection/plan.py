@@ -15,6 +15,7 @@ from audio_projection.data_loader import corpus_recordings, read_texts
 from audio_projection.errors import AudioProjectionError
 from audio_projection.layer_states import resolve_layers
 from audio_projection.locations import NANO_FOLDER
+from audio_projection.operations import PEAKS, REACHED, Speech, fit_operations, hours, step_operations
 from audio_projection.pairs import PairFolder
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.tts.config import Qwen3TTSConfig
@@ -34,10 +35,15 @@ class LLMSizes:
     layers: int
     parameters: int
 
+    def up_to(self, layer: int) -> float:
+        """Parameters that a token goes through up to a layer, roughly: the tables are counted as layers."""
+        return self.parameters * layer / self.layers
+
 
 @dataclass(frozen=True)
 class TTSSizes:
-    """Of a Qwen3-TTS: width of a text row, talker layers and their inner width, parameters without and of the codec."""
+    """Of a Qwen3-TTS: width of a text row, talker layers and their inner width, parameters without and of the codec,
+    those of the two decoder stacks alone, and those of LoRA of rank 1 on the talker."""
 
     hidden: int
     layers: int
@@ -45,15 +51,28 @@ class TTSSizes:
     code_groups: int
     parameters: int
     codec_parameters: int
+    talker_stack: int
+    predictor_stack: int
+    lora: int
+
+    def finetuned(self, config: Config) -> int:
+        """Parameters that `tts.finetune` trains."""
+        return {"none": 0, "lora": self.lora * config.tts.lora_rank, "full": self.talker_stack}[config.tts.finetune]
 
 
 # What the models of configs/default.yaml have, for a machine on which they are not there yet.
 KNOWN_LLMS = {"meta-llama/Llama-3.1-8B-Instruct": LLMSizes(4096, 32, 8_030_261_248)}
 KNOWN_TTS = {
-    f"Qwen/Qwen3-TTS-12Hz-{name}": TTSSizes(*sizes, 16, parameters, 170_000_000)
-    for names, sizes, parameters in (
-        (("1.7B-Base", "1.7B-CustomVoice", "1.7B-VoiceDesign"), (2048, 28, 6144), 1_917_000_000),
-        (("0.6B-Base", "0.6B-CustomVoice"), (1024, 28, 3072), 906_000_000),
+    f"Qwen/Qwen3-TTS-12Hz-{name}": TTSSizes(*sizes, 16, parameters, 170_000_000, talker_stack, 78_655_744, lora)
+    for names, sizes, parameters, talker_stack, lora in (
+        (
+            ("1.7B-Base", "1.7B-CustomVoice", "1.7B-VoiceDesign"),
+            (2048, 28, 6144),
+            1_917_000_000,
+            1_409_410_048,
+            917_504,
+        ),
+        (("0.6B-Base", "0.6B-CustomVoice"), (1024, 28, 3072), 906_000_000, 440_467_456, 544_768),
     )
     for name in names
 }
@@ -129,7 +148,7 @@ def _lines(config: Config, made: Plan) -> Iterator[str]:
     yield f"frozen: LLM {config.llm.name} {llm.parameters / 1e6:,.1f}M, layer {made.layers} of {llm.layers}"
     yield f"        TTS {config.tts.name} {tts.parameters / 1e6:,.1f}M, codec {tts.codec_parameters / 1e6:,.1f}M"
     if config.tts.finetune != "none":
-        yield f"not counted: tts.finetune={config.tts.finetune} trains in the talker's {tts.layers} layers too"
+        yield f"trained in the talker too, tts.finetune={config.tts.finetune}: {tts.finetuned(config):,}"
     yield f"shapes of the longest batch ({batch} x {config.data.max_seconds:g} s, about {tokens} tokens a text):"
     yield f"  LLM states ({batch}, {tokens}, {count}, {llm.hidden}) -> feature rows ({batch}, {tokens}, {tts.hidden})"
     yield f"  codes ({batch}, {frames}, {groups}) -> talker input ({batch}, {frames + tokens + 11}, {tts.hidden})"
@@ -148,6 +167,32 @@ def _lines(config: Config, made: Plan) -> Iterator[str]:
     losses = ", ".join(f"{weight:g} {name}" for name, weight in train.loss.model_dump().items() if weight)
     yield f"  losses: {losses}"
     yield f"  training: {steps} of {batch} x {train.grad_accumulation} utterances{stop}; written to {config.run_dir}"
+    yield from _effort(config, made)
+
+
+def _effort(config: Config, made: Plan) -> Iterator[str]:
+    """Operations of the fit and of the training, and their time."""
+    layer = max(made.projector.info.layers)
+    total = fit_operations(config, made.llm, made.tts, layer)
+    if made.steps is None:
+        yield "operations and time: not known before the data are there"
+        return
+    count = made.steps * config.train.batch * config.train.grad_accumulation
+    known = made.hours is not None and made.utterances
+    mean = made.hours * 3600 / made.utterances if known else config.data.max_seconds / 2  # type: ignore[operator]
+    seen = Speech(count, count * mean * _TOKENS_A_SECOND, count * mean * FRAME_RATE)
+    parts = step_operations(config, made.llm, made.tts, layer, made.parameters, seen)
+    total += sum(parts.values())
+    guessed = "" if known else f", taken for the half of {config.data.max_seconds:g} s each"
+    yield f"  passed through in training: {count:,} utterances, {seen.tokens:,.0f} tokens, {seen.frames:,.0f} frames{guessed}"
+    listed = ", ".join(f"{name} {value:.2g}" for name, value in parts.items() if value)
+    yield f"operations, about: {total:.2g} (fit {total - sum(parts.values()):.2g}, training: {listed})"
+    times = ", ".join(f"{name} {_time(hours(total, peak))}" for name, peak in PEAKS.items())
+    yield f"time on one GPU at {REACHED:.0%} of its peak, about: {times}; loading models and encoding recordings come to it"
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{max(hours * 60, 0.1):.1f} min"
 
 
 def _memory(config: Config, made: Plan, positions: int) -> dict[str, float]:
@@ -157,14 +202,16 @@ def _memory(config: Config, made: Plan, positions: int) -> dict[str, float]:
     llm_width = 4 if config.llm.dtype == "float32" else 2
     equations = 8 * llm.hidden * (llm.hidden + tts.hidden)
     kept = width * tts.layers * (12 * tts.hidden + 4 * tts.intermediate)
-    return {
+    parts = {
         "LLM weights": float(llm_width * llm.parameters),
         "TTS weights": float(width * tts.parameters + 4 * tts.codec_parameters),
         "projector, gradient, Adam moments": 16.0 * made.parameters,
+        "the same of the fine-tuned talker": 16.0 * tts.finetuned(config),
         "normal equations of the fit": 2.5 * equations if config.projector.kind == "linear" else 0.0,
         "activations of a training step": float(config.train.batch * positions * kept),
         "LLM states held, at most": config.train.states_memory * 1e9,
     }
+    return {name: size for name, size in parts.items() if size or "fine-tuned" not in name}
 
 
 def _source(config: Config) -> str:
@@ -184,7 +231,8 @@ def _data(config: Config) -> tuple[int | None, float | None]:
         if data.source == "self":
             count = len(read_texts(config))
         elif data.source == "pairs":
-            count = len(PairFolder(data.path or Path()).read())
+            pairs = PairFolder(data.path or Path()).read()
+            count, hours = len(pairs), sum(len(pair.codes) for pair in pairs) / FRAME_RATE / 3600
         else:
             count = len(corpus_recordings(data))
     except AudioProjectionError:
@@ -222,11 +270,20 @@ def _tts_sizes(config: Config) -> TTSSizes:
     sizes = Qwen3TTSConfig.from_folder(path.parent)
     codec_path = path.parent / "speech_tokenizer" / "config.json"
     with torch.device("meta"):
-        parameters = _count(Qwen3TTS(sizes))
+        tts = Qwen3TTS(sizes)
+        parameters = _count(tts)
         codec = _count(Codec(CodecConfig.from_dict(read_json(codec_path)))) if codec_path.is_file() else 0
-    talker = sizes.talker.transformer
+    talker, stack = sizes.talker.transformer, tts.talker.transformer
     return TTSSizes(
-        sizes.hidden_size, talker.num_layers, talker.intermediate_size, sizes.code_groups, parameters, codec
+        hidden=sizes.hidden_size,
+        layers=talker.num_layers,
+        intermediate=talker.intermediate_size,
+        code_groups=sizes.code_groups,
+        parameters=parameters,
+        codec_parameters=codec,
+        talker_stack=_count(stack),
+        predictor_stack=_count(tts.code_predictor.transformer),
+        lora=sum(each.in_features + each.out_features for each in stack.modules() if isinstance(each, torch.nn.Linear)),
     )
 
 

@@ -71,8 +71,9 @@ def probe_layers(
         if not equations:
             sizes = features.states.shape[-1], features.rows.shape[-1]
             equations = [RidgeFit(*sizes, features.states.device) for _ in layers]
+        ids = torch.tensor(features.ids)
         for index, equation in enumerate(equations):
-            equation.add(features.states[:, index], features.rows)
+            equation.add(features.states[:, index], features.rows, ids)
     calibration, held_out = split.calibration.stacked(), split.held_out.stacked()
     table = row_table(split.table)
     results = [
@@ -99,8 +100,10 @@ def _layer_result(
     table: tuple[Tensor, Tensor],
     ridges: Sequence[float],
 ) -> LayerResult:
-    solutions = [equation.solve(ridge) for ridge in ridges]
-    weight, bias = max(solutions, key=lambda pair: r_squared(calibration[0] @ pair[0].T + pair[1], calibration[1]))
+    def judge(weight: Tensor, bias: Tensor) -> float:
+        return r_squared(calibration[0] @ weight.T + bias, calibration[1])
+
+    weight, bias = equation.solve(equation.best(ridges, judge))
     states, rows, ids = held_out
     predicted = states @ weight.T + bias
     return LayerResult(layer, r_squared(predicted, rows), nearest_row_accuracy(predicted, ids, *table))

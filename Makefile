@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make install      (PYTHON=python3.12 make ... for another interpreter)
+# make demo | make test | make lint | make install | make gguf      (PYTHON=python3.12 make ... for another interpreter)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test lint clean flite
+.PHONY: install gguf demo test lint clean flite
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -24,6 +24,11 @@ $(STAMP): pyproject.toml requirements.txt
 	"$(PYTHON)" -m venv "$(VENV)"
 	"$(BIN)/python" -m pip install --quiet --progress-bar off -r requirements.txt -e ".[dev]"
 	touch "$@"
+
+# llama.cpp is built from source: some minutes, once. What reads pictures and sound in it is left out.
+gguf: $(STAMP)
+	@"$(BIN)/python" -c "import llama_cpp" 2>/dev/null \
+		|| CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" "$(BIN)/python" -m pip install --quiet --progress-bar off -e ".[gguf]"
 
 demo: $(STAMP)
 	@set -e; \

@@ -2,10 +2,9 @@
 
     python benchmarks/fit_speed.py [--tokens 1000000] [--inputs 4096] [--outputs 2048] [--threads 2]
 
-Tokens are drawn by Zipf's law from a vocabulary (real text repeats its tokens likewise); states are a table's row of the
-token and noise, made block by block outside the clock. The clock runs while the normal equations are summed and
-solved for each of the default ridges. The R2 on new states shows that
-something was learned.
+Tokens are drawn by Zipf's law from a vocabulary (real text repeats its tokens likewise); states are a table's row of
+the token and noise, made block by block outside the clock. The clock runs while the normal equations are summed and
+solved for each of the default ridges. The R2 on new states shows that something was learned.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import sys
 import time
@@ -63,10 +62,11 @@ class Clock:
         return statistics.median(self.seconds[name])
 
 
-def load_tts(exported: Path, threads: int) -> Any:
-    from audio_projection.gguf.decoder_stack import load_gguf_tts
+def loaded_tts(exported: Path, threads: int) -> Any:
+    from audio_projection.config import load_config
+    from audio_projection.parts import load_tts
 
-    return load_gguf_tts(exported / "tts", exported / "talker.gguf", exported / "predictor.gguf", threads, "copy")
+    return load_tts(load_config(exported / "config.yaml", [f"threads={threads}", "gguf.memory=copy"]))
 
 
 def prompt_of(tts: Any) -> Any:
@@ -117,7 +117,7 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
     from audio_projection.tts.sampling import Sampling
 
     torch.set_num_threads(threads)
-    tts, clock, counter = load_tts(exported, threads), Clock(), FlopCounterMode(display=False)
+    tts, clock, counter = loaded_tts(exported, threads), Clock(), FlopCounterMode(display=False)
     decoder = Decoder(tts, [prompt_of(tts)], Sampling.greedy())
     pad, codes = decoder.last.new_zeros(1, tts.config.hidden_size), []
     for _ in range(2):
@@ -195,8 +195,14 @@ def start(exported: Path, threads: int) -> dict[str, Any]:
         "milliseconds": {name: 1000 * seconds for name, seconds in parts.items()},
         "tokens": len(voice.llm.tokenize(TEXT)),
         "seconds to load": loaded,
-        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "gigabytes": held(),
     }
+
+
+def held() -> dict[str, float]:
+    """Gigabytes that this process holds now, and held at most."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(fields[field].split()[0]) * 1024 / 1e9 for name, field in (("now", "VmRSS"), ("most", "VmHWM"))}
 
 
 def reading(exported: Path, threads: int, layer: int) -> dict[str, Any]:
@@ -214,7 +220,7 @@ def reading(exported: Path, threads: int, layer: int) -> dict[str, Any]:
     return {
         "tokens": len(ids),
         "speed": len(ids) / clock.median("read"),
-        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "gigabytes": held(),
     }
 
 
@@ -223,7 +229,7 @@ def own_run(exported: str, threads: int) -> Callable[[int], list[list[int]]]:
     from audio_projection.tts import Sampling
     from audio_projection.tts.generate import decode
 
-    tts = load_tts(Path(exported), threads)
+    tts = loaded_tts(Path(exported), threads)
 
     def run(frames: int) -> list[list[int]]:
         codes = decode(tts, [prompt_of(tts)], Sampling.greedy(), max_frames=frames)[0]
@@ -277,7 +283,11 @@ def print_start(told: dict[str, Any]) -> None:
     print(f"from a text of {told['tokens']} LLM tokens to the first sound")
     for name, milliseconds in told["milliseconds"].items():
         print(f"  {name:26} {milliseconds:8.0f} ms")
-    print(f"loading {told['seconds to load']:.1f} s, at most {told['gigabytes']:.2f} GB held")
+    print(f"loading {told['seconds to load']:.1f} s; {in_words(told['gigabytes'])}")
+
+
+def in_words(gigabytes: dict[str, float]) -> str:
+    return f"{gigabytes['now']:.2f} GB held, at most {gigabytes['most']:.2f} GB"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -316,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         side = Side([sys.executable, *command, "--layers", str(layer), "--serve", "reading"], given.threads)
         told = side.answer()
         speed = f"{told['tokens']} tokens, {told['speed']:.1f} a second"
-        print(f"reading for layer {layer}: {speed}, at most {told['gigabytes']:.2f} GB held")
+        print(f"reading for layer {layer}: {speed}; {in_words(told['gigabytes'])}")
         side.close()
     if not given.no_start:
         begun = Side([sys.executable, *command, "--serve", "start"], given.threads)

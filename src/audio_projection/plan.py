@@ -184,11 +184,11 @@ def _effort(config: Config, made: Plan) -> Iterator[str]:
     parts = step_operations(config, made.llm, made.tts, layer, made.parameters, seen)
     total += sum(parts.values())
     guessed = "" if known else f", taken for the half of {config.data.max_seconds:g} s each"
-    yield f"  passed through in training: {count:,} utterances, {seen.tokens:,.0f} tokens, {seen.frames:,.0f} frames{guessed}"
+    yield f"  passed through: {count:,} utterances, {seen.tokens:,.0f} tokens, {seen.frames:,.0f} frames{guessed}"
     listed = ", ".join(f"{name} {value:.2g}" for name, value in parts.items() if value)
     yield f"operations, about: {total:.2g} (fit {total - sum(parts.values()):.2g}, training: {listed})"
     times = ", ".join(f"{name} {_time(hours(total, peak))}" for name, peak in PEAKS.items())
-    yield f"time on one GPU at {REACHED:.0%} of its peak, about: {times}; loading models and encoding recordings come to it"
+    yield f"time on one GPU at {REACHED:.0%} of its peak, about: {times}; loading and encoding recordings come to it"
 
 
 def _time(hours: float) -> str:

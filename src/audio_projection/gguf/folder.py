@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 import yaml
 
 from audio_projection.checkpoint import write_bytes, write_tensors
@@ -71,9 +72,9 @@ class Export:
         yield from self.projector(folder / "projector.gguf")
         yield self._written(folder / "talker.gguf", lambda path, kind: write_talker(checkpoint, path, kind))
         yield self._written(folder / "predictor.gguf", lambda path, kind: write_predictor(checkpoint, path, kind))
-        _write_rest(tts, folder / "tts")
+        half = _write_rest(tts, folder / "tts") and self._wanted != "F32"
         yield f"{folder / 'tts'}: embeddings, heads, codec and tokenizer"
-        write_bytes(folder / "config.yaml", yaml.safe_dump(self._settings(llm), sort_keys=False).encode())
+        write_bytes(folder / "config.yaml", yaml.safe_dump(self._settings(llm, half), sort_keys=False).encode())
         yield f"{folder / 'config.yaml'}: speak with `audio-projection speak --gguf {folder}`"
 
     def _checked_llm(self) -> Path | None:
@@ -103,14 +104,20 @@ class Export:
             log.warning("%s: %s, not %s", file.path.name, surprise, wanted)
         return f"{file.path}: {file.path.stat().st_size / 1e6:.1f} MB, {describe_types(file)}"
 
-    def _settings(self, llm: Path | None) -> dict[str, Any]:
-        """The configuration that speaks with the files, relative to their folder."""
-        config = self._config
+    def _settings(self, llm: Path | None, half: bool) -> dict[str, Any]:
+        """The configuration that speaks with the files, relative to their folder; `half`: embeddings and heads stay in
+        the bfloat16 that they come in, which is half of what their reading takes."""
+        config, dtype = self._config, "bfloat16" if half else "auto"
         spoken = {"layout", "longest", "normalise", "language", "speaker"}
         return {
             "root": ".",
             "llm": {"name": config.llm.name, "backend": "gguf", "max_new_tokens": config.llm.max_new_tokens},
-            "tts": {"name": config.tts.name, "backend": "gguf", **config.tts.model_dump(include=spoken)},
+            "tts": {
+                "name": config.tts.name,
+                "backend": "gguf",
+                "dtype": dtype,
+                **config.tts.model_dump(include=spoken),
+            },
             "gguf": {"folder": "."} | ({} if llm is None else {"llm": str(llm)}),
             "device": "cpu",
             "threads": config.threads,
@@ -124,8 +131,8 @@ def _torch_side(config: Config) -> Config:
     return config.model_copy(update={"llm": llm, "tts": config.tts.model_copy(update={"backend": "torch"})})
 
 
-def _write_rest(source: Path, target: Path) -> None:
-    """Copies the official folder but for the tensors that are in the GGUF files."""
+def _write_rest(source: Path, target: Path) -> bool:
+    """Copies the official folder but for the tensors that are in the GGUF files; whether the others are bfloat16."""
     files = TensorFolder(source)
     kept = {name: files.tensor(name) for name in files.names() if not is_stack_tensor(name)}
     for path in sorted(source.rglob("*")):
@@ -135,3 +142,4 @@ def _write_rest(source: Path, target: Path) -> None:
             with replacing(target / inside) as temporary:
                 shutil.copyfile(path, temporary)
     write_tensors(target / "model.safetensors", kept)
+    return all(value.dtype == torch.bfloat16 for value in kept.values())

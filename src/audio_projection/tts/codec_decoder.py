@@ -36,7 +36,22 @@ class CausalConv(nn.Module):
             past = state.get(self)
             x = F.pad(x, (self.context, 0)) if past is None else torch.cat((past, x), -1)
             state[self] = x[..., -self.context :].clone()  # a view would keep the whole chunk alive
+        return self.convolve(x)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """(B, in, context + T) -> (B, out, T)."""
         return self.conv(x)
+
+
+class DepthwiseConv(CausalConv):
+    """The same with one filter a channel, as a sum of products: in float64 torch would go channel by channel."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__(channels, channels, kernel, groups=channels)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        windows, filters = x.unfold(-1, self.context + 1, 1), self.conv.weight
+        return (windows * filters).sum(-1) + cast(Tensor, self.conv.bias)[:, None]
 
 
 class CausalUpsample(nn.Module):
@@ -79,7 +94,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.dwconv = CausalConv(channels, channels, 7, groups=channels)
+        self.dwconv = DepthwiseConv(channels, 7)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.pwconv2 = nn.Linear(4 * channels, channels)

@@ -1,0 +1,56 @@
+"""What quantisation costs in words: word error rates of folders of `export gguf --all`, on the same sentences.
+
+    python benchmarks/gguf_words.py runs/nano-f32 runs/nano-q8_0 [--limit 300]
+
+The first folder is what the others are compared with; intervals are 95 % ones, of one paired bootstrap. pocketsphinx
+hears all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import track
+
+from audio_projection.inference import Voice
+from audio_projection.recognition import RecognizerPool, word_errors
+from audio_projection.report import Report, Row
+from audio_projection.sentences import read_sentences
+from audio_projection.stage import speak_line
+
+
+def measure(folder: Path, texts: Sequence[str], pool: RecognizerPool, threads: int) -> Row:
+    """All sentences spoken by the files of a folder, and heard."""
+    voice = Voice.from_config(folder / "config.yaml", [f"threads={threads}"])
+    spoken = track(texts, str(folder), disable=not sys.stderr.isatty())
+    hearing = [pool.submit(each.samples, each.rate) for each in (speak_line(voice, text, 0) for text in spoken)]
+    row = Row(str(folder), "")
+    row.heard = [each.result() for each in hearing]
+    row.errors = [word_errors(text, heard) for text, heard in zip(texts, row.heard, strict=True)]
+    return row
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--limit", type=int, help="only so many sentences")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    texts = read_sentences(None, given.limit)
+    with RecognizerPool(1) as pool:
+        report = Report(texts, [measure(folder, texts, pool, given.threads) for folder in given.folders], 0)
+    for row in report.rows:
+        line = f"{row.name}: word error rate {100 * row.word_error_rate:.1f} % of {len(texts)} sentences"
+        beside = report.difference(row, report.rows[0].name)
+        if beside is not None:
+            middle, low, high = (100 * value for value in beside)
+            line += f", {middle:+.1f} [{low:.1f}, {high:.1f}] points beside the first"
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

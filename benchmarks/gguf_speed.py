@@ -6,7 +6,7 @@ Four things, each in a process of its own:
 
 - a frame: what talker, code predictor, codec and all the rest take (medians), beside the floor of this machine: the
   bytes of the weights that a frame reads over the bandwidth with which memory is read, and the codec's floating-point
-  operations over the rate of large matrix products, both measured in the same run;
+  operations over the rate of large matrix products, both measured between the frames;
 - the official package (with `--official`, in bfloat16 and in float32) on the folder that EXPORTED was made of:
   seconds a frame from text to sound, taken in turns with ours;
 - reading: the LLM's tokens a second and the memory held, for states of its last layer and of earlier ones (`--layers`):
@@ -35,6 +35,7 @@ TEXT = "The old dog slept beside the warm stove."
 CHUNK = 12
 """Frames that the codec decodes at once when speech has begun."""
 SIDE = 2048
+TYPES = ["bfloat16", "float32"]
 READ = 8
 """Times that the text is read as one, where reading is measured."""
 
@@ -78,26 +79,25 @@ def prompt_of(tts: Any) -> Any:
     return text_prompt(tts, tts.prefix(speaker), tts.text_rows(torch.tensor(tts.tokenize(TEXT)[0])), STREAMING)
 
 
-def read_bandwidth() -> float:
-    """Bytes a second with which memory is read: the best of five sums over 1 GiB."""
-    import torch
+class Machine:
+    """What this machine can do, measured between the frames: it may change from one second to the next."""
 
-    block, clock = torch.ones(1 << 28, dtype=torch.float32), Clock()
-    for _ in range(5):
-        with clock("sum"):
-            block.sum()
-    return block.numel() * 4 / min(clock.seconds["sum"])
+    def __init__(self, clock: Clock) -> None:
+        import torch
 
+        block, square = torch.ones(1 << 26, dtype=torch.float32), torch.randn(SIDE, SIDE)
+        self._clock, self._bytes = clock, 4 * block.numel()
+        self.read, self.multiply = clock.timed("sum", block.sum), clock.timed("product", lambda: square @ square)
 
-def matrix_rate() -> float:
-    """Floating-point operations a second of large float32 matrix products: the best of five."""
-    import torch
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second with which memory is read: a sum over 256 MiB."""
+        return self._bytes / self._clock.median("sum")
 
-    square, clock = torch.randn(SIDE, SIDE), Clock()
-    for _ in range(5):
-        with clock("product"):
-            square @ square
-    return 2 * SIDE**3 / min(clock.seconds["product"])
+    @property
+    def rate(self) -> float:
+        """Floating-point operations a second of large float32 matrix products."""
+        return 2 * SIDE**3 / self._clock.median("product")
 
 
 def matrix_bytes(path: Path) -> int:
@@ -118,6 +118,7 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
 
     torch.set_num_threads(threads)
     tts, clock, counter = loaded_tts(exported, threads), Clock(), FlopCounterMode(display=False)
+    machine = Machine(clock)
     decoder = Decoder(tts, [prompt_of(tts)], Sampling.greedy())
     pad, codes = decoder.last.new_zeros(1, tts.config.hidden_size), []
     for _ in range(2):
@@ -125,24 +126,27 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
     decoder.talker.step = clock.timed("talker", decoder.talker.step)  # type: ignore[method-assign]
     stepper = decoder.predictor.stepper
     stepper.step = clock.timed("predictor", stepper.step)  # type: ignore[method-assign]
-    for _ in range(frames):
+    for number in range(frames):
+        if number % 5 == 0:
+            machine.read()  # it empties the caches, which the medians do not see at one frame in five
         with clock("step"):
             codes.append(decoder.step(pad)[0].clamp_max(tts.codec.config.decoder.codebook_size - 1))
-    block = torch.stack(codes, 1)[:, :1].repeat(1, CHUNK, 1)
+    block = codes[0][:, None].repeat(1, CHUNK, 1)
     stream = tts.codec.stream()
     stream.decode(block)
-    for _ in range(5):
+    for _ in range(7):
+        machine.multiply()
         with clock("codec"):
             stream.decode(block)
     with counter:
         stream.decode(block)
-    groups, bandwidth, rate = tts.config.code_groups, read_bandwidth(), matrix_rate()
+    groups, bandwidth, rate = tts.config.code_groups, machine.bandwidth, machine.rate
     talker, predictor = (matrix_bytes(exported / f"{name}.gguf") for name in ("talker", "predictor"))
     heads = [tts.talker.codec_head.weight, tts.code_predictor.lm_head]
     rest = sum(weight.numel() * weight.element_size() for weight in heads)
     taken = {
         "talker": clock.median("talker"),
-        "predictor": sum(clock.seconds["predictor"]) / frames,
+        "predictor": tts.config.code_groups * clock.median("predictor"),
         "codec": clock.median("codec") / CHUNK,
     }
     taken["heads, embeddings, choice"] = clock.median("step") - taken["talker"] - taken["predictor"]
@@ -297,9 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--official", type=Path, help="the TTS folder it was made of: compare with the official package"
     )
     parser.add_argument("--official-python", default=sys.executable, help="interpreter that has qwen-tts installed")
-    parser.add_argument("--official-types", nargs="+", default=["bfloat16", "float32"])
+    parser.add_argument("--official-types", nargs="+", choices=TYPES, default=TYPES)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--frames", type=int, default=12)
+    parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--layers", nargs="*", type=int, default=[], help="layers whose states are read, for reading")
     parser.add_argument("--no-start", action="store_true", help="leave the start out: no LLM is loaded")
@@ -337,6 +341,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve_as(given: argparse.Namespace) -> int:
     """What the processes do that this one starts."""
+    if given.serve not in TYPES:
+        from audio_projection.allocator import keep_freed_memory
+
+        keep_freed_memory()  # as the commands do
     once = {"frame": lambda: frame(given.exported, given.threads, given.frames)}
     once["reading"] = lambda: reading(given.exported, given.threads, given.layers[0])
     once["start"] = lambda: start(given.exported, given.threads)

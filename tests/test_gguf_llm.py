@@ -132,6 +132,29 @@ def test_memory_modes(nano_file: Path, memory: str) -> None:
         RunSettings(memory="disk")
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells its memory by file under Linux alone")
+def test_a_mapped_file_takes_the_memory_of_what_is_used(nano_file: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copyfile(nano_file, tmp_path / "a name with spaces, é.gguf"))
+    size, llm = path.stat().st_size, GGUFLanguageModel(path, layers=1)
+    assert bytes_held(path) < 0.05 * size, "nothing has been used yet"
+    llm.states(["The old dog slept beside the warm stove."])
+    first = bytes_held(path)
+    assert 0.05 * size < first < 0.6 * size, "embeddings and the first layer"
+    llm.select([4]).states(["The old dog slept beside the warm stove."])
+    assert bytes_held(path) > 1.5 * first
+
+
+def bytes_held(path: Path) -> int:
+    """Of a mapped file, in this process's memory."""
+    held, here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            here = line.endswith(str(path))
+        elif here and line.startswith("Rss:"):
+            held += 1024 * int(line.split()[1])
+    return held
+
+
 def test_states_that_are_kept_know_their_file(nano_file: Path, tmp_path: Path) -> None:
     llm = GGUFLanguageModel(nano_file, layers=[1])
     copied = Path(shutil.copy(nano_file, tmp_path / "copy.gguf"))

@@ -341,10 +341,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve_as(given: argparse.Namespace) -> int:
     """What the processes do that this one starts."""
-    if given.serve not in TYPES:
-        from audio_projection.allocator import keep_freed_memory
-
-        keep_freed_memory()  # as the commands do
     once = {"frame": lambda: frame(given.exported, given.threads, given.frames)}
     once["reading"] = lambda: reading(given.exported, given.threads, given.layers[0])
     once["start"] = lambda: start(given.exported, given.threads)

@@ -106,14 +106,14 @@ STAGES = (
     Stage(
         "talker",
         "talker.py {work}/talker {work}/tts",
-        "--steps 5200",
+        "--steps 6300",
         "--steps 8 --batch 4 --held-out 10 --save-every 2",
         ("talker/talker.safetensors",),
     ),
     Stage(
         "decoder",
         "decoder.py {work}/codec",
-        "--steps 2400 --batch 6",
+        "--steps 4200 --batch 6",
         "--steps 2 --batch 2 --shards 3",
         ("codec/decoder.safetensors",),
     ),
@@ -146,7 +146,7 @@ STAGES = (
         Stage(
             kind,
             PROJECTOR + kind,
-            "data.limit=10000 data.held_out=100 train.steps=600 train.batch=16 train.learning_rate=2e-3"
+            "data.limit=10000 data.held_out=100 train.steps=900 train.batch=16 train.learning_rate=2e-3"
             " train.loss.distill=1 train.loss.talker=0.5 train.predictor_share=0.08 train.max_minutes=null",
             "data.limit=24 data.held_out=4 train.steps=2 train.batch=4 fit.tokens=500 fit.held_out=10",
             (f"runs/{kind}/projector/projector.safetensors",),

@@ -19,7 +19,6 @@ import typer
 
 from audio_projection import cli_data
 from audio_projection import cli_options as options
-from audio_projection.allocator import keep_freed_memory
 from audio_projection.cli_export import export_app
 from audio_projection.cli_settings import load_settings
 from audio_projection.config import Config, load_config
@@ -258,7 +257,6 @@ def _run(command: typer.Typer) -> NoReturn:
     log.setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    keep_freed_memory()
     gc.set_threshold(COLLECTED_AT)
     atexit.register(gc.freeze)  # or Python would look through all of them once more at the end, which takes a second
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
@@ -105,6 +105,7 @@ def test_composed_letters_have_the_tokens_of_the_finished_text(text: str) -> Non
 
 
 @settings(max_examples=100, deadline=None)
+@example("e\u0301e\u0301e\u0301hello", 5)  # no room: cut anywhere, but not between a letter and its accent
 @given(prose, st.integers(5, 40))
 def test_every_word_is_spoken_and_no_sentence_is_too_long(text: str, longest: int) -> None:
     sentences = give_out(text, make_tokenizer(), TTS, longest)

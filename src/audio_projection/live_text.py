@@ -24,6 +24,7 @@ _SPACES = str.maketrans("\t\n\v\f\r\0", "      ")
 _CLAUSE_STOP = re.compile(r"[,;:](?=\s)|[，、；：،؛]")
 _TAIL = 12  # characters by which a sentence may be too long, rather than losing its last word and stop
 _APOSTROPHES = frozenset("'’")  # a word may go on after them
+_MARKS = ("Mn", "Mc", "Me", "Cf")  # categories of characters that are part of the one before them
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class LiveAnswer:
         too_long = min(cuts) - self._start > longest if cuts else known - self._start > 2 * longest
         if not too_long:
             return None
-        return self._given if self._given > self._start else self._start + longest
+        return self._given if self._given > self._start else _behind_marks(text, self._start + longest)
 
     def _give(self, end: int) -> Iterator[Slot]:
         text = self._written.text
@@ -172,5 +173,12 @@ def _ends_word(text: str, end: int) -> bool:
     if not 0 < end < len(text) or not text[end - 1].isalnum():
         return False
     after = text[end]
-    joins = after.isalnum() or after in _APOSTROPHES or unicodedata.category(after) in ("Mn", "Mc", "Me", "Cf")
+    joins = after.isalnum() or after in _APOSTROPHES or unicodedata.category(after) in _MARKS
     return not joins
+
+
+def _behind_marks(text: str, cut: int) -> int:
+    """The cut, moved behind marks that belong to the character before it."""
+    while cut < len(text) and unicodedata.category(text[cut]) in _MARKS:
+        cut += 1
+    return cut

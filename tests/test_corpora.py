@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_nothing_torn(tmp_path: Path) -> None:
     process = context.Process(target=limited, args=(work, 800, sender))  # room for some files, but not for the picture
     process.start()
     process.join(60)
-    assert receiver.poll(5) and "cannot write" in (words := receiver.recv()) and "choose a folder with space" in words
+    assert receiver.poll(60) and "cannot write" in (words := receiver.recv()) and "choose a folder with space" in words
     assert_whole(tmp_path / "full")
     assert not (tmp_path / "full/report.json").exists()
     with pytest.raises(AudioProjectionError, match="not prepared to its end"):

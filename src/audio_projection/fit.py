@@ -149,8 +149,8 @@ def _choose_ridge(
         _apply_solution(projector, weight, bias, states, rows)
         return r_squared(projector(states, rows), rows)
 
-    ridge = equations.best(ridges, judge)
-    _apply_solution(projector, *equations.solve(ridge), states, rows)
+    ridge, weight, bias = equations.best(ridges, judge)
+    _apply_solution(projector, weight, bias, states, rows)
     return ridge
 
 

@@ -207,7 +207,7 @@ def _memory(config: Config, made: Plan, positions: int) -> dict[str, float]:
         "TTS weights": float(width * tts.parameters + 4 * tts.codec_parameters),
         "projector, gradient, Adam moments": 16.0 * made.parameters,
         "the same of the fine-tuned talker": 16.0 * tts.finetuned(config),
-        "normal equations of the fit": 2.5 * equations if config.projector.kind == "linear" else 0.0,
+        "normal equations of the fit": 4.0 * equations if config.projector.kind == "linear" else 0.0,
         "activations of a training step": float(config.train.batch * positions * kept),
         "LLM states held, at most": config.train.states_memory * 1e9,
     }

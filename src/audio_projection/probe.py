@@ -103,7 +103,7 @@ def _layer_result(
     def judge(weight: Tensor, bias: Tensor) -> float:
         return r_squared(calibration[0] @ weight.T + bias, calibration[1])
 
-    weight, bias = equation.solve(equation.best(ridges, judge))
+    _, weight, bias = equation.best(ridges, judge)
     states, rows, ids = held_out
     predicted = states @ weight.T + bias
     return LayerResult(layer, r_squared(predicted, rows), nearest_row_accuracy(predicted, ids, *table))

@@ -35,8 +35,9 @@ class RidgeFit:
     Products are taken block by block in float32, on states freed of the first ones' mean (a few channels of an LLM
     are hundreds of times larger than the rest, and hardly vary), and summed in float64. Two things make them cheap:
     only one side of the symmetric x'x is computed, and for x'y the states of one token are summed first, because
-    they share one row. Memory: (D + H) * D * 8 bytes, twice that while solving, and a block: 0.4 + 0.4 + 0.3 GB for
-    4096 -> 2048. The strength of the ridge is relative to each input's own variance.
+    they share one row. Memory: (D + H) * D * 8 bytes, three times that while solving, and a block of
+    BLOCK * (D + H) * 4 bytes: 0.8 GB in all for 4096 -> 2048. The strength of the ridge is relative to
+    each input's own variance.
     """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu") -> None:
@@ -93,20 +94,27 @@ class RidgeFit:
         solution = torch.cholesky_solve(cross.mul_(scale[:, None]), factor).mul_(scale[:, None])
         return solution.T.float().contiguous(), (mean_y - (mean_x + self._shift) @ solution).float()
 
-    def best(self, strengths: Sequence[float], judge: Callable[[Tensor, Tensor], float]) -> float:
-        """The strength whose solution `judge` (weight, bias -> the more, the better) likes best.
+    def best(
+        self, strengths: Sequence[float], judge: Callable[[Tensor, Tensor], float]
+    ) -> tuple[float, Tensor, Tensor]:
+        """The strength whose solution `judge` (weight, bias -> the more, the better) likes best, and that solution.
 
         One that is too weak to be solved for is passed over; AudioProjectionError when all are.
         """
-        judged: dict[float, float] = {}
-        for strength in strengths:
+        best: tuple[float, float, Tensor, Tensor] | None = None
+        for strength in sorted(strengths):
             try:
-                judged[strength] = judge(*self.solve(strength))
+                weight, bias = self.solve(strength)
             except AudioProjectionError as error:
-                if strength == max(strengths) and not judged:
+                if strength == max(strengths):
                     raise
                 log.info("fit: %s", error)
-        return max(judged, key=lambda strength: judged[strength])
+                continue
+            liked = judge(weight, bias)
+            if best is None or liked > best[0]:
+                best = liked, strength, weight, bias
+        assert best is not None, "there are strengths, and the last one was solved for"
+        return best[1:]
 
     def _sum_up(self) -> None:
         x, y, ids = self._block[: self._waiting], self._rows[: self._waiting], self._ids[: self._waiting]

@@ -60,11 +60,10 @@ def probe_layers(pairs: list, layers: list[int], limits: FitConfig) -> ProbeRepo
 
 @pytest.mark.parametrize("block", [8192, 70, 1])
 def test_streamed_ridge_equals_the_direct_solution(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audio_projection.regression.BLOCK", block)
     monkeypatch.setattr("audio_projection.regression.STRIP", 7)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(200, D, generator=generator) * 5 + 3, torch.randn(200, H, generator=generator)
-    equations = RidgeFit(D, H)
+    equations = RidgeFit(D, H, block=block)
     for part in range(0, 200, 30):
         equations.add(x[part : part + 30], y[part : part + 30], torch.arange(part, min(part + 30, 200)))
     weight, bias = equations.solve(0.1)
@@ -87,12 +86,13 @@ def test_ridge_survives_channels_of_wild_scale_and_constant_ones() -> None:
     assert r_squared(x @ weight.T + bias, y) > 0.9999
 
 
-def test_tokens_that_come_again_count_each_time() -> None:
-    """Their states are summed before the product with their common row."""
+@pytest.mark.parametrize("block", [8192, 70, 3])
+def test_tokens_that_come_again_count_each_time(block: int) -> None:
+    """Their states are summed before the product with their common row, also where there is not room for all."""
     generator = torch.Generator().manual_seed(0)
     ids, table = torch.randint(9, (300,), generator=generator), torch.randn(9, H, generator=generator)
     x, y = torch.randn(300, D, generator=generator), table[ids]
-    together, apart = RidgeFit(D, H), RidgeFit(D, H)
+    together, apart = RidgeFit(D, H, block=block), RidgeFit(D, H)
     together.add(x, y, ids)
     apart.add(x, y, torch.arange(300))
     for one, other in zip(together.solve(1e-3), apart.solve(1e-3), strict=True):

@@ -18,6 +18,7 @@ from audio_projection.locations import NANO_FOLDER
 from audio_projection.operations import PEAKS, REACHED, Speech, fit_operations, hours, step_operations
 from audio_projection.pairs import PairFolder
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
+from audio_projection.regression import ridge_memory
 from audio_projection.tts.config import Qwen3TTSConfig
 
 if TYPE_CHECKING:
@@ -200,14 +201,14 @@ def _memory(config: Config, made: Plan, positions: int) -> dict[str, float]:
     llm, tts = made.llm, made.tts
     width = 4 if config.tts.dtype == "float32" or config.device == "cpu" else 2
     llm_width = 4 if config.llm.dtype == "float32" else 2
-    equations = 8 * llm.hidden * (llm.hidden + tts.hidden)
+    fitted = config.projector.kind == "linear"
     kept = width * tts.layers * (12 * tts.hidden + 4 * tts.intermediate)
     parts = {
         "LLM weights": float(llm_width * llm.parameters),
         "TTS weights": float(width * tts.parameters + 4 * tts.codec_parameters),
         "projector, gradient, Adam moments": 16.0 * made.parameters,
         "the same of the fine-tuned talker": 16.0 * tts.finetuned(config),
-        "normal equations of the fit": 4.0 * equations if config.projector.kind == "linear" else 0.0,
+        "normal equations of the fit": fitted * float(ridge_memory(llm.hidden, tts.hidden)),
         "activations of a training step": float(config.train.batch * positions * kept),
         "LLM states held, at most": config.train.states_memory * 1e9,
     }

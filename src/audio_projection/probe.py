@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BLOCK = 2048  # rows of each layer that wait for their products: 0.1 GB for 4096 -> 2048
 TOLERANCE = 0.01  # of the share of tokens found: within it the deeper layer, which has read more context, is better
 
 
@@ -70,7 +71,7 @@ def probe_layers(
     for features in split.stream(pairs):
         if not equations:
             sizes = features.states.shape[-1], features.rows.shape[-1]
-            equations = [RidgeFit(*sizes, features.states.device) for _ in layers]
+            equations = [RidgeFit(*sizes, features.states.device, BLOCK) for _ in layers]
         ids = torch.tensor(features.ids)
         for index, equation in enumerate(equations):
             equation.add(features.states[:, index], features.rows, ids)

@@ -35,12 +35,11 @@ class RidgeFit:
     Products are taken block by block in float32, on states freed of the first ones' mean (a few channels of an LLM
     are hundreds of times larger than the rest, and hardly vary), and summed in float64. Two things make them cheap:
     only one side of the symmetric x'x is computed, and for x'y the states of one token are summed first, because
-    they share one row. Memory: (D + H) * D * 8 bytes, three times that while solving, and a block of
-    BLOCK * (D + H) * 4 bytes: 0.8 GB in all for 4096 -> 2048. The strength of the ridge is relative to
-    each input's own variance.
+    they share one row. `ridge_memory` tells what it holds: 1.3 GB for 4096 -> 2048. The strength of the ridge is
+    relative to each input's own variance.
     """
 
-    def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu", block: int = BLOCK) -> None:
         device = torch.device(device)
         self.device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         self.count = 0
@@ -49,25 +48,29 @@ class RidgeFit:
         self._x = torch.zeros(inputs, dtype=torch.float64, device=self.device)
         self._y = torch.zeros(outputs, dtype=torch.float64, device=self.device)
         self._shift: Tensor | None = None
-        sizes = (BLOCK, inputs), (BLOCK, outputs)
-        self._block, self._rows = (torch.empty(size, dtype=torch.float32, device=self.device) for size in sizes)
-        self._ids = torch.empty(BLOCK, dtype=torch.long, device=self.device)
+        self._block = torch.empty(block, inputs, dtype=torch.float32, device=self.device)
         self._waiting = 0  # rows of the block that are filled
+        self._tokens = _TokenSums(2 * block, inputs, outputs, self.device)
 
     def add(self, x: Tensor, y: Tensor, ids: Tensor) -> None:
         """Takes N more rows: x (N, D), y (N, H) and ids (N,); where ids are equal, so must be the rows of y."""
-        x, y, ids = x.to(self.device, torch.float32), y.to(self.device, torch.float32), ids.to(self.device)
-        shift = x.mean(0) if self._shift is None and len(x) else self._shift
-        self._shift = shift
+        if not len(ids):
+            return
+        x, y = x.to(self.device, torch.float32), y.to(self.device, torch.float32)
+        if self._shift is None:
+            self._shift = x.mean(0)
+        self.count += len(ids)
+        self._y += y.sum(0)
         while len(ids):
-            assert shift is not None, "what is added has a mean"
-            filled = slice(self._waiting, min(BLOCK, self._waiting + len(ids)))
-            taken = filled.stop - filled.start
-            torch.sub(x[:taken], shift, out=self._block[filled])
-            self._rows[filled], self._ids[filled] = y[:taken], ids[:taken]
+            taken = min(len(self._block) - self._waiting, len(ids))
+            rows = self._block[self._waiting : self._waiting + taken]
+            torch.sub(x[:taken], self._shift, out=rows)
+            if not self._tokens.add(rows, y[:taken], ids[:taken]):
+                self._xy += self._tokens.drain()
+                assert self._tokens.add(rows, y[:taken], ids[:taken]), "as many tokens as a block's rows have room"
             x, y, ids = x[taken:], y[taken:], ids[taken:]
-            self._waiting, self.count = filled.stop, self.count + taken
-            if self._waiting == BLOCK:
+            self._waiting += taken
+            if self._waiting == len(self._block):
                 self._sum_up()
 
     def solve(self, strength: float) -> tuple[Tensor, Tensor]:
@@ -78,6 +81,7 @@ class RidgeFit:
         if not self.count:
             raise AudioProjectionError("nothing to fit on: no text gave a token; give texts with words in them")
         self._sum_up()
+        self._xy += self._tokens.drain()
         assert self._shift is not None, "what was added has a mean"
         mean_x, mean_y = self._x / self.count, self._y / self.count
         whole = torch.triu(self._xx) + torch.triu(self._xx, 1).T
@@ -117,16 +121,46 @@ class RidgeFit:
         return best[1:]
 
     def _sum_up(self) -> None:
-        x, y, ids = self._block[: self._waiting], self._rows[: self._waiting], self._ids[: self._waiting]
+        x = self._block[: self._waiting]
         self._waiting = 0
         for first in range(0, x.shape[1], STRIP):
             strip = slice(first, first + STRIP)
             self._xx[strip, first:] += x[:, strip].T @ x[:, first:]
-        tokens, places = ids.unique(return_inverse=True)
-        shared = y.new_empty(len(tokens), y.shape[1]).index_copy_(0, places, y)
-        self._xy += x.new_zeros(len(tokens), x.shape[1]).index_add_(0, places, x).T @ shared
-        self._x += x.sum(0, dtype=torch.float64)
-        self._y += y.sum(0, dtype=torch.float64)
+        self._x += x.sum(0)
+
+
+def ridge_memory(inputs: int, outputs: int, block: int = BLOCK) -> int:
+    """Bytes that a RidgeFit holds at most: while solving, three sets of the equations, and its rows and token sums."""
+    return 24 * inputs * (inputs + outputs) + 4 * block * (3 * inputs + 2 * outputs)
+
+
+class _TokenSums:
+    """Sums of the states of each token, which has one row, until as many different tokens as have room are met."""
+
+    def __init__(self, room: int, inputs: int, outputs: int, device: torch.device) -> None:
+        self._places: dict[int, int] = {}  # of the tokens
+        self._sums = torch.zeros(room, inputs, dtype=torch.float32, device=device)
+        self._rows = torch.zeros(room, outputs, dtype=torch.float32, device=device)
+
+    def add(self, x: Tensor, y: Tensor, ids: Tensor) -> bool:
+        """Takes states x (N, D), rows y (N, H) and ids (N,); False, and nothing taken, where room is wanting."""
+        tokens = ids.tolist()
+        fresh = dict.fromkeys(token for token in tokens if token not in self._places)
+        if len(self._places) + len(fresh) > len(self._sums):
+            return False
+        self._places |= {token: len(self._places) + index for index, token in enumerate(fresh)}
+        places = torch.tensor([self._places[token] for token in tokens], device=x.device)
+        self._sums.index_add_(0, places, x)
+        self._rows[places] = y
+        return True
+
+    def drain(self) -> Tensor:
+        """x'y (D, H) of all that was taken since the last time; forgets it."""
+        used = len(self._places)
+        self._places.clear()
+        product = self._sums[:used].T @ self._rows[:used]
+        self._sums[:used] = 0
+        return product
 
 
 def pre_image(rows: Tensor, activation: str) -> Tensor:

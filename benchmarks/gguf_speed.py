@@ -111,46 +111,23 @@ def matrix_bytes(path: Path) -> int:
 def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
     """Milliseconds of a frame by part, with floors; `frames` of them after two to warm up."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from audio_projection.tts.generate import Decoder
-    from audio_projection.tts.sampling import Sampling
 
     torch.set_num_threads(threads)
-    tts, clock, counter = loaded_tts(exported, threads), Clock(), FlopCounterMode(display=False)
+    tts, clock = loaded_tts(exported, threads), Clock()
     machine = Machine(clock)
-    decoder = Decoder(tts, [prompt_of(tts)], Sampling.greedy())
-    pad, codes = decoder.last.new_zeros(1, tts.config.hidden_size), []
-    for _ in range(2):
-        decoder.step(pad)
-    decoder.talker.step = clock.timed("talker", decoder.talker.step)  # type: ignore[method-assign]
-    stepper = decoder.predictor.stepper
-    stepper.step = clock.timed("predictor", stepper.step)  # type: ignore[method-assign]
-    for number in range(frames):
-        if number % 5 == 0:
-            machine.read()  # it empties the caches, which the medians do not see at one frame in five
-        with clock("step"):
-            codes.append(decoder.step(pad)[0].clamp_max(tts.codec.config.decoder.codebook_size - 1))
-    block = codes[0][:, None].repeat(1, CHUNK, 1)
-    stream = tts.codec.stream()
-    stream.decode(block)
-    for _ in range(7):
-        machine.multiply()
-        with clock("codec"):
-            stream.decode(block)
-    with counter:
-        stream.decode(block)
+    codes = step_frames(tts, clock, machine, frames)
+    operations = decode_chunks(tts, clock, machine, codes.clamp_max(tts.codec.config.decoder.codebook_size - 1))
     groups, bandwidth, rate = tts.config.code_groups, machine.bandwidth, machine.rate
     talker, predictor = (matrix_bytes(exported / f"{name}.gguf") for name in ("talker", "predictor"))
     heads = [tts.talker.codec_head.weight, tts.code_predictor.lm_head]
+    heads += groups * list(tts.code_predictor.small_to_mtp_projection.parameters())  # read for each of its steps
     rest = sum(weight.numel() * weight.element_size() for weight in heads)
     taken = {
         "talker": clock.median("talker"),
-        "predictor": tts.config.code_groups * clock.median("predictor"),
+        "predictor": groups * clock.median("predictor"),
         "codec": clock.median("codec") / CHUNK,
     }
     taken["heads, embeddings, choice"] = clock.median("step") - taken["talker"] - taken["predictor"]
-    operations = counter.get_total_flops() / CHUNK
     floors = {
         "talker": talker / bandwidth,
         "predictor": groups * predictor / bandwidth,
@@ -164,6 +141,41 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
         "matrix rate, GFLOP/s": rate / 1e9,
         "codec, GFLOP a frame": operations / 1e9,
     }
+
+
+def step_frames(tts: Any, clock: Clock, machine: Machine, frames: int) -> Any:
+    """Times `frames` steps of the decoding loop and the stacks' share of them; the last frame's codes (1, G)."""
+    from audio_projection.tts.generate import Decoder
+    from audio_projection.tts.sampling import Sampling
+
+    decoder = Decoder(tts, [prompt_of(tts)], Sampling.greedy())
+    pad = decoder.last.new_zeros(1, tts.config.hidden_size)
+    for _ in range(2):
+        decoder.step(pad)
+    decoder.talker.step = clock.timed("talker", decoder.talker.step)  # type: ignore[method-assign]
+    stepper = decoder.predictor.stepper
+    stepper.step = clock.timed("predictor", stepper.step)  # type: ignore[method-assign]
+    for number in range(frames):
+        if number % 5 == 0:
+            machine.read()  # it empties the caches, which the medians do not see at one frame in five
+        with clock("step"):
+            codes, _ = decoder.step(pad)
+    return codes
+
+
+def decode_chunks(tts: Any, clock: Clock, machine: Machine, codes: Any) -> float:
+    """Times the codec on chunks of frames like `codes` (1, G); its floating-point operations a frame."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    block, stream = codes[:, None].repeat(1, CHUNK, 1), tts.codec.stream()
+    stream.decode(block)
+    for _ in range(7):
+        machine.multiply()
+        with clock("codec"):
+            stream.decode(block)
+    with FlopCounterMode(display=False) as counter:
+        stream.decode(block)
+    return counter.get_total_flops() / CHUNK
 
 
 def start(exported: Path, threads: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from checkpoint import load, save
 from conversations import conversation
-from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, train_tokenizer
+from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, shared_tokenizer, train_tokenizer
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trigram import Trigram
@@ -177,18 +177,24 @@ def main() -> None:
     parser.add_argument("--without", type=Path, help="file of sentences that must not be learned")
     parser.add_argument("--tts-tokenizer", type=Path, help="folder of the TTS's vocab.json and merges.txt")
     parser.add_argument("--entries", type=int, default=464, help="size of the vocabulary")
+    parser.add_argument("--merges", type=int, help="take the first so many of the TTS's, in the place of its own")
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--held-out", type=int, default=1000, help="sentences that it is judged by")
     parser.add_argument("--smoke", action="store_true", help="a tiny run that shows every stage")
     arguments = parser.parse_args()
+    if arguments.merges is not None and arguments.tts_tokenizer is None:
+        parser.error("--merges needs --tts-tokenizer")
     if arguments.smoke:
         arguments.steps = min(arguments.steps, 20)
     arguments.work.mkdir(parents=True, exist_ok=True)
 
     texts = sentences(arguments.text, arguments.without)
     held_out, learned = texts[: arguments.held_out], texts[arguments.held_out :]
-    tokenizer = train_tokenizer(learned, arguments.entries)
+    if arguments.merges is not None:
+        tokenizer = shared_tokenizer(arguments.tts_tokenizer, arguments.merges)
+    else:
+        tokenizer = train_tokenizer(learned, arguments.entries)
     save_tokenizer(tokenizer, arguments.output)
     record = {"entries": len(tokenizer), "steps": arguments.steps, "sentences": len(learned), "perplexity": {}}
     if arguments.tts_tokenizer:

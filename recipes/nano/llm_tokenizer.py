@@ -2,6 +2,7 @@
 
 A byte-level BPE with special tokens and chat template in the style of Llama-3.  It is a little finer than
 the TTS's, so that some words are cut differently, as with the real models: alignment is no identity.
+`shared_tokenizer` makes one that differs far less, to see what the difference costs.
 """
 
 import json
@@ -32,8 +33,29 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: list[str], entries: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, every byte known, the start token put before plain text."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    """A tokenizer of its own: byte-level BPE learned from the texts, every byte known."""
+    tokenizer = _split(models.BPE(ignore_merges=True))
+    trainer = trainers.BpeTrainer(
+        vocab_size=entries - len(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _completed(tokenizer)
+
+
+def shared_tokenizer(tts: Path, merges: int) -> PreTrainedTokenizerFast:
+    """Every byte and the first `merges` merges of the TTS in this folder: the real pair's begin alike too."""
+    lines = (tts / "merges.txt").read_text(encoding="utf-8").splitlines()[1 : merges + 1]
+    pairs = [(first, second) for first, second in (line.split(" ") for line in lines)]
+    entries = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(first + second for first, second in pairs)]
+    vocabulary = {entry: index for index, entry in enumerate(entries)}
+    return _completed(_split(models.BPE(vocabulary, pairs, ignore_merges=True)))
+
+
+def _split(model: models.BPE) -> Tokenizer:
+    """The model behind Llama-3's word pattern."""
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
@@ -41,12 +63,11 @@ def train_tokenizer(texts: list[str], entries: int) -> PreTrainedTokenizerFast:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=entries - len(SPECIALS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _completed(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """With the special tokens; the start token is put before plain text."""
     tokenizer.add_special_tokens(list(SPECIALS))
     tokenizer.post_processor = processors.Sequence(
         [

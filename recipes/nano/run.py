@@ -76,6 +76,10 @@ class Stage:
         return shlex.split(self.command) + shlex.split(self.smoke if smoke else self.full)
 
 
+PROJECTOR_SIZES = {
+    "linear": "data.limit=16000 train.steps=1200 train.learning_rate=2e-3 train.loss.distill=1 train.loss.talker=0.5",
+    "residual": "data.limit=4000 train.steps=300 train.learning_rate=3e-4",
+}
 STAGES = (
     Stage(
         "prompts", "prompts.py {work}/prompts.txt", "--sentences 100000 --wordnet", "--sentences 1500", ("prompts.txt",)
@@ -106,14 +110,14 @@ STAGES = (
     Stage(
         "talker",
         "talker.py {work}/talker {work}/tts",
-        "--steps 6300",
+        "--steps 7800",
         "--steps 8 --batch 4 --held-out 10 --save-every 2",
         ("talker/talker.safetensors",),
     ),
     Stage(
         "decoder",
         "decoder.py {work}/codec",
-        "--steps 4200 --batch 6",
+        "--steps 6800 --batch 6",
         "--steps 2 --batch 2 --shards 3",
         ("codec/decoder.safetensors",),
     ),
@@ -140,19 +144,18 @@ STAGES = (
     ),
     Stage("texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "", "--sentences 60", ("texts.txt",)),
     Stage(
-        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 10", "--shards 1", ("pairs/pairs.json",), ("pairs",)
+        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 16", "--shards 1", ("pairs/pairs.json",), ("pairs",)
     ),
     *(
         Stage(
             kind,
             PROJECTOR + kind,
-            "data.limit=10000 data.held_out=100 train.steps=900 train.batch=16 train.learning_rate=2e-3"
-            " train.loss.distill=1 train.loss.talker=0.5 train.predictor_share=0.08 train.max_minutes=null",
+            sizes + " data.held_out=100 train.batch=16 train.predictor_share=0.08 train.max_minutes=null",
             "data.limit=24 data.held_out=4 train.steps=2 train.batch=4 fit.tokens=500 fit.held_out=10",
             (f"runs/{kind}/projector/projector.safetensors",),
             (f"runs/{kind}",),
         )
-        for kind in ("linear", "residual")
+        for kind, sizes in PROJECTOR_SIZES.items()
     ),
     Stage("speak", SPEAK, "", "", ("hello.wav",)),
 )

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 NORM_EPS = 1e-5  # of torch.nn.LayerNorm
 _CEILING = 0.99  # of the bounded activations: rows beyond it have no finite pre-image
-BLOCK = 8192
+BLOCK = 16384
 """Rows whose products are summed in float32 before float64 takes over."""
 STRIP = 512
 """Columns of the symmetric x'x that are computed at once, from its diagonal on."""
@@ -35,7 +35,7 @@ class RidgeFit:
     Products are taken block by block in float32, on states freed of the first ones' mean (a few channels of an LLM
     are hundreds of times larger than the rest, and hardly vary), and summed in float64. Two things make them cheap:
     only one side of the symmetric x'x is computed, and for x'y the states of one token are summed first, because
-    they share one row. `ridge_memory` tells what it holds: 1.3 GB for 4096 -> 2048. The strength of the ridge is
+    they share one row. `ridge_memory` tells what it holds: 1.7 GB for 4096 -> 2048. The strength of the ridge is
     relative to each input's own variance.
     """
 

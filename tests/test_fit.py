@@ -103,9 +103,8 @@ def test_a_ridge_too_weak_is_passed_over() -> None:
     x = torch.randn(50, 1, generator=torch.Generator().manual_seed(0)).repeat(1, D)  # one direction only
     equations = RidgeFit(D, 1)
     equations.add(x, x[:, :1], torch.arange(50))
-    liked, *_ = equations.best(
-        [-0.5, 1e-3], lambda weight, bias: 0.0
-    )  # what cannot be solved for: not positive definite
+    # -0.5 cannot be solved for: the matrix is not positive definite.
+    liked, *_ = equations.best([-0.5, 1e-3], lambda weight, bias: 0.0)
     assert liked == 1e-3
     with pytest.raises(AudioProjectionError, match="too weak for 50 tokens"):
         equations.best([-0.5], lambda weight, bias: 0.0)

@@ -67,7 +67,8 @@ class RidgeFit:
             torch.sub(x[:taken], self._shift, out=rows)
             if not self._tokens.add(rows, y[:taken], ids[:taken]):
                 self._xy += self._tokens.drain()
-                assert self._tokens.add(rows, y[:taken], ids[:taken]), "as many tokens as a block's rows have room"
+                fits = self._tokens.add(rows, y[:taken], ids[:taken])
+                assert fits, "as many tokens as a block's rows have room"
             x, y, ids = x[taken:], y[taken:], ids[taken:]
             self._waiting += taken
             if self._waiting == len(self._block):
@@ -129,9 +130,9 @@ class RidgeFit:
         self._x += x.sum(0)
 
 
-def ridge_memory(inputs: int, outputs: int, block: int = BLOCK) -> int:
+def ridge_memory(inputs: int, outputs: int) -> int:
     """Bytes that a RidgeFit holds at most: while solving, three sets of the equations, and its rows and token sums."""
-    return 24 * inputs * (inputs + outputs) + 4 * block * (3 * inputs + 2 * outputs)
+    return 24 * inputs * (inputs + outputs) + 4 * BLOCK * (3 * inputs + 2 * outputs)
 
 
 class _TokenSums:

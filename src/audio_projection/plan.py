@@ -201,14 +201,15 @@ def _memory(config: Config, made: Plan, positions: int) -> dict[str, float]:
     llm, tts = made.llm, made.tts
     width = 4 if config.tts.dtype == "float32" or config.device == "cpu" else 2
     llm_width = 4 if config.llm.dtype == "float32" else 2
-    fitted = config.projector.kind == "linear"
     kept = width * tts.layers * (12 * tts.hidden + 4 * tts.intermediate)
     parts = {
         "LLM weights": float(llm_width * llm.parameters),
         "TTS weights": float(width * tts.parameters + 4 * tts.codec_parameters),
         "projector, gradient, Adam moments": 16.0 * made.parameters,
         "the same of the fine-tuned talker": 16.0 * tts.finetuned(config),
-        "normal equations of the fit": fitted * float(ridge_memory(llm.hidden, tts.hidden)),
+        "normal equations of the fit": float(ridge_memory(llm.hidden, tts.hidden))
+        if config.projector.kind == "linear"
+        else 0.0,
         "activations of a training step": float(config.train.batch * positions * kept),
         "LLM states held, at most": config.train.states_memory * 1e9,
     }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from audio_projection.alignment import Span, align, byte_spans, token_bytes
+from audio_projection.alignment import Overlap, Span, align, byte_spans, token_bytes
 from audio_projection.errors import AudioProjectionError
 from real_tokenizers import real_tokenizer
 from tiny_llm import make_tokenizer
@@ -39,35 +39,44 @@ cuts = st.lists(st.integers(0, 60), max_size=30)
 
 
 @given(cuts, cuts, st.integers(1, 60))
-def test_each_tts_token_takes_the_last_llm_token_that_overlaps_it(a: list[int], b: list[int], size: int) -> None:
+def test_each_tts_token_takes_the_llm_tokens_that_overlap_it(a: list[int], b: list[int], size: int) -> None:
     llm, tts = spans_from_cuts(a, size), spans_from_cuts(b, size)
     for (start, end), chosen in zip(tts, align(llm, tts), strict=True):
         overlapping = [index for index, (first, last) in enumerate(llm) if first < end and last > start]
-        assert chosen == overlapping[-1]
-        assert llm[chosen][1] >= end  # it has seen all of the TTS token
+        assert list(chosen.tokens) == overlapping
+        assert llm[chosen.tokens[-1]][1] >= end  # it has seen all of the TTS token
+
+
+@given(cuts, cuts, st.integers(1, 60))
+def test_no_two_tts_tokens_have_the_same_overlap(a: list[int], b: list[int], size: int) -> None:
+    chosen = align(spans_from_cuts(a, size), spans_from_cuts(b, size))
+    assert len({(overlap.tokens[-1], overlap.turn) for overlap in chosen}) == len(chosen)
 
 
 @given(cuts, st.integers(1, 60))
 def test_the_same_tokens_align_one_to_one(places: list[int], size: int) -> None:
     spans = spans_from_cuts(places, size)
-    assert align(spans, spans) == list(range(len(spans)))
+    assert align(spans, spans) == [Overlap((index,), 0) for index in range(len(spans))]
 
 
 @pytest.mark.parametrize(
     ("llm", "tts", "chosen"),
     [
-        ([(0, 6)], [(0, 2), (2, 4), (4, 6)], [0, 0, 0]),  # one to many
-        ([(0, 2), (2, 4), (4, 6)], [(0, 6)], [2]),  # many to one
-        ([(0, 3), (3, 6)], [(0, 2), (2, 4), (4, 6)], [0, 1, 1]),  # across
-        ([(0, 0), (0, 3), (3, 3), (3, 6)], [(0, 3), (3, 6)], [1, 3]),  # empty spans are never chosen
-        ([(0, 2), (4, 6)], [(0, 2), (2, 3), (3, 4), (4, 6)], [0, 0, 0, 1]),  # a gap: the nearest earlier one
-        ([(2, 6)], [(0, 1), (1, 6)], [0, 0]),  # nothing earlier: the first
-        ([(0, 3), (0, 3), (0, 3)], [(0, 1), (1, 3)], [2, 2]),  # parts of one character: the last part
+        ([(0, 6)], [(0, 2), (2, 4), (4, 6)], [((0,), 1), ((0,), 2), ((0,), 3)]),  # one to many
+        ([(0, 2), (2, 4), (4, 6)], [(0, 6)], [((0, 1, 2), 0)]),  # many to one
+        ([(0, 3), (3, 6)], [(0, 2), (2, 4), (4, 6)], [((0,), 1), ((0, 1), 1), ((1,), 2)]),  # across
+        # empty spans are never chosen
+        ([(0, 0), (0, 3), (3, 3), (3, 6)], [(0, 3), (3, 6)], [((1,), 0), ((3,), 0)]),
+        ([(0, 3), (3, 3), (3, 6)], [(0, 6)], [((0, 2), 0)]),
+        # a gap: the nearest earlier one
+        ([(0, 2), (4, 6)], [(0, 2), (2, 3), (3, 4), (4, 6)], [((0,), 0), ((0,), 1), ((0,), 2), ((1,), 0)]),
+        ([(2, 6)], [(0, 1), (1, 6)], [((0,), 1), ((0,), 2)]),  # nothing earlier: the first
+        ([(0, 3), (0, 3), (0, 3)], [(0, 1), (1, 3)], [((0, 1, 2), 1), ((0, 1, 2), 2)]),  # parts of one character
         ([], [], []),
     ],
 )
-def test_examples(llm: list[Span], tts: list[Span], chosen: list[int]) -> None:
-    assert align(llm, tts) == chosen
+def test_examples(llm: list[Span], tts: list[Span], chosen: list[tuple[tuple[int, ...], int]]) -> None:
+    assert align(llm, tts) == [Overlap(*overlap) for overlap in chosen]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +114,22 @@ def test_real_tokenizers_align(shared: Path, text: str) -> None:
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         spans.append(byte_spans(tokenizer, ids, text))
     llm, tts = spans
-    chosen = align(llm, tts)
+    overlaps = align(llm, tts)
+    chosen = [overlap.tokens[-1] for overlap in overlaps]
     assert len(chosen) == len(tts) and chosen == sorted(chosen)
+    assert len({(overlap.tokens[-1], overlap.turn) for overlap in overlaps}) == len(tts)  # none is another's state
     for (_, end), index in zip(tts, chosen, strict=True):
         assert llm[index][0] < end <= llm[index][1]
+
+
+def test_each_digit_has_its_turn(shared: Path) -> None:
+    """Llama 3 takes three digits at once, Qwen each alone."""
+    spans = []
+    for name in ("llama3", "qwen2"):
+        tokenizer = real_tokenizer(shared, name)
+        ids = tokenizer("1984", add_special_tokens=False)["input_ids"]
+        spans.append(byte_spans(tokenizer, ids, "1984"))
+    assert align(*spans) == [Overlap((0,), 1), Overlap((0,), 2), Overlap((0,), 3), Overlap((1,), 0)]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

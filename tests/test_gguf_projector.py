@@ -52,7 +52,7 @@ def test_the_layout_is_that_of_multimodal_projectors(tmp_path: Path) -> None:
     metadata = write_projector(tiny_projector(), tmp_path / "p.gguf").metadata
     assert (metadata["general.architecture"], metadata["general.type"]) == ("clip", "mmproj")
     assert metadata["clip.audio.embedding_length"] == 64 and metadata["clip.audio.projection_dim"] == 32
-    assert metadata["audio_projection.state_convention"] == "at-token" and metadata["audio_projection.layers"] == [-1]
+    assert metadata["audio_projection.state_convention"] == "bound" and metadata["audio_projection.layers"] == [-1]
     assert set(read_gguf(tmp_path / "p.gguf").tensors) == {"mm.0.weight", "mm.0.bias", "mm.norm.weight", "mm.norm.bias"}
 
 

@@ -13,7 +13,8 @@ import torch
 
 import parity_kit
 from audio_projection import audio
-from audio_projection.alignment import align, byte_spans
+from audio_projection.alignment import Overlap, align, byte_spans
+from audio_projection.binding import bind
 from audio_projection.config import Config
 from audio_projection.controls import as_long_as, shuffled
 from audio_projection.errors import AudioProjectionError
@@ -242,13 +243,13 @@ def test_an_answer_is_spoken_from_the_states_of_its_own_tokens(layout: str, monk
     head, ids = voice.llm.chat_ids(QUESTION), voice.llm.tokenize(answer)
     found = features(voice, answer)
     states = voice.llm.read([head + ids])[0][len(head) :]
-    slots = text_slots(voice, answer)
-    expected = reference(voice, voice.projector(states[slots], found.rows), layout)
+    bound = bind(states, text_overlaps(voice, answer))
+    expected = reference(voice, voice.projector(bound, found.rows), layout)
     assert speech.text == answer
     np.testing.assert_allclose(speech.samples, expected, atol=1e-4)
 
 
-def text_slots(voice: Voice, text: str) -> list[int]:
+def text_overlaps(voice: Voice, text: str) -> list[Overlap]:
     ids = voice.llm.tokenize(text)
     return align(byte_spans(voice.llm.tokenizer, ids, text), voice.tts.tokenize(text)[1])
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from audio_projection.alignment import byte_spans, token_bytes
-from audio_projection.live_text import LiveAnswer
+from audio_projection.alignment import byte_spans, cover, token_bytes
+from audio_projection.binding import bind
+from audio_projection.live_text import LiveAnswer, Slot
 from audio_projection.llm import GeneratedToken
 from audio_projection.tts.tokenizer import TextTokenizer
 from real_tokenizers import real_tokenizer
@@ -49,30 +50,34 @@ TTS = nfc_tokenizer()
 
 
 def spoken_tokens(text: str, llm: PreTrainedTokenizerFast) -> list[GeneratedToken]:
-    """Tokens of the text whose states are their numbers."""
+    """Tokens of the text, with a state of its own for each."""
     ids = llm(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     pieces = token_bytes(llm)
-    return [GeneratedToken(token, pieces(token), torch.tensor([[float(i)]])) for i, token in enumerate(ids)]
+    return [GeneratedToken(token, pieces(token), state_of(i)) for i, token in enumerate(ids)]
 
 
-def give_out(text: str, llm: PreTrainedTokenizerFast, tts: TextTokenizer, longest: int) -> list[list[tuple[int, int]]]:
-    """(TTS token, number of the LLM token) of each sentence."""
-    live = LiveAnswer(spoken_tokens(text, llm), tts, longest)
-    return [[(slot.id, int(slot.state)) for slot in sentence] for sentence in live.sentences()]
+def state_of(number: int) -> torch.Tensor:
+    return torch.randn(1, 8, generator=torch.Generator().manual_seed(number))
+
+
+def give_out(text: str, llm: PreTrainedTokenizerFast, tts: TextTokenizer, longest: int) -> list[list[Slot]]:
+    """The slots of each sentence."""
+    return [list(sentence) for sentence in LiveAnswer(spoken_tokens(text, llm), tts, longest).sentences()]
 
 
 def check_against_the_whole(text: str, llm: PreTrainedTokenizerFast, tts: TextTokenizer) -> None:
     """Each sentence has the tokens and the alignment that it has when the text is known from the start."""
-    llm_spans = byte_spans(llm, [token.id for token in spoken_tokens(text, llm)], text)
+    said = spoken_tokens(text, llm)
+    llm_spans, states = byte_spans(llm, [token.id for token in said], text), [token.state for token in said]
     whole, place = text.translate(ONE_SPACE), 0
     for slots in give_out(text, llm, tts, longest=10_000):
-        given = tts.backend.decode([token for token, _ in slots])
+        given = tts.backend.decode([slot.id for slot in slots])
         ids, spans = tts.encode(given)
-        assert [token for token, _ in slots] == ids
+        assert [slot.id for slot in slots] == ids
         place = whole.index(given, place)
         base = len(whole[:place].encode())
-        for (_, number), (_, end) in zip(slots, spans, strict=True):
-            assert number == max(i for i, (first, last) in enumerate(llm_spans) if first < end + base and last > first)
+        overlaps = cover(llm_spans, [(start + base, end + base) for start, end in spans])
+        assert torch.equal(torch.stack([slot.state for slot in slots]), bind(torch.stack(states), overlaps))
         place += len(given)
 
 
@@ -109,7 +114,7 @@ def test_composed_letters_have_the_tokens_of_the_finished_text(text: str) -> Non
 @given(prose, st.integers(5, 40))
 def test_every_word_is_spoken_and_no_sentence_is_too_long(text: str, longest: int) -> None:
     sentences = give_out(text, make_tokenizer(), TTS, longest)
-    spoken = [TTS.backend.decode([token for token, _ in slots]) for slots in sentences]
+    spoken = [TTS.backend.decode([slot.id for slot in slots]) for slots in sentences]
     assert letters("".join(spoken)) == letters(unicodedata.normalize("NFC", text))
     # a word and the stop that ends the sentence may come together
     assert all(len(sentence) <= longest + 12 for sentence in spoken)
@@ -135,7 +140,7 @@ def letters(text: str) -> str:
 )
 def test_sentences(text: str, longest: int, sentences: list[str]) -> None:
     found = give_out(text, make_tokenizer(), TTS, longest)
-    assert [TTS.backend.decode([token for token, _ in slots]) for slots in found] == sentences
+    assert [TTS.backend.decode([slot.id for slot in slots]) for slots in found] == sentences
 
 
 def test_a_word_is_given_out_as_soon_as_it_is_complete() -> None:

@@ -15,7 +15,7 @@ from audio_projection import audio, robustness, stage
 from audio_projection.acoustics import Frames
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.lapses import Lapses, find_lapses
+from audio_projection.lapses import CLAUSE, WORD, Lapses, find_lapses
 from audio_projection.stage import Stage, Utterance
 from evaluation_parts import RATE, babble, save_tiny
 
@@ -23,8 +23,8 @@ SOUNDS = babble(20)
 FINE = Lapses(None, None)
 
 
-def lapses(sound: list[np.ndarray], teacher: list[np.ndarray] = SOUNDS) -> Lapses:
-    return find_lapses(*(Frames(np.concatenate(parts), RATE) for parts in (sound, teacher)))
+def lapses(sound: list[np.ndarray], teacher: list[np.ndarray] = SOUNDS, shortest: float = WORD) -> Lapses:
+    return find_lapses(*(Frames(np.concatenate(parts), RATE) for parts in (sound, teacher)), shortest)
 
 
 def test_the_same_speech_is_fine() -> None:
@@ -41,6 +41,13 @@ def test_a_part_left_out_is_found_at_its_place(first: int) -> None:
 def test_a_part_said_twice_is_found(first: int) -> None:
     found = lapses(SOUNDS[: first + 6] + SOUNDS[first:])
     assert found.skipped is None and first / 10 - 0.1 <= found.repeated <= first / 10 + 1.2
+
+
+def test_a_clause_is_longer_than_a_word() -> None:
+    assert lapses(SOUNDS[:7] + SOUNDS[13:]).skipped is not None
+    assert lapses(SOUNDS[:7] + SOUNDS[13:], shortest=CLAUSE) == FINE
+    assert lapses(SOUNDS[:7] + SOUNDS[17:], shortest=CLAUSE).skipped == pytest.approx(0.7, abs=0.25)
+    assert lapses(SOUNDS[:17] + SOUNDS[7:], shortest=CLAUSE).repeated is not None
 
 
 def test_speech_that_does_not_end_is_found() -> None:
@@ -80,11 +87,11 @@ def test_a_clause_cut_out_or_doubled_is_found(text: str) -> None:
     start, end = clause(spoken)
     cut, doubled = np.concatenate([spoken[:start], spoken[end:]]), np.concatenate([spoken[:end], spoken[start:]])
     teacher = Frames(spoken, RATE)
-    found = find_lapses(Frames(cut, RATE), teacher)
+    found = find_lapses(Frames(cut, RATE), teacher, WORD)
     assert found.repeated is None and start / RATE - 0.2 <= found.skipped <= end / RATE
-    found = find_lapses(Frames(doubled, RATE), teacher)
+    found = find_lapses(Frames(doubled, RATE), teacher, WORD)
     assert found.skipped is None and found.repeated is not None
-    assert find_lapses(Frames(spoken[:end], RATE), teacher).skipped == pytest.approx(end / RATE, abs=0.4)
+    assert find_lapses(Frames(spoken[:end], RATE), teacher, WORD).skipped == pytest.approx(end / RATE, abs=0.4)
 
 
 def clause(spoken: np.ndarray) -> tuple[int, int]:
@@ -104,9 +111,9 @@ def test_other_tempos_and_speakers_are_fine(text: str, tmp_path: Path) -> None:
     for tempo in (0.85, 1.15):
         stretched = flite(text, tmp_path / "tempo.wav", "-voice", "rms", "--setf", f"duration_stretch={1 / tempo}")
         assert len(stretched) / len(teacher) == pytest.approx(1 / tempo, rel=0.03)
-        assert find_lapses(stretched, teacher) == FINE
+        assert find_lapses(stretched, teacher, WORD) == FINE
     for voice in ("slt", "kal16"):
-        assert find_lapses(flite(text, tmp_path / "voice.wav", "-voice", voice), teacher) == FINE
+        assert find_lapses(flite(text, tmp_path / "voice.wav", "-voice", voice), teacher, WORD) == FINE
 
 
 # --- the command
@@ -132,7 +139,8 @@ def test_run_counts_and_reports(
     report = robustness.run(tiny, sentences, ["teacher", "plain", "linear"], tmp_path / "out", limit=2)
     told, plain, linear = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert report.sentences == ["hello there", "The lazy dog. Good day."]
-    assert (told["ended"], told["largest_length"], told["too_long"], told["skip_or_repeat"]) == (1, 1, 0, 0)
+    assert (told["ended"], told["largest_length"], told["too_long"]) == (1, 1, 0)
+    assert told["words_skipped_or_repeated"] == told["clauses_skipped_or_repeated"] == 0
     # Random weights never end: the guard stops each sentence after 11 frames, here after 0.88 s of 0.4 and 1.76 of 2.
     assert plain["ended"] == linear["ended"] == 0
     assert [each["ratio"] for each in plain["spoken"]] == pytest.approx([2.2, 0.88])

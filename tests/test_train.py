@@ -94,7 +94,7 @@ def test_a_run_leaves_records_curve_and_projector(tmp_path: Path) -> None:
         "step-00000006",
     ]
     info = Projector.from_pretrained(config.trained_projector).info
-    assert (info.steps, info.layers, info.layout, info.state_convention) == (6, [2, 4], "nonstreaming", "at-token")
+    assert (info.steps, info.layers, info.layout, info.state_convention) == (6, [2, 4], "nonstreaming", "bound")
     assert info.measurements["train"]["held_out"] == evaluated[-1]["held_out"]
 
 

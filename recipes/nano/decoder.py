@@ -2,9 +2,10 @@
 
     python recipes/nano/decoder.py work/ --steps 2000
 
-Spectral losses only: log-mel and log-magnitude distances at four window lengths.  Every fourth batch
-holds the first frames of utterances, so that speech learns to begin; of the others, the first two frames
-lack their past and do not count.  Resumes from its checkpoint when repeated.
+Two losses: log-mel and log-magnitude distances at four window lengths, and the distance of what an acoustic
+model hears (`acoustic_model.py`; the feature matching of GANs, with a listener in the critic's place).  Every
+fourth batch holds the first frames of utterances, so that speech learns to begin; of the others, the first two
+frames lack their past and do not count.  Resumes from its checkpoint when repeated.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import librosa
 import torch
+from acoustic_model import AcousticModel
 from checkpoint import load, rate_at, save
 from codebooks import ENTRIES, FRAME, GROUPS, LATENT, SAMPLE_RATE
 from safetensors.torch import load_file
@@ -28,6 +30,8 @@ CONFIG = CodecDecoderConfig(
     sliding_window=32, decoder_dim=256, upsample_rates=(8, 5, 4, 2), upsampling_ratios=(2, 2),
     layer_scale_initial_scale=0.1,
 )  # fmt: skip
+HEARD = 8.0
+"""Weight of what is heard beside the spectra."""
 WINDOWS = ((256, 20), (512, 40), (1024, 80), (2048, 120))
 
 
@@ -65,6 +69,18 @@ class SpectralLoss(nn.Module):
         magnitudes = (spectra.real.square() + spectra.imag.square() + 1e-9).sqrt()
         logs, mels = torch.log(magnitudes + 1e-3), torch.log(filters @ magnitudes + 1e-3)
         return distance(mels) + 0.5 * distance(logs)
+
+
+class HeardLoss(nn.Module):
+    """Mean difference of the layers of the acoustic model for two batches of samples (B, S), in parts of their size."""
+
+    def __init__(self, listener: AcousticModel) -> None:
+        super().__init__()
+        self.listener = listener.requires_grad_(False)
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        layers = self.listener.features(torch.cat((made, true)))
+        return torch.stack([distance(x) / x.detach().abs().mean() for x in layers]).mean()
 
 
 def distance(pair: Tensor) -> Tensor:
@@ -116,28 +132,34 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    decoder, loss = build(load_file(arguments.work / "codebooks.safetensors")), SpectralLoss()
+    decoder = build(load_file(arguments.work / "codebooks.safetensors"))
+    spectral, listener = SpectralLoss(), AcousticModel()
+    if not load(arguments.work / "acoustic_model.safetensors", listener, []):
+        parser.error(f"{arguments.work} has no acoustic model: run acoustic_model.py first")
+    heard = HeardLoss(listener)
     fuse(decoder)
     optim = torch.optim.AdamW(decoder.parameters(), arguments.rate, betas=(0.8, 0.99))
     path = arguments.work / "decoder.safetensors"
     step = load(path, decoder, [optim])
     segments = Segments(arguments.work, arguments.shards, arguments.frames)
     print(f"{sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    began, average = time.time(), 0.0
+    began, average = time.time(), None
     while step < arguments.steps:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         codes, audio = segments.batch(arguments.batch, step)
         made = decoder.synthesize(decoder.quantizer(codes))
         settled = 0 if opens(step) else 2 * FRAME
-        value = loss(made[:, settled:], audio[:, settled:])
-        value.backward()
+        pair = made[:, settled:], audio[:, settled:]
+        found = torch.stack((spectral(*pair), heard(*pair)))
+        (found[0] + HEARD * found[1]).backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 3.0)
         optim.step()
         optim.zero_grad()
         step += 1
-        average = value.item() if average == 0 else 0.97 * average + 0.03 * value.item()
+        average = found.detach() if average is None else average.lerp(found.detach(), 0.03)
         if step % 20 == 0 or step == arguments.steps:
-            print(f"{step} {time.time() - began:.0f}s spectral distance {average:.3f}", flush=True)
+            shown = f"spectral distance {average[0]:.3f}, heard {average[1]:.4f}"
+            print(f"{step} {time.time() - began:.0f}s {shown}", flush=True)
         if step % 100 == 0 or step == arguments.steps:
             save(path, decoder, [optim], step)
 

@@ -1,7 +1,6 @@
-"""The nano language model: a LlamaForCausalLM with its own tokenizer, from one text file.
+"""The nano language model: a LlamaForCausalLM, from one text file.
 
-    nice python recipes/nano/llm.py prompts.tsv work/llm src/audio_projection/nano/llm \
-        --without benchmarks/heldout.txt --tts-tokenizer work/tts_tokenizer
+    nice python recipes/nano/llm.py prompts.tsv work/tts work/llm-training work/llm --without benchmarks/heldout.txt
 
 The text file holds a sentence a line (of a TSV, the last column), taken as it is written.  Two thirds of
 the training sequences are plain sentences, the others chat turns in the chat template whose answers are
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 from checkpoint import load, save
 from conversations import conversation
-from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, shared_tokenizer, train_tokenizer
+from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, shared_tokenizer
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trigram import Trigram
@@ -98,11 +97,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     start, end, turn, padding = tokenizer.convert_tokens_to_ids([BOS, EOS, EOT, PAD])
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=256,  # rows divisible by 256, as llama.cpp's K-quants want them
-        intermediate_size=512,
+        hidden_size=512,  # twice the TTS's, as in the real pair; divisible by 256, as llama.cpp's K-quants want rows
+        intermediate_size=256,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=64,
         max_position_embeddings=512,
         tie_word_embeddings=False,
         rms_norm_eps=1e-5,
@@ -172,34 +172,27 @@ def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, token
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", type=Path)
+    parser.add_argument("tts", type=Path, help="folder of the TTS's vocab.json and merges.txt")
     parser.add_argument("work", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--without", type=Path, help="file of sentences that must not be learned")
-    parser.add_argument("--tts-tokenizer", type=Path, help="folder of the TTS's vocab.json and merges.txt")
-    parser.add_argument("--entries", type=int, default=464, help="size of the vocabulary")
-    parser.add_argument("--merges", type=int, help="take the first so many of the TTS's, in the place of its own")
-    parser.add_argument("--steps", type=int, default=1700)
+    parser.add_argument("--merges", type=int, default=188, help="the first so many of the TTS's 256")
+    parser.add_argument("--steps", type=int, default=2900)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--held-out", type=int, default=1000, help="sentences that it is judged by")
     parser.add_argument("--smoke", action="store_true", help="a tiny run that shows every stage")
     arguments = parser.parse_args()
-    if arguments.merges is not None and arguments.tts_tokenizer is None:
-        parser.error("--merges needs --tts-tokenizer")
     if arguments.smoke:
         arguments.steps = min(arguments.steps, 20)
     arguments.work.mkdir(parents=True, exist_ok=True)
 
     texts = sentences(arguments.text, arguments.without)
     held_out, learned = texts[: arguments.held_out], texts[arguments.held_out :]
-    if arguments.merges is not None:
-        tokenizer = shared_tokenizer(arguments.tts_tokenizer, arguments.merges)
-    else:
-        tokenizer = train_tokenizer(learned, arguments.entries)
+    tokenizer = shared_tokenizer(arguments.tts, arguments.merges)
     save_tokenizer(tokenizer, arguments.output)
     record = {"entries": len(tokenizer), "steps": arguments.steps, "sentences": len(learned), "perplexity": {}}
-    if arguments.tts_tokenizer:
-        record["tokenizers"] = agreement(tokenizer, arguments.tts_tokenizer, held_out)
-        print(f"tokenizer: {record['tokenizers']}", flush=True)
+    record["tokenizers"] = agreement(tokenizer, arguments.tts, held_out)
+    print(f"tokenizer: {record['tokenizers']}", flush=True)
 
     chats = len(learned) // 3
     raw = plain(tokenizer, learned)

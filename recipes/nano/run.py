@@ -110,14 +110,21 @@ STAGES = (
     Stage(
         "talker",
         "talker.py {work}/talker {work}/tts",
-        "--steps 7800",
+        "--steps 9800",
         "--steps 8 --batch 4 --held-out 10 --save-every 2",
         ("talker/talker.safetensors",),
     ),
     Stage(
+        "acoustic-model",
+        "acoustic_model.py {work}/codec",
+        "",
+        "--steps 2 --batch 2",
+        ("codec/acoustic_model.safetensors",),
+    ),
+    Stage(
         "decoder",
         "decoder.py {work}/codec",
-        "--steps 6800 --batch 6",
+        "--steps 8650 --batch 6",
         "--steps 2 --batch 2 --shards 3",
         ("codec/decoder.safetensors",),
     ),
@@ -137,7 +144,7 @@ STAGES = (
     ),
     Stage(
         "llm",
-        "llm.py {text} {work}/llm-training {work}/llm --tts-tokenizer {work}/tts" + HELD_OUT,
+        "llm.py {text} {work}/tts {work}/llm-training {work}/llm" + HELD_OUT,
         "",
         "--steps 40 --batch-tokens 512 --held-out 100",
         ("llm/config.json", "llm/model.safetensors", "llm/training.json"),

@@ -1,6 +1,6 @@
 """Stage 4: the nano talker and code predictor, trained on text and codes.
 
-    python recipes/nano/talker.py work/ tts/ --steps 7800
+    python recipes/nano/talker.py work/ tts/ --steps 9800
 
 Cross-entropy of the codes, and two lessons from flite's own timing that fade with the rate: one head of
 the middle layers is shown which text is being spoken (guided attention, Tachibana et al., 2017), and a

@@ -8,6 +8,7 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from unicodedata import combining
@@ -22,24 +23,38 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _METASPACE = "\u2581"
 
 
-def align(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[int]:
-    """For each TTS token, the index of the LLM token whose state it takes.
+@dataclass(frozen=True)
+class Overlap:
+    """The LLM tokens that share bytes with a TTS token."""
 
-    That is the last LLM token that overlaps the TTS token's bytes, because its state has seen all of
-    them; where no LLM token covers those bytes (spaces that a tokenizer drops), the nearest earlier
-    one, or the first. Spans are ``(start, end)`` in bytes of the same text, in text order; empty LLM
-    spans (special tokens) are never chosen. Raises AudioProjectionError when the spans are out of
-    order or do not end at the same byte.
+    tokens: tuple[int, ...]  # their indices in text order, at least one
+    turn: int  # 0 when it alone ends in the last of them, else which one it is of those that do, from 1
+
+
+def align(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[Overlap]:
+    """The LLM tokens that each TTS token overlaps, whose states it takes (`binding.bind`).
+
+    Where no LLM token covers its bytes (spaces that a tokenizer drops), the nearest earlier one, or the
+    first. Spans are ``(start, end)`` in bytes of the same text, in text order; empty LLM spans (special
+    tokens) are never chosen. Raises AudioProjectionError when the spans are out of order or do not end at
+    the same byte.
     """
     _check_same_text([span for span in llm_spans if span[1] > span[0]], tts_spans)
     return cover(llm_spans, tts_spans)
 
 
-def cover(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[int]:
+def cover(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[Overlap]:
     """As `align`, for the part of a text that is there so far: both spans count from the text's start, unchecked."""
     used = [index for index, (start, end) in enumerate(llm_spans) if end > start]
-    starts = [llm_spans[index][0] for index in used]
-    return [used[max(bisect_left(starts, end) - 1, 0)] for _, end in tts_spans]
+    starts, ends = [llm_spans[index][0] for index in used], [llm_spans[index][1] for index in used]
+    found: list[Overlap] = []
+    for start, end in tts_spans:
+        last = max(bisect_left(starts, end) - 1, 0)
+        first = min(bisect_right(ends, start), last)
+        again = bool(found) and found[-1].tokens[-1] == used[last]
+        turn = found[-1].turn + 1 if again else int(ends[last] > end)
+        found.append(Overlap(tuple(used[first : last + 1]), turn))
+    return found
 
 
 def _check_same_text(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.alignment import align
+from audio_projection.binding import bind
 
 if TYPE_CHECKING:
     from audio_projection.llm import Encoded, LanguageModel
@@ -24,7 +25,7 @@ class TextFeatures:
     """The N TTS tokens of one text."""
 
     ids: list[int]
-    states: Tensor  # (N, L, D) float32, the states of the aligned LLM tokens
+    states: Tensor  # (N, L, D) float32, of the LLM tokens that each overlaps
     rows: Tensor  # (N, H) float32, the TTS's own text rows
 
 
@@ -39,8 +40,8 @@ def align_features(tts: Qwen3TTS, text: str, encoded: Encoded) -> TextFeatures:
     """The TTS tokens of a text with the states of their LLM tokens, on the TTS's device."""
     ids, spans = tts.tokenize(text)
     rows = tts.text_rows(torch.tensor(ids, dtype=torch.long, device=device_of(tts))).float()
-    chosen = torch.tensor(align(encoded.spans, spans), dtype=torch.long, device=encoded.states.device)
-    return TextFeatures(ids, encoded.states[chosen].to(rows.device, torch.float32), rows)
+    states = encoded.states.to(rows.device, torch.float32)
+    return TextFeatures(ids, bind(states, align(encoded.spans, spans)), rows)
 
 
 def stream_features(

@@ -1,7 +1,7 @@
 """A text that the LLM is still writing, as TTS tokens that can no longer change.
 
-A TTS token is given out as soon as the word that it belongs to is complete, with the state of the LLM token that it
-aligns to. The answer is cut into sentences, because each is spoken as an utterance of its own.
+A TTS token is given out as soon as the word that it belongs to is complete, with the state of the LLM tokens that it
+overlaps. The answer is cut into sentences, because each is spoken as an utterance of its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from audio_projection.alignment import Span, cover
+from audio_projection.binding import bind
 from audio_projection.llm import GeneratedToken
 from audio_projection.text import is_speakable, sentence_ends
 from audio_projection.tts.tokenizer import TextTokenizer
@@ -32,7 +34,7 @@ class Slot:
     """One TTS token of the answer."""
 
     id: int
-    state: Tensor  # (L, D) of the LLM token it aligns to
+    state: Tensor  # (L, D) of the LLM tokens that it overlaps, bound to one
 
 
 class LiveAnswer:
@@ -45,6 +47,7 @@ class LiveAnswer:
         self._written = _Written()
         self._finished = False
         self._start = self._given = 0  # of the current sentence; up to where its slots are given out
+        self._placed: list[Span] = []  # of the current sentence's slots
         self._spoken: list[str] = []
 
     @property
@@ -56,6 +59,7 @@ class LiveAnswer:
     def sentences(self) -> Iterator[Iterator[Slot]]:
         """The slots of each sentence that has a letter or digit; slots that are not taken are left out."""
         while self._find_sentence():
+            self._placed = []
             slots = self._slots()
             yield slots
             self._spoken.append(self._written.text[self._start : self._given])
@@ -111,9 +115,9 @@ class LiveAnswer:
         base = len(text[: self._given].encode())
         self._given = end
         ids, spans = self._tokenizer.encode(segment.translate(_SPACES))
-        placed = [(start + base, stop + base) for start, stop in spans]
-        for token, index in zip(ids, cover(self._written.spans, placed), strict=True):
-            yield Slot(token, self._written.states[index])
+        self._placed += [(start + base, stop + base) for start, stop in spans]
+        overlaps = cover(self._written.spans, self._placed)[len(self._placed) - len(ids) :]
+        yield from map(Slot, ids, bind(torch.stack(self._written.states), overlaps))
 
     def _sentence_end(self) -> int | None:
         """The end of the current sentence once nothing can move it: something follows, or the answer is over."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCK = 2048  # rows of each layer that wait for their products: 0.1 GB for 4096 -> 2048
-TOLERANCE = 0.01  # of the share of tokens found: within it the deeper layer, which has read more context, is better
+TOLERANCE = 0.002  # of the share of tokens found: within it the deeper layer, which has read more context, is better
 
 
 @dataclass(frozen=True)

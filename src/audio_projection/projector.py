@@ -25,7 +25,7 @@ WEIGHTS = "projector.safetensors"
 METADATA = "projector.json"
 FORMAT = "audio-projection-projector"
 VERSION = 1
-STATE_CONVENTION = "at-token"  # the state at the token's own position, RMS-normalised
+STATE_CONVENTION = "bound"  # RMS-normalised, at the token's own position; several bound to one (binding.py)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,

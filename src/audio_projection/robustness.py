@@ -19,7 +19,7 @@ from audio_projection.acoustics import Frames
 from audio_projection.checkpoint import write_json
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.lapses import Lapses, find_lapses
+from audio_projection.lapses import CLAUSE, WORD, Lapses, find_lapses
 from audio_projection.sentences import ROBUSTNESS, read_sentences
 from audio_projection.stage import PLAIN, NamedRow, Stage, Utterance, keep, made_folder, name_rows, notes_in_words
 
@@ -39,7 +39,10 @@ class Spoken:
     ratio: float
     """Of its length to the teacher's."""
     ended: bool
-    lapses: Lapses
+    words: Lapses
+    """From the length of a word on."""
+    clauses: Lapses
+    """From that of a clause on."""
 
 
 @dataclass
@@ -56,17 +59,14 @@ class Row:
     def summary(self) -> dict[str, float]:
         """Shares of the sentences, but for the lengths and the count of those that are too long."""
         ratios = np.array([each.ratio for each in self.spoken])
-        skipped = np.array([each.lapses.skipped is not None for each in self.spoken])
-        repeated = np.array([each.lapses.repeated is not None for each in self.spoken])
         return {
             "ended": float(np.mean([each.ended for each in self.spoken])),
             "median_length": float(np.median(ratios)),
             "percentile_99_length": float(np.quantile(ratios, 0.99)),
             "largest_length": float(ratios.max()),
             "too_long": int((ratios > TOO_LONG).sum()),
-            "skip": float(skipped.mean()),
-            "repeat": float(repeated.mean()),
-            "skip_or_repeat": float((skipped | repeated).mean()),
+            **_shares("words", [each.words for each in self.spoken]),
+            **_shares("clauses", [each.clauses for each in self.spoken]),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +74,14 @@ class Row:
             return {"name": self.name, "meaning": self.meaning, "missing": self.missing}
         each = [asdict(spoken) for spoken in self.spoken]
         return {"name": self.name, "meaning": self.meaning, **self.summary(), "spoken": each, **self.notes}
+
+
+def _shares(length: str, found: Sequence[Lapses]) -> dict[str, float]:
+    """Shares of the sentences in which something of that length is skipped, repeated, or either."""
+    skipped = np.array([lapses.skipped is not None for lapses in found])
+    repeated = np.array([lapses.repeated is not None for lapses in found])
+    shares = {"skipped": skipped, "repeated": repeated, "skipped_or_repeated": skipped | repeated}
+    return {f"{length}_{name}": float(each.mean()) for name, each in shares.items()}
 
 
 @dataclass
@@ -97,7 +105,8 @@ class Report:
             caption="\n".join(_caption(row) for row in self.rows),
             caption_justify="left",
         )
-        headings = ("ended %", "length: 99 %", "largest", f"above {TOO_LONG:g}", "skip %", "repeat %", "either %")
+        headings = ("ended %", "length: 99 %", "largest", f"above {TOO_LONG:g}")
+        headings += ("clause skipped %", "repeated %", "either %", "word, either %")
         for heading in headings:
             table.add_column(heading, justify="right")
         for row in self.rows:
@@ -106,9 +115,10 @@ class Report:
 
 
 def _cells(summary: dict[str, float]) -> list[str]:
-    ended, skip, repeat, either = (100 * summary[key] for key in ("ended", "skip", "repeat", "skip_or_repeat"))
+    shares = ("clauses_skipped", "clauses_repeated", "clauses_skipped_or_repeated", "words_skipped_or_repeated")
+    ended, *lapses = (f"{100 * summary[key]:.1f}" for key in ("ended", *shares))
     lengths = [f"{summary[key]:.2f}" for key in ("percentile_99_length", "largest_length")]
-    return [f"{ended:.1f}", *lengths, f"{summary['too_long']:d}", f"{skip:.1f}", f"{repeat:.1f}", f"{either:.1f}"]
+    return [ended, *lengths, f"{summary['too_long']:d}", *lapses]
 
 
 def _caption(row: Row) -> str:
@@ -159,5 +169,6 @@ def _measure(named: NamedRow, stage: Stage, folder: Path | None) -> Row:
 
 
 def _compared(utterance: Utterance, teacher: Utterance) -> Spoken:
-    lapses = find_lapses(Frames(utterance.samples, utterance.rate), Frames(teacher.samples, teacher.rate))
-    return Spoken(utterance.seconds, utterance.seconds / teacher.seconds, utterance.ended, lapses)
+    pair = Frames(utterance.samples, utterance.rate), Frames(teacher.samples, teacher.rate)
+    words, clauses = (find_lapses(*pair, shortest) for shortest in (WORD, CLAUSE))
+    return Spoken(utterance.seconds, utterance.seconds / teacher.seconds, utterance.ended, words, clauses)

@@ -64,15 +64,29 @@ class CausalUpsample(nn.Module):
 
     def forward(self, x: Tensor, state: State) -> Tensor:
         if not self.overlap:
-            return self.conv(x)
-        conv, past = self.conv, state.get(self)
+            return self.spread(x)
+        past = state.get(self)
         if past is not None:  # the last input frames are worked through again: their outputs reach into this chunk
             x = torch.cat((past, x), -1)
-        stride = conv.stride[0]
+        stride = self.conv.stride[0]
         remembered = -(-self.overlap // stride)
         state[self] = x[..., -remembered:].clone()
         skipped = 0 if past is None else past.shape[-1] * stride
-        return conv(x)[..., skipped : x.shape[-1] * stride]
+        return self.spread(x)[..., skipped : x.shape[-1] * stride]
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The whole transposed convolution: (B, in, T) -> (B, out, (T - 1) * stride + kernel).
+
+        On a CPU as one product whose overlaps are added: oneDNN lays the weights out anew for every call, which for
+        the few frames of a chunk takes longer than the product itself.
+        """
+        if x.device.type != "cpu":
+            return self.conv(x)
+        weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        columns = (x.transpose(1, 2) @ weight.flatten(1)).transpose(1, 2)
+        length = (x.shape[-1] - 1) * stride + kernel
+        return F.fold(columns, (1, length), (1, kernel), stride=(1, stride)).squeeze(2) + bias[:, None]
 
 
 class SnakeBeta(nn.Module):

@@ -1,0 +1,56 @@
+"""States of LLM tokens bound to one for each TTS token."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audio_projection.alignment import Overlap, Span, align
+from audio_projection.binding import bind
+
+
+def test_one_to_one_the_states_are_unchanged() -> None:
+    states = torch.randn(5, 2, 8)
+    assert torch.equal(bind(states, [Overlap((n,), 0) for n in (0, 2, 4)]), states[[0, 2, 4]])
+
+
+def test_earlier_tokens_are_rotated_by_their_distance_and_later_turns_back() -> None:
+    states = torch.randn(4, 2, 8)
+    a, b, c, _ = states
+    bound = bind(states, [Overlap((0, 1, 2), 0), Overlap((2,), 1), Overlap((1, 2), 2)])
+    together = c + b.roll(1, -1) + a.roll(2, -1)
+    torch.testing.assert_close(bound, torch.stack((together, c.roll(-1, -1), (c + b.roll(1, -1)).roll(-2, -1))))
+
+
+def test_the_states_given_stay_as_they_are_and_none_gives_none() -> None:
+    states = torch.randn(3, 1, 4)
+    before = states.clone()
+    bind(states, [Overlap((0, 1), 0), Overlap((1,), 1)])
+    assert torch.equal(states, before)
+    assert bind(states, []).shape == (0, 1, 4)
+
+
+PAIR, LETTERS = [(0, 2)], [(0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize(("llm", "tts"), [(LETTERS, PAIR), (PAIR, LETTERS)], ids=["many to one", "one to many"])
+def test_a_linear_map_gives_the_rows_of_tokens_that_are_cut_differently(llm: list[Span], tts: list[Span]) -> None:
+    """Words of two letters, cut alike or not: every state is one of 12, every row one of 12."""
+    torch.manual_seed(0)
+    states, rows = torch.randn(12, 1, 32), torch.randn(12, 16)
+    bound, last, wanted = [], [], []
+    for word in range(4):
+        ids = {1: [8 + word], 2: [2 * word, 2 * word + 1]}  # as one token, as two
+        for spans, others in ((llm, tts), (llm, llm), (tts, tts)):
+            overlaps, read = align(spans, others), states[ids[len(spans)]]
+            bound.append(bind(read, overlaps)[:, 0])
+            last.append(read[[overlap.tokens[-1] for overlap in overlaps], 0])
+            wanted.append(rows[ids[len(others)]])
+    assert right(torch.cat(bound), torch.cat(wanted), rows) == 1.0
+    assert right(torch.cat(last), torch.cat(wanted), rows) < 0.9  # the last LLM token's state alone
+
+
+def right(states: torch.Tensor, wanted: torch.Tensor, rows: torch.Tensor) -> float:
+    """Share of the least-squares images of states (N, D) that are nearest to the row wanted."""
+    found = states @ torch.linalg.lstsq(states, wanted, driver="gelsd").solution
+    return float((torch.cdist(found, rows).argmin(1) == torch.cdist(wanted, rows).argmin(1)).float().mean())

@@ -94,7 +94,7 @@ def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) ->
     fresh = StateSource(config, parts, [replace(pair, states=None) for pair in pairs]).at(indices)
     for one, other in zip(kept, fresh, strict=True):
         assert one.ids == other.ids and torch.equal(one.rows, other.rows)
-        torch.testing.assert_close(one.states, other.states, rtol=2**-8, atol=1e-3)  # bfloat16
+        torch.testing.assert_close(one.states, other.states, rtol=2**-8, atol=0.02)  # bfloat16, several added
     spelled = config.model_copy(deep=True)
     spelled.tts.normalise = "none"
     for settings, llm, words in (

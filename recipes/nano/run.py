@@ -77,7 +77,7 @@ class Stage:
 
 
 PROJECTOR_SIZES = {
-    "linear": "data.limit=16000 train.steps=1200 train.learning_rate=2e-3 train.loss.distill=1 train.loss.talker=0.5",
+    "linear": "data.limit=16000 train.steps=1200 train.learning_rate=1e-3 train.loss.distill=1 train.loss.talker=0.5",
     "residual": "data.limit=4000 train.steps=300 train.learning_rate=3e-4",
 }
 STAGES = (

@@ -32,7 +32,7 @@ from audio_projection.regression import RidgeFit
 from audio_projection.tts.model import Qwen3TTS
 
 CUTS = ("one LLM token", "several", "part of one")
-RIDGE = 1e-6
+RIDGE = 1e-5
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -54,3 +58,15 @@ def right(states: torch.Tensor, wanted: torch.Tensor, rows: torch.Tensor) -> flo
     """Share of the least-squares images of states (N, D) that are nearest to the row wanted."""
     found = states @ torch.linalg.lstsq(states, wanted, driver="gelsd").solution
     return float((torch.cdist(found, rows).argmin(1) == torch.cdist(wanted, rows).argmin(1)).float().mean())
+
+
+def test_the_benchmark_tells_both_ways_apart(repository: Path, tmp_path: Path) -> None:
+    texts = (repository / "src/audio_projection/nano/texts.txt").read_text(encoding="utf-8").splitlines()[:300]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    command = [sys.executable, repository / "benchmarks" / "binding.py", "--held-out", "60"]
+    done = subprocess.run(
+        [*command, f"data.texts={tmp_path / 'texts.txt'}"], capture_output=True, text=True, cwd=repository, check=True
+    )
+    shares = [line.split("│")[1:6] for line in done.stdout.splitlines() if "│" in line and "%" in line]
+    right = {(way.strip(), int(layer)): float(several.strip(" %")) for way, layer, _, _, several in shares[-10:]}
+    assert right["bound", 1] > right["last", 1] + 50

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ROWS = (PLAIN, "linear")
 TOO_LONG = 2.0
 """Length to the teacher's."""
+_COUNTED = f"clauses, words: sentences in which {CLAUSE:g} s, {WORD:g} s of speech or more are skipped or repeated"
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,10 @@ class Report:
         table = Table(
             Column("row", overflow="fold"),
             title=f"{len(self.sentences)} sentences beside the teacher's; length is duration to the teacher's",
-            caption="\n".join(_caption(row) for row in self.rows),
+            caption="\n".join([*map(_caption, self.rows), _COUNTED]),
             caption_justify="left",
         )
-        headings = ("ended %", "length: 99 %", "largest", f"above {TOO_LONG:g}")
-        headings += ("clause skipped %", "repeated %", "either %", "word, either %")
+        headings = ("ended %", "length: 99 %", "largest", f"above {TOO_LONG:g}", "clauses %", "words %")
         for heading in headings:
             table.add_column(heading, justify="right")
         for row in self.rows:
@@ -115,7 +115,7 @@ class Report:
 
 
 def _cells(summary: dict[str, float]) -> list[str]:
-    shares = ("clauses_skipped", "clauses_repeated", "clauses_skipped_or_repeated", "words_skipped_or_repeated")
+    shares = ("clauses_skipped_or_repeated", "words_skipped_or_repeated")
     ended, *lapses = (f"{100 * summary[key]:.1f}" for key in ("ended", *shares))
     lengths = [f"{summary[key]:.2f}" for key in ("percentile_99_length", "largest_length")]
     return [ended, *lengths, f"{summary['too_long']:d}", *lapses]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -23,12 +24,13 @@ from torch import Tensor
 
 from audio_projection.alignment import Overlap, align
 from audio_projection.binding import bind
-from audio_projection.config import load_config
+from audio_projection.config import Config, load_config
 from audio_projection.data_loader import transcripts_to_fit
+from audio_projection.errors import AudioProjectionError
 from audio_projection.features import chunks
 from audio_projection.llm import LanguageModel
 from audio_projection.parts import load_llm, load_tts
-from audio_projection.regression import RidgeFit
+from audio_projection.regression import RidgeFit, nearest_row_accuracy, row_table
 from audio_projection.tts.model import Qwen3TTS
 
 CUTS = ("one LLM token", "several", "part of one")
@@ -68,7 +70,6 @@ def read(llm: LanguageModel, tts: Qwen3TTS, texts: list[str], batch: int) -> Ite
             yield Tokens(torch.tensor(ids), rows, torch.tensor([cut(overlap) for overlap in overlaps]), made)
 
 
-@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/nano.yaml")
@@ -76,18 +77,28 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help="key=value, such as llm.name=FOLDER")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    config = load_config(arguments.config, arguments.settings)
+    try:
+        run(load_config(arguments.config, arguments.settings), arguments.held_out)
+    except AudioProjectionError as error:
+        sys.exit(f"binding: {error}")
+
+
+@torch.inference_mode()
+def run(config: Config, held_out: int) -> None:
+    """Prints the table; AudioProjectionError when there is no text to hold out or none to fit on."""
     torch.set_num_threads(config.threads or 1)
     llm, tts = load_llm(config), load_tts(config)
     layers = list(range(llm.num_layers + 1))
     llm = llm.select(layers)
     texts = list(dict.fromkeys(transcripts_to_fit(config)))
+    if not 0 < held_out < len(texts):
+        raise AudioProjectionError(f"--held-out {held_out}: there are {len(texts)} texts, some of them to fit on")
     fits: dict[tuple[str, int], RidgeFit] = {}
     kept = Kept()
     found = track(read(llm, tts, texts, config.fit.batch), "reading", len(texts), console=Console(stderr=True))
     for number, tokens in enumerate(found):
         kept.table |= dict(zip(tokens.ids.tolist(), tokens.rows, strict=True))
-        if number < arguments.held_out:
+        if number < held_out:
             kept.parts.append(tokens)
             continue
         for way, states in tokens.states.items():
@@ -100,15 +111,15 @@ def main() -> None:
 
 def show(fits: dict[tuple[str, int], RidgeFit], kept: Kept) -> None:
     ids, cuts = (torch.cat([getattr(part, name) for part in kept.parts]) for name in ("ids", "cuts"))
-    rows, names = torch.stack(list(kept.table.values())), torch.tensor(list(kept.table))
+    known = row_table(kept.table)
     headings = [f"{name} ({float((cuts == number).float().mean()):.1%})" for number, name in enumerate(CUTS)]
     table = Table("states", "layer", "all", *headings)
     for (way, layer), fit in sorted(fits.items()):
         weight, bias = fit.solve(RIDGE)
-        states = torch.cat([part.states[way][:, layer] for part in kept.parts])
-        right = (names[torch.cdist(states @ weight.T + bias, rows).argmin(1)] == ids).float()
-        by_cut = [right[cuts == number] for number in range(len(CUTS))]
-        table.add_row(way, str(layer), *(f"{each.mean():.1%}" if len(each) else "-" for each in (right, *by_cut)))
+        predicted = torch.cat([part.states[way][:, layer] for part in kept.parts]) @ weight.T + bias
+        chosen = [torch.ones_like(cuts, dtype=torch.bool), *(cuts == number for number in range(len(CUTS)))]
+        cells = [f"{nearest_row_accuracy(predicted[c], ids[c], *known):.1%}" if c.any() else "-" for c in chosen]
+        table.add_row(way, str(layer), *cells)
     Console().print(table)
 
 

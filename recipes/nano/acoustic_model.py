@@ -16,7 +16,7 @@ import librosa
 import torch
 import torch.nn.functional as F
 from checkpoint import load, rate_at, save
-from codebooks import SAMPLE_RATE, shard_numbers
+from codebooks import SAMPLE_RATE, shard_numbers, sounding
 from corpus import PHONES
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class AcousticModel(nn.Module):
         sizes = [MELS, *[CHANNELS] * len(DILATIONS)]
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Conv1d(before, after, 5, dilation=dilation), nn.GELU(), nn.GroupNorm(1, after))
-            for before, after, dilation in zip(sizes, sizes[1:], DILATIONS, strict=False)
+            for before, after, dilation in zip(sizes[:-1], sizes[1:], DILATIONS, strict=True)
         )
         self.head = nn.Conv1d(CHANNELS, len(PHONES), 1)
 
@@ -81,7 +81,7 @@ class Utterances:
             samples, named, ends = self.spoken[number]
             start = int(torch.randint(len(samples) - SEGMENT, (1,), generator=generator))
             audio.append(samples[start : start + SEGMENT].float() / 32_768)
-            phones.append(named[torch.searchsorted(ends, middles + start, right=True).clamp_max(len(named) - 1)])
+            phones.append(named[sounding(ends, middles + start)])
         loudness = torch.exp(torch.randn(size, 1, generator=generator) * 0.7)
         quiet = 1.5 + 2.5 * torch.rand(size, 1, generator=generator)  # the noise's size, in powers of ten under 1
         noise = torch.randn(size, SEGMENT, generator=generator) * 10**-quiet

@@ -66,7 +66,12 @@ def quarters(phones: Tensor, ends: Tensor, frames: int) -> Tensor:
     `phones` (P,) gives their number only; `ends` (P,) are in samples.
     """
     middles = (torch.arange(frames * QUARTERS) + 0.5) * FRAME / QUARTERS
-    return torch.searchsorted(ends, middles, right=True).clamp_max(len(phones) - 1).view(frames, QUARTERS)
+    return sounding(ends, middles).view(frames, QUARTERS)
+
+
+def sounding(ends: Tensor, places: Tensor) -> Tensor:
+    """Which phone, by the `ends` (P,) of all, sounds at each of some places, both in samples."""
+    return torch.searchsorted(ends, places, right=True).clamp_max(len(ends) - 1)
 
 
 def read_phones(folder: Path, number: int) -> list[Tensor]:

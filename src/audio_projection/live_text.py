@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -47,6 +48,7 @@ class LiveAnswer:
         self._written = _Written()
         self._finished = False
         self._start = self._given = 0  # of the current sentence; up to where its slots are given out
+        self._first = 0  # LLM token, before which the current sentence needs none
         self._placed: list[Span] = []  # of the current sentence's slots
         self._spoken: list[str] = []
 
@@ -59,7 +61,7 @@ class LiveAnswer:
     def sentences(self) -> Iterator[Iterator[Slot]]:
         """The slots of each sentence that has a letter or digit; slots that are not taken are left out."""
         while self._find_sentence():
-            self._placed = []
+            self._first, self._placed = self._written.token_before(self._start), []
             slots = self._slots()
             yield slots
             self._spoken.append(self._written.text[self._start : self._given])
@@ -116,8 +118,8 @@ class LiveAnswer:
         self._given = end
         ids, spans = self._tokenizer.encode(segment.translate(_SPACES))
         self._placed += [(start + base, stop + base) for start, stop in spans]
-        overlaps = cover(self._written.spans, self._placed)[len(self._placed) - len(ids) :]
-        yield from map(Slot, ids, bind(torch.stack(self._written.states), overlaps))
+        overlaps = cover(self._written.spans[self._first :], self._placed)[len(self._placed) - len(ids) :]
+        yield from map(Slot, ids, bind(torch.stack(self._written.states[self._first :]), overlaps))
 
     def _sentence_end(self) -> int | None:
         """The end of the current sentence once nothing can move it: something follows, or the answer is over."""
@@ -166,6 +168,12 @@ class _Written:
             start = before
         self.spans.append((start, max(start, end)))
         self.states.append(token.state)
+
+    def token_before(self, place: int) -> int:
+        """The last LLM token that has bytes and ends before the text from `place` on; 0 where there is none."""
+        start = len(self.text[:place].encode())
+        ended = bisect_right([end for _, end in self.spans], start)
+        return next((n for n in reversed(range(ended)) if self.spans[n][1] > self.spans[n][0]), 0)
 
     def _waiting(self) -> int:
         """Bytes of a character whose other bytes are still to come."""

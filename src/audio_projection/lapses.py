@@ -38,16 +38,20 @@ class Lapses:
     """Where the speech begins to say what the teacher does not, or has said."""
 
 
-def find_lapses(sound: Frames, teacher: Frames, shortest: float) -> Lapses:
-    """Compare a sentence with the teacher's; `shortest` in seconds of speech. See the top of this file."""
+def find_lapses(sound: Frames, teacher: Frames, *shortest: float) -> list[Lapses]:
+    """Compare a sentence with the teacher's, for each of some lengths in seconds of speech."""
     ours, theirs = align(sound.cepstra, teacher.cepstra)
     said, told = sound.speech.cumsum()[ours], teacher.speech.cumsum()[theirs]
-    length = round(shortest * FRAMES_PER_SECOND)
-    skipped, repeated = _stall(told, said, length), _stall(said, told, length)
-    return Lapses(
-        None if skipped is None else float(theirs[skipped]) / FRAMES_PER_SECOND,
-        None if repeated is None else float(ours[repeated]) / FRAMES_PER_SECOND,
-    )
+    found = []
+    for length in (round(seconds * FRAMES_PER_SECOND) for seconds in shortest):
+        skipped, repeated = _stall(told, said, length), _stall(said, told, length)
+        found.append(
+            Lapses(
+                None if skipped is None else float(theirs[skipped]) / FRAMES_PER_SECOND,
+                None if repeated is None else float(ours[repeated]) / FRAMES_PER_SECOND,
+            )
+        )
+    return found
 
 
 def _stall(going: np.ndarray, standing: np.ndarray, length: int) -> int | None:

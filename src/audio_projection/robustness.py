@@ -170,5 +170,5 @@ def _measure(named: NamedRow, stage: Stage, folder: Path | None) -> Row:
 
 def _compared(utterance: Utterance, teacher: Utterance) -> Spoken:
     pair = Frames(utterance.samples, utterance.rate), Frames(teacher.samples, teacher.rate)
-    words, clauses = (find_lapses(*pair, shortest) for shortest in (WORD, CLAUSE))
+    words, clauses = find_lapses(*pair, WORD, CLAUSE)
     return Spoken(utterance.seconds, utterance.seconds / teacher.seconds, utterance.ended, words, clauses)

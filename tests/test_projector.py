@@ -16,6 +16,7 @@ from audio_projection.projector import (
     ResidualProjector,
     build_projector,
     check_matches,
+    residual_rank,
 )
 
 
@@ -160,5 +161,6 @@ def test_other_models_are_refused_by_name_of_the_mismatch() -> None:
 
 def test_kinds_are_the_two_of_the_interface() -> None:
     assert isinstance(build_projector(info()), LinearProjector)
+    assert [residual_rank(*sizes) for sizes in ((4096, 2048), (512, 256), (12, 8), (1, 1))] == [1376, 160, 5, 1]
     with pytest.raises(AudioProjectionError, match="rank must be at least 1"):
         build_projector(info(kind="residual", rank=0))

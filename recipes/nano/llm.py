@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--without", type=Path, help="file of sentences that must not be learned")
     parser.add_argument("--merges", type=int, default=188, help="the first so many of the TTS's 256")
-    parser.add_argument("--steps", type=int, default=2900)
+    parser.add_argument("--steps", type=int, default=3900)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--held-out", type=int, default=1000, help="sentences that it is judged by")
     parser.add_argument("--smoke", action="store_true", help="a tiny run that shows every stage")

@@ -214,8 +214,12 @@ KINDS: dict[str, type[Projector]] = {kind.kind: kind for kind in (LinearProjecto
 
 
 def residual_rank(llm_size: int, tts_size: int) -> int:
-    """The rank at which U and V together have as many weights as one llm_size x tts_size matrix."""
-    return max(1, round(llm_size * tts_size / (llm_size + tts_size)))
+    """The rank at which U and V together have about as many weights as one llm_size x tts_size matrix.
+
+    From 32 on the nearest multiple of 32, so that Q8_0 can cut U's rows into its blocks.
+    """
+    rank = llm_size * tts_size / (llm_size + tts_size)
+    return 32 * round(rank / 32) if rank >= 32 else max(1, round(rank))
 
 
 def build_projector(info: ProjectorInfo) -> Projector:

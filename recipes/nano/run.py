@@ -77,7 +77,7 @@ class Stage:
 
 
 PROJECTOR_SIZES = {
-    "linear": "data.limit=16000 train.steps=1200 train.learning_rate=1e-3 train.loss.distill=1 train.loss.talker=0.5",
+    "linear": "data.limit=16000 train.steps=1600 train.learning_rate=1e-3 train.loss.distill=1 train.loss.talker=0.5",
     "residual": "data.limit=4000 train.steps=300 train.learning_rate=3e-4",
 }
 STAGES = (
@@ -124,7 +124,7 @@ STAGES = (
     Stage(
         "decoder",
         "decoder.py {work}/codec",
-        "--steps 8650 --batch 6",
+        "--steps 10900 --batch 6",
         "--steps 2 --batch 2 --shards 3",
         ("codec/decoder.safetensors",),
     ),

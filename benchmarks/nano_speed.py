@@ -2,8 +2,9 @@
 
     python benchmarks/nano_speed.py [--config configs/nano.yaml] [--sentences 10] [--starts 3] [--threads 1]
 
-Cold start: a new process that loads everything and speaks "Hello world" into a file. Speaking: language model,
-projector, talker, code predictor and codec, a sentence at a time. Medians. Beside the time on the clock stands the
+Cold start: a new process that loads everything and speaks "Hello world" into a file; beside it, in turns, one that only
+imports torch and transformers' Llama. Speaking: language model, projector, talker, code predictor and codec, a sentence
+at a time. Medians. Beside the time on the clock stands the
 processor time, which other work on the machine changes less.
 """
 
@@ -36,11 +37,20 @@ class Taken:
 def cold_start(config: Path, threads: int) -> Taken:
     """One run of the command that speaks "Hello world"."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, ROOT / "src" / "inference.py", "--config", config, "--text", "Hello world"]
-        command += ["--output", Path(folder) / "hello.wav", "--threads", str(threads)]
-        start, before = time.perf_counter(), os.times()
-        done = subprocess.run(command, capture_output=True, text=True)
-        clock, after = time.perf_counter() - start, os.times()
+        command = [ROOT / "src" / "inference.py", "--config", config, "--text", "Hello world"]
+        return process([*command, "--output", Path(folder) / "hello.wav", "--threads", threads])
+
+
+def imports() -> Taken:
+    """A process that imports the libraries of a cold start and does nothing with them."""
+    return process(["-c", "import torch; from transformers import LlamaForCausalLM"])
+
+
+def process(arguments: Sequence[object]) -> Taken:
+    """One run of Python."""
+    start, before = time.perf_counter(), os.times()
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
+    clock, after = time.perf_counter() - start, os.times()
     if done.returncode:
         sys.exit(f"nano_speed: the command failed: {done.stderr.strip()}")
     processor = after.children_user - before.children_user + after.children_system - before.children_system
@@ -79,10 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    starts = [cold_start(given.config, given.threads) for _ in range(given.starts)]
+    starts = [(cold_start(given.config, given.threads), imports()) for _ in range(given.starts)]
     if starts:
-        clock, processor = (statistics.median(getattr(one, of) for one in starts) for of in ("clock", "processor"))
-        print(f'cold start, "Hello world": {clock:.2f} s ({processor:.2f} s of processor time)', flush=True)
+        told = ('cold start, "Hello world"', "of torch and transformers' Llama, the imports alone")
+        for what, taken in zip(told, zip(*starts, strict=True), strict=True):
+            clock, processor = (statistics.median(getattr(one, of) for one in taken) for of in ("clock", "processor"))
+            print(f"{what}: {clock:.2f} s ({processor:.2f} s of processor time)", flush=True)
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()[: given.sentences]
     if sentences:
         frame_rate, taken = speaking(given.config, given.threads, sentences)

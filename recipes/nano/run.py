@@ -131,7 +131,7 @@ STAGES = (
     Stage(
         "encoder",
         "encoder.py {work}/codec",
-        "--steps 2000 --batch 16",
+        "--steps 3200 --batch 12 --frames 24",
         "--steps 2 --batch 2 --shards 2",
         ("codec/encoder.safetensors",),
     ),

@@ -78,15 +78,18 @@ class CausalUpsample(nn.Module):
         """The whole transposed convolution: (B, in, T) -> (B, out, (T - 1) * stride + kernel).
 
         On a CPU as one product whose overlaps are added: oneDNN lays the weights out anew for every call, which for
-        the few frames of a chunk takes longer than the product itself.
+        the few frames of a chunk takes longer than the product itself. The kernel is a multiple of the stride.
         """
         if x.device.type != "cpu":
             return self.conv(x)
         weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
-        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
-        columns = (x.transpose(1, 2) @ weight.flatten(1)).transpose(1, 2)
-        length = (x.shape[-1] - 1) * stride + kernel
-        return F.fold(columns, (1, length), (1, kernel), stride=(1, stride)).squeeze(2) + bias[:, None]
+        (_, channels, kernel), stride, (batch, _, frames) = weight.shape, self.conv.stride[0], x.shape
+        pieces = kernel // stride
+        columns = (x.transpose(1, 2) @ weight.flatten(1)).view(batch, frames, channels, pieces, stride)
+        spread = bias[:, None, None].expand(batch, -1, frames + pieces - 1, stride).clone()
+        for late, piece in enumerate(columns.permute(3, 0, 2, 1, 4)):
+            spread[:, :, late : late + frames] += piece
+        return spread.flatten(2)
 
 
 class SnakeBeta(nn.Module):

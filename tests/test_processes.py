@@ -61,14 +61,29 @@ def alone(folder: Path, finetune: str, accumulation: int = 4, until: int = 2) ->
 
 
 def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """To what sums in another order differ by, which Adam's first steps enlarge where a gradient is near zero."""
+    """To what sums in another order differ by.
+
+    Where a gradient is itself no more than that, Adam's first steps of 0.01 may go either way: in one place of 200.
+    """
     assert one.keys() == other.keys()
     for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=2e-4)
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=2 * 0.01)
+        near = torch.isclose(one[name], other[name], rtol=1e-3, atol=2e-4)
+        assert near.float().mean() >= 1 - 1 / 200, name
+
+
+def gradients(run: Path) -> dict[str, torch.Tensor]:
+    """Adam's running means of them after two steps."""
+    stored = read_tensors(run / "linear" / "checkpoints" / "step-00000002" / "optimizer.safetensors")
+    return {name: mean for name, mean in stored.items() if name.endswith(".exp_avg")}
 
 
 def test_two_processes_take_the_steps_of_one_with_the_same_batch(folder: Path, tmp_path: Path) -> None:
     assert_close(trained(folder / "ddp"), alone(tmp_path, "lora"))
+    one, other = gradients(folder / "ddp"), gradients(tmp_path)
+    assert one and one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-6)
     records = [read_metrics(run / "linear" / "metrics.jsonl") for run in (folder / "ddp", tmp_path)]
     for one, other in zip(*records, strict=True):  # one line a step, from one of the processes
         for group in ("training", "held_out", "plain"):

@@ -2,10 +2,10 @@
 
     python benchmarks/nano_speed.py [--config configs/nano.yaml] [--sentences 10] [--starts 3] [--threads 1]
 
-Cold start: a new process that loads everything and speaks "Hello world" into a file; beside it, in turns, one that only
-imports torch and transformers' Llama. Speaking: language model, projector, talker, code predictor and codec, a sentence
-at a time. Medians. Beside the time on the clock stands the
-processor time, which other work on the machine changes less.
+Cold start: a new process that loads everything and speaks "Hello world" into a file; beside it, in turns, one that
+only imports torch and transformers' Llama. Speaking: language model, projector, talker, code predictor and codec, a
+sentence at a time. Medians. Beside the time on the clock stands the processor time, which other work on the machine
+changes less.
 """
 
 from __future__ import annotations

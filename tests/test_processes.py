@@ -30,6 +30,10 @@ def job(name: str, finetune: str, folder: str | None = None, sharded: bool = Fal
     return made | {"processes": 2, "train": TRAIN | {"grad_accumulation": 2}}
 
 
+LORA_UNDECIDED = 1 / 200
+"""LoRA begins with a product of zero, and with gradients of 1e-8 among those of 3e-4."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two processes: DDP, DDP stopped half-way, FSDP."""
@@ -60,16 +64,17 @@ def alone(folder: Path, finetune: str, accumulation: int = 4, until: int = 2) ->
     return trained(folder, until)
 
 
-def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    """To what sums in another order differ by.
+def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], undecided: float = 0.0) -> None:
+    """To what sums in another order differ by, which Adam's first steps enlarge where a gradient is near zero.
 
-    Where a gradient is itself no more than that, Adam's first steps of 0.01 may go either way: in one place of 200.
+    In a share `undecided` of a tensor's places the gradient is no more than that itself: there two steps of 0.01 may
+    go either way.
     """
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=2 * 0.01)
         near = torch.isclose(one[name], other[name], rtol=1e-3, atol=2e-4)
-        assert near.float().mean() >= 1 - 1 / 200, name
+        assert near.float().mean() >= 1 - undecided, name
 
 
 def gradients(run: Path) -> dict[str, torch.Tensor]:
@@ -79,7 +84,7 @@ def gradients(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_take_the_steps_of_one_with_the_same_batch(folder: Path, tmp_path: Path) -> None:
-    assert_close(trained(folder / "ddp"), alone(tmp_path, "lora"))
+    assert_close(trained(folder / "ddp"), alone(tmp_path, "lora"), LORA_UNDECIDED)
     one, other = gradients(folder / "ddp"), gradients(tmp_path)
     assert one and one.keys() == other.keys()
     for name in one:
@@ -94,7 +99,7 @@ def test_another_number_of_processes_takes_up_a_run(folder: Path) -> None:
     """The data go on where they were: the steps are those that two processes would have taken."""
     with pytest.raises(AudioProjectionError, match="number of micro-batches a step"):
         alone(folder / "stopped", "lora", accumulation=2)
-    assert_close(alone(folder / "stopped", "lora"), trained(folder / "ddp"))
+    assert_close(alone(folder / "stopped", "lora"), trained(folder / "ddp"), LORA_UNDECIDED)
 
 
 def test_sharded_weights_train_as_whole_ones(folder: Path, tmp_path: Path) -> None:

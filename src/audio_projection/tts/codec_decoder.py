@@ -59,6 +59,7 @@ class CausalUpsample(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
         super().__init__()
+        assert kernel % stride == 0, "`spread` adds whole strides"
         self.conv = nn.ConvTranspose1d(channels_in, channels_out, kernel, stride=stride)
         self.overlap = kernel - stride
 
@@ -78,7 +79,7 @@ class CausalUpsample(nn.Module):
         """The whole transposed convolution: (B, in, T) -> (B, out, (T - 1) * stride + kernel).
 
         On a CPU as one product whose overlaps are added: oneDNN lays the weights out anew for every call, which for
-        the few frames of a chunk takes longer than the product itself. The kernel is a multiple of the stride.
+        the few frames of a chunk takes longer than the product itself.
         """
         if x.device.type != "cpu":
             return self.conv(x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,7 +220,25 @@ def test_encoder_latents_are_differentiable(codec: Codec) -> None:
 
 
 def test_loaded_codec_is_frozen(codec: Codec) -> None:
-    assert not codec.training and not any(value.requires_grad for value in codec.parameters())
+    for part in (codec, codec.decoder, codec.encoder):
+        assert not part.training and not any(value.requires_grad for value in part.parameters())
+
+
+DECODES = """
+import sys, torch
+from audio_projection.tts.codec import Codec
+codec = Codec.from_pretrained(sys.argv[1])
+codec.decode(torch.zeros(3, codec.code_groups, dtype=torch.int64))
+assert not [name for name in ("transformers", "torch._dynamo") if name in sys.modules]
+assert not [name for name, _ in codec.named_parameters() if name.startswith("encoder.")]
+assert any(name.startswith("encoder.") for name in codec.state_dict())
+"""
+
+
+def test_decoding_needs_no_encoder() -> None:
+    """Neither its weights nor the seconds that the library behind it, or PyTorch's compiler, take to import."""
+    done = subprocess.run([sys.executable, "-c", DECODES, str(FIXTURE)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_saving_gives_the_same_folder(codec: Codec, tmp_path: Path) -> None:
@@ -327,6 +347,7 @@ def truncate(folder: Path) -> None:
 
 
 NAME = "decoder.pre_conv.conv.bias"
+ENCODING = "encoder.downsample.conv.weight"
 
 
 @pytest.mark.parametrize(
@@ -335,6 +356,8 @@ NAME = "decoder.pre_conv.conv.bias"
         (tensors(lambda state: state.pop(NAME)), NAME),
         (tensors(lambda state: state.update({NAME: torch.zeros(3)})), rf"{NAME} is \[3\]"),
         (tensors(lambda state: state.update(foreign=torch.zeros(3))), "foreign"),
+        (tensors(lambda state: state.pop(ENCODING)), ENCODING),
+        (tensors(lambda state: state.update({"encoder.foreign": torch.zeros(3)})), "encoder.foreign"),
         (truncate, "truncated"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no model.safetensors"),
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
@@ -358,5 +381,5 @@ def test_refused_folders(tmp_path: Path, damage: Callable[[Path], object], said:
     shutil.copytree(FIXTURE, folder)
     damage(folder)
     with pytest.raises(AudioProjectionError, match=said) as error:
-        Codec.from_pretrained(folder)
+        _ = Codec.from_pretrained(folder).encoder
     assert "\n" not in str(error.value) and str(folder) in str(error.value)

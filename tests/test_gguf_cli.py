@@ -75,6 +75,22 @@ def test_speaking_with_the_exported_files(exported: Path, tmp_path: Path) -> Non
     assert spoken.stdout.startswith(f"{sound}: ") and soundfile.info(sound).duration > 0.3
 
 
+SPEAKS = """
+import sys
+from audio_projection import Voice
+Voice.from_config(sys.argv[1]).speak("Hello world")
+slow = "torch._dynamo", "transformers.modeling_utils", "transformers.models.mimi.modeling_mimi"
+assert not [name for name in slow if name in sys.modules]
+"""
+
+
+def test_speaking_imports_no_models_of_transformers(exported: Path) -> None:
+    """They take seconds to import: more than a small voice takes to load and speak."""
+    command = [sys.executable, "-c", SPEAKS, str(exported / "config.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_answer_is_spoken(exported: Path, tmp_path: Path) -> None:
     sound = tmp_path / "out.wav"
     answered = run("speak", "--gguf", exported, "--chat", "Tell me about the river.", "--output", sound, "--seed", "1")

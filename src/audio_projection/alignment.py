@@ -4,6 +4,8 @@ Character offsets are too coarse: byte-level tokenizers cut a multi-byte charact
 tokens and then report the whole character for each of them.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from bisect import bisect_left, bisect_right
@@ -11,11 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 from unicodedata import combining
 
-from transformers import PreTrainedTokenizerBase
-
 from audio_projection.errors import AudioProjectionError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
 

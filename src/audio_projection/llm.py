@@ -9,19 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from audio_projection.alignment import Span, byte_spans, token_bytes
 from audio_projection.errors import AudioProjectionError
 from audio_projection.fingerprint import fingerprint
 from audio_projection.layer_states import Layers, LayerTap, cut_off, resolve_layers
 from audio_projection.tts.sampling import Choice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Message = Mapping[str, str]
 
@@ -259,6 +260,8 @@ def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _load_model(source: str, dtype: Any) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
     try:
         with _no_progress_bar():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -278,6 +281,8 @@ def _load_model(source: str, dtype: Any) -> PreTrainedModel:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
     enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -288,6 +293,8 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(source, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception

@@ -274,7 +274,8 @@ def _tts_sizes(config: Config) -> TTSSizes:
     with torch.device("meta"):
         tts = Qwen3TTS(sizes)
         parameters = _count(tts)
-        codec = _count(Codec(CodecConfig.from_dict(read_json(codec_path)))) if codec_path.is_file() else 0
+        codec = Codec(CodecConfig.from_dict(read_json(codec_path))) if codec_path.is_file() else None
+        codec_parameters = 0 if codec is None else _count(codec.decoder) + _count(codec.encoder)
     talker, stack = sizes.talker.transformer, tts.talker.transformer
     return TTSSizes(
         hidden=sizes.hidden_size,
@@ -282,7 +283,7 @@ def _tts_sizes(config: Config) -> TTSSizes:
         intermediate=talker.intermediate_size,
         code_groups=sizes.code_groups,
         parameters=parameters,
-        codec_parameters=codec,
+        codec_parameters=codec_parameters,
         talker_stack=_count(stack),
         predictor_stack=_count(tts.code_predictor.transformer),
         lora=sum(each.in_features + each.out_features for each in stack.modules() if isinstance(each, torch.nn.Linear)),

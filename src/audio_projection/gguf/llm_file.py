@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.reader import GGUFFile, read_gguf
 from audio_projection.gguf.vocabulary import vocabulary_keys
 from audio_projection.gguf.writer import PlannedTensor, write_gguf
 from audio_projection.tts.loading import TensorFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """LLM architectures whose every tensor is checked; Llama-like models by other names (Mistral) are `llama` in GGUF."""
@@ -46,6 +47,8 @@ def write_llm(folder: str | Path, path: str | Path, name: str, wanted: str = "F1
 
     Raises AudioProjectionError for other architectures: llama.cpp's own converter does those, and its file is taken.
     """
+    from transformers import AutoConfig, AutoTokenizer
+
     folder = Path(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.model_type != "llama" or config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
@@ -181,6 +184,8 @@ def _sizes(config: Any) -> dict[str, Any]:
 
 def _text_keys(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Vocabulary, chat template, ends of an answer, and how the next token is drawn."""
+    from transformers import GenerationConfig
+
     settings = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else config
     listed = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     ends = [end for end in dict.fromkeys([tokenizer.eos_token_id, *listed]) if end is not None]
@@ -232,6 +237,8 @@ def _frequencies(config: Any) -> Iterator[PlannedTensor]:
         return
     if kind != "llama3":
         raise AudioProjectionError(f"rotary positions of the kind {kind!r} cannot be exported (default and llama3 can)")
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     stretched, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2, dtype=torch.int64).float() / size)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice, repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from audio_projection.checkpoint import write_json, write_tensors
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.codec_config import CodecConfig
 from audio_projection.tts.codec_decoder import CodecDecoder, State
-from audio_projection.tts.codec_encoder import CodecEncoder
 from audio_projection.tts.config import Reader, read_json
 from audio_projection.tts.loading import TensorFolder, check_tensors
 from audio_projection.tts.waveform import prepare
+
+if TYPE_CHECKING:
+    from audio_projection.tts.codec_encoder import CodecEncoder
 
 BLOCK = 32
 """Frames decoded at once: bounds the memory, and on a CPU the activations stay in its caches."""
@@ -33,26 +36,22 @@ class Codec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = CodecEncoder(config.encoder, config.encoder_valid_num_quantizers)
         self.decoder = CodecDecoder(config.decoder)
+        self._folder: Path | None = None
+        self.register_state_dict_pre_hook(_with_encoder)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> Codec:
-        """Load an official `speech_tokenizer` folder in float32, frozen and in eval mode.
+        """Load an official `speech_tokenizer` folder in float32, frozen and in eval mode; the encoder when it is used.
 
         AudioProjectionError names the file or tensor that is missing, truncated, misshapen or foreign.
         """
         folder = Path(folder)
-        path = folder / "config.json"
         config = _with_extractor_rate(CodecConfig.from_folder(folder), folder / "preprocessor_config.json")
-        try:
-            codec = cls(config)  # not on the meta device: Mimi's layers have buffers that no checkpoint holds
-        except AudioProjectionError as error:
-            raise AudioProjectionError(f"{path}: {error}") from None
-        files = TensorFolder(folder)
-        shapes = {name: tuple(value.shape) for name, value in codec.state_dict().items()}
-        check_tensors(shapes, files)
-        codec.load_state_dict({name: files.tensor(name).float() for name in shapes}, assign=True)
+        with torch.device("meta"):
+            codec = cls(config)
+        codec._folder = folder
+        _load(codec.decoder, "decoder.", folder, others="encoder.")
         codec.to(device).eval().requires_grad_(False)
         if torch.device(device).type != "mps":  # which has no float64
             codec.decoder.widen()
@@ -64,6 +63,31 @@ class Codec(nn.Module):
         write_tensors(folder / "model.safetensors", {name: value.float() for name, value in self.state_dict().items()})
         write_json(folder / "preprocessor_config.json", self.config.preprocessor())
         write_json(folder / "config.json", self.config.to_dict())
+
+    @property
+    def encoder(self) -> CodecEncoder:
+        """Built and loaded when it is first asked for: speaking needs neither it nor the library that it comes from.
+
+        Raises AudioProjectionError as `from_pretrained` does.
+        """
+        if "encoder" not in self._modules:
+            self._modules["encoder"] = self._new_encoder()
+        return self._modules["encoder"]  # type: ignore[return-value]
+
+    def _new_encoder(self) -> CodecEncoder:
+        from audio_projection.tts.codec_encoder import CodecEncoder
+
+        where = "" if self._folder is None else f"{self._folder / 'config.json'}: "
+        with torch.inference_mode(False), torch.device(self.device):
+            try:
+                # Mimi's layers have buffers that no checkpoint holds: with a folder too, not on the meta device.
+                encoder = CodecEncoder(self.config.encoder, self.config.encoder_valid_num_quantizers)
+            except AudioProjectionError as error:
+                raise AudioProjectionError(f"{where}{error}") from None
+            if self._folder is None:
+                return encoder
+            _load(encoder, "encoder.", self._folder, others="decoder.")
+            return encoder.to(self.device).eval().requires_grad_(False)
 
     @property
     def sample_rate(self) -> int:
@@ -158,6 +182,19 @@ class Codec(nn.Module):
                 f"not {tuple(codes.shape)}"
             )
         return codes if codes.ndim == 3 else codes[None]
+
+
+def _with_encoder(codec: Codec, prefix: str, keep_vars: bool) -> None:
+    """Before the weights are listed: all of them are there."""
+    _ = codec.encoder
+
+
+def _load(module: nn.Module, prefix: str, folder: Path, others: str) -> None:
+    """Give `module` the tensors of `folder` that begin with `prefix`; there may be others, by that name, besides."""
+    files = TensorFolder(folder)
+    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    check_tensors({f"{prefix}{name}": shape for name, shape in shapes.items()}, files, others)
+    module.load_state_dict({name: files.tensor(f"{prefix}{name}").float() for name in shapes}, assign=True)
 
 
 def _with_extractor_rate(config: CodecConfig, path: Path) -> CodecConfig:

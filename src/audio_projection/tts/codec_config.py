@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers.activations import ACT2FN
-
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.config import Reader, read_json
+from audio_projection.tts.transformer import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _check_decoder(config: CodecDecoderConfig, where: str) -> None:
         problem = f"{config.num_attention_heads} attention heads cannot share {config.num_key_value_heads} key heads"
     elif config.decoder_dim < 2 ** len(config.upsample_rates):
         problem = f"decoder_dim {config.decoder_dim} cannot be halved {len(config.upsample_rates)} times"
-    elif config.hidden_act not in ACT2FN:
+    elif config.hidden_act not in ACTIVATIONS:
         problem = f"hidden_act {config.hidden_act!r} is unknown"
     if problem:
         raise AudioProjectionError(f"{where}: {problem}")

@@ -14,10 +14,10 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from audio_projection.tts.codec_config import CodecDecoderConfig
 from audio_projection.tts.codec_quantizer import SplitQuantizer
+from audio_projection.tts.transformer import activation
 
 State = dict[nn.Module, Tensor]
 """What each layer remembers between two chunks of the same batch of utterances; `{}` before the first."""
@@ -215,7 +215,7 @@ class GatedMLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))

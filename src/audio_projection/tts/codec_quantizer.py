@@ -25,7 +25,8 @@ class Codebook(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("cluster_usage", torch.ones(size))
-        self.register_buffer("embedding_sum", torch.randn(size, dim) / dim**0.5)
+        # in place: without, on the meta device, PyTorch imports its whole compiler
+        self.register_buffer("embedding_sum", torch.randn(size, dim).div_(dim**0.5))
 
     def forward(self, codes: Tensor) -> Tensor:
         """(..., T) codes -> (..., T, dim)."""

@@ -194,9 +194,16 @@ def _weights(tts: Qwen3TTS) -> Iterator[tuple[str, Tensor]]:
             yield f"{owner}.{name}", value
 
 
-def check_tensors(needed: Mapping[str, Shape], files: TensorFolder) -> None:
-    """AudioProjectionError unless `files` holds exactly the tensors `needed`, in these shapes."""
-    present = {name: shape for name, shape in files.shapes().items() if not name.endswith("rotary_emb.inv_freq")}
+def check_tensors(needed: Mapping[str, Shape], files: TensorFolder, others: str | None = None) -> None:
+    """AudioProjectionError unless `files` holds exactly the tensors `needed`, in these shapes.
+
+    Names that begin with `others` belong to another module and are passed over.
+    """
+    present = {
+        name: shape
+        for name, shape in files.shapes().items()
+        if not name.endswith("rotary_emb.inv_freq") and (others is None or not name.startswith(others))
+    }
     missing = sorted(needed.keys() - present.keys())
     if missing:
         raise AudioProjectionError(

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.audio_utils import mel_filter_bank
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.config import Qwen3TTSConfig
@@ -243,6 +242,8 @@ def log_mel(wave: Tensor, bands: int, rate: int) -> Tensor:
 @lru_cache(maxsize=4)
 def _mel_filters(bands: int, rate: int) -> Tensor:
     """Slaney's triangles (bands, FFT // 2 + 1), equal in area, as librosa makes them too."""
+    from transformers.audio_utils import mel_filter_bank
+
     highest = min(HIGHEST_HZ, rate / 2)
     filters = mel_filter_bank(FFT // 2 + 1, bands, 0.0, highest, rate, norm="slaney", mel_scale="slaney")
     return torch.from_numpy(filters.T).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from audio_projection.tts.config import TalkerConfig
@@ -28,9 +29,9 @@ class Talker(nn.Module):
         super().__init__()
         self.config = config
         hidden = config.transformer.hidden_size
-        self.text_embedding = nn.Embedding(config.text_vocab_size, config.text_hidden_size)
+        self.text_embedding = _table(config.text_vocab_size, config.text_hidden_size)
         self.text_projection = TextProjection(config)
-        self.codec_embedding = nn.Embedding(config.vocab_size, hidden)
+        self.codec_embedding = _table(config.vocab_size, hidden)
         self.transformer = Transformer(config.transformer)
         self.codec_head = nn.Linear(hidden, config.vocab_size, bias=False)
 
@@ -48,3 +49,8 @@ class Talker(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores (..., vocab_size) of the next frame's codebook 0, raw: no id is suppressed here."""
         return self.codec_head(hidden)
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Rows yet to be filled. PyTorch's own filling, on the meta device, would import its whole compiler."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)

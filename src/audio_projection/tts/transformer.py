@@ -8,19 +8,29 @@ one-position pass of `stepper.py` continues.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
-from transformers.activations import ACT2FN
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.config import TransformerConfig
 
 if TYPE_CHECKING:
     from audio_projection.tts.stepper import Steps
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+}
+"""By their names in configurations; the published checkpoints have silu throughout."""
 
 
 class Rotary:
@@ -243,6 +253,6 @@ def _mask(x: Tensor, window: int | None, visible: Tensor | None) -> Tensor | Non
 
 def activation(name: str) -> nn.Module:
     """The activation that a configuration's `hidden_act` names."""
-    if name not in ACT2FN:
+    if name not in ACTIVATIONS:
         raise AudioProjectionError(f"config.json: hidden_act {name!r} is not known")
-    return ACT2FN[name]
+    return ACTIVATIONS[name]()

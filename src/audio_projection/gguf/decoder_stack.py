@@ -41,29 +41,37 @@ class LlamaStepper:
 
     def __init__(self, context: LlamaContext, dtype: torch.dtype) -> None:
         self._context, self._dtype = context, dtype
-        self._lengths = np.zeros(context.sequences, np.int64)
+        self._next = context.inputs(context.sequences)
+        self._next.sequences[:] = np.arange(context.sequences)
+        self._longest = 0
 
     def prefill(self, embeds: Tensor, starts: Tensor | None) -> None:
         """Reads embeds (B, S, hidden); row b counts from `starts[b]` on, what is before it is padding."""
         first = [0] * len(embeds) if starts is None else starts.tolist()
         self._context.reserve(embeds.shape[1] + 1)
-        for sequence, (rows, start) in enumerate(zip(embeds.float().numpy(), first, strict=True)):
-            for part in np.split(rows[start:], range(_MOST, len(rows) - start, _MOST)):
-                places = self._lengths[sequence] + np.arange(len(part))
-                self._context.decode_rows(part, places, np.full(len(part), sequence))
-                self._lengths[sequence] += len(part)
+        for sequence, (rows, start) in enumerate(zip(embeds, first, strict=True)):
+            for part in rows[start:].split(_MOST):
+                inputs, place = self._context.inputs(len(part)), self._next.places[0, sequence]
+                inputs.rows.copy_(part)
+                inputs.places[:], inputs.sequences[:] = place + np.arange(len(part)), sequence
+                self._context.decode(inputs)
+                self._next.places[:, sequence] += len(part)
+        self._longest = int(self._next.places.max())
 
     def step(self, x: Tensor) -> Tensor:
         """x (B, hidden) at the next position of each utterance, to its state (B, hidden) after the final norm."""
-        self._context.reserve(int(self._lengths.max()) + 1)
-        self._context.decode_rows(x.float().numpy(), self._lengths, np.arange(len(x)))
-        self._lengths += 1
-        return torch.from_numpy(self._context.states(len(x))).to(self._dtype)
+        self._longest += 1
+        self._context.reserve(self._longest)
+        self._next.rows.copy_(x)
+        self._context.decode(self._next)
+        self._next.places += 1
+        return self._context.states(len(x)).to(self._dtype, copy=True)
 
     def restart(self) -> None:
         """Forgets everything read."""
         self._context.clear()
-        self._lengths[:] = 0
+        self._next.places[:] = 0
+        self._longest = 0
 
 
 def load_gguf_tts(

@@ -102,7 +102,7 @@ class GGUFLanguageModel(LanguageModel):
         tap.listen(self._names(self.layers), stop=False)
         context.decode_ids(ids)
         self._speaking_tap.latest = self._stacked(tap, 1)[None]  # type: ignore[attr-defined]
-        return context, torch.from_numpy(context.logits())[None]
+        return context, context.logits()[None]
 
     def _read_one(self, context: LlamaContext, ids: Sequence[int]) -> Tensor:
         if not ids:

@@ -7,16 +7,19 @@ process where Python would raise.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.extra import binding
@@ -92,6 +95,35 @@ class LayerTap:
         return np.concatenate(self.taken[name.encode()]).reshape(-1, width)
 
 
+class Inputs:
+    """llama.cpp's batch of `count` inputs, rows of `width` numbers or token ids (`width` None), and what it points to.
+
+    To be filled anew for each decode: `rows` (count, width) float32 or `ids` (count,); `places` (positions, count),
+    `sequences` (count,), and in `outputs` (count,) whether a state or logits are wanted, at first all. A decoding
+    step between two readings of all weights finds nothing of Python's in the processor's caches: whatever can be
+    made once is made once.
+    """
+
+    def __init__(self, count: int, positions: int, width: int | None) -> None:
+        self.count = count
+        self.ids = np.zeros(0 if width else count, np.int32)
+        self.rows = torch.zeros(count, width or 0)
+        self.places = np.zeros((positions, count), np.int32)
+        self.sequences = np.zeros(count, np.int32)
+        self.outputs = np.ones(count, np.int8)
+        self._ones = np.ones(count, np.int32)
+        self._starts = self.sequences.ctypes.data + 4 * np.arange(count, dtype=np.uintp)  # a pointer to each number
+        self.batch = binding().llama_batch(
+            n_tokens=count,
+            token=None if width else _pointer(self.ids, ctypes.c_int32),
+            embd=_pointer(self.rows.numpy(), ctypes.c_float) if width else None,
+            pos=_pointer(self.places, ctypes.c_int32),
+            n_seq_id=_pointer(self._ones, ctypes.c_int32),
+            seq_id=_pointer(self._starts, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self.outputs, ctypes.c_int8),
+        )
+
+
 class LlamaContext:
     """Keys and values of one or several sequences, in memory that grows by doubling.
 
@@ -103,32 +135,44 @@ class LlamaContext:
     ) -> None:
         """`capacity`: positions of each sequence that there is room for without growing."""
         self.weights, self.threads, self.sequences, self.tap = weights, threads, sequences, tap
-        self.positions = 4 if weights.file.architecture == "qwen3tts" else 1  # rows of positions for each row of input
         self.length = 0  # tokens in sequence 0
+        self._place, self._states = (0, 0), torch.empty(0, 0)
         self._open(capacity)
 
     def decode_ids(self, ids: Sequence[int], every_output: bool = False) -> None:
         """Reads token ids into sequence 0 after what it holds; logits come after the last, or after each."""
         start, self.length = self.length, self.length + len(ids)
         for first in range(0, len(ids), _BATCH):
-            part = np.array(ids[first : first + _BATCH], np.int32)
-            outputs = np.full(len(part), every_output, np.int8)
-            outputs[-1] |= first + _BATCH >= len(ids)
-            places = np.arange(start + first, start + first + len(part), dtype=np.int32)
-            self._decode(places, np.zeros(len(part), np.int32), outputs, ids=part)
+            part = ids[first : first + _BATCH]
+            inputs = Inputs(len(part), 1, None)
+            inputs.ids[:], inputs.outputs[:] = part, every_output
+            inputs.outputs[-1] |= first + _BATCH >= len(ids)
+            inputs.places[:] = np.arange(start + first, start + first + len(part))
+            self.decode(inputs)
 
-    def decode_rows(self, rows: np.ndarray, places: np.ndarray, sequences: np.ndarray) -> None:
-        """Reads rows (N, width), float32, row n at position `places[n]` of sequence `sequences[n]`, at most 512."""
-        places = np.tile(places.astype(np.int32), self.positions)
-        self._decode(places, sequences.astype(np.int32), np.ones(len(rows), np.int8), rows=np.ascontiguousarray(rows))
+    def inputs(self, count: int) -> Inputs:
+        """For `count` rows, at most 512, to be filled and decoded."""
+        positions = 4 if self.weights.file.architecture == "qwen3tts" else 1
+        return Inputs(count, positions, self.weights.width)
 
-    def logits(self) -> np.ndarray:
+    def decode(self, inputs: Inputs) -> None:
+        """Reads `inputs`. AudioProjectionError when llama.cpp cannot."""
+        _MESSAGES.clear()
+        failed = binding().llama_decode(self._handle, inputs.batch)
+        if failed:
+            words = _MESSAGES[0] if _MESSAGES else f"code {failed}"
+            raise AudioProjectionError(f"llama.cpp cannot read on in {self.weights.file.path.name}: {words}")
+
+    def logits(self) -> Tensor:
         """(V,) after the last input, copied."""
-        return self._copied(binding().llama_get_logits_ith(self._handle, -1), self.weights.rows)
+        return _floats(_outputs().logits(self._handle, -1), (self.weights.rows,)).clone()
 
-    def states(self, count: int) -> np.ndarray:
-        """(count, width) of the inputs of the last decode, after the final norm, copied."""
-        return self._copied(binding().llama_get_embeddings(self._handle), count * self.weights.width).reshape(count, -1)
+    def states(self, count: int) -> Tensor:
+        """(count, width) of the inputs of the last decode, after the final norm, where llama.cpp keeps them."""
+        place = _outputs().states(self._handle)
+        if self._place != (place, count):
+            self._place, self._states = (place, count), _floats(place, (count, self.weights.width))
+        return self._states
 
     def clear(self) -> None:
         """Forgets everything read."""
@@ -169,42 +213,12 @@ class LlamaContext:
         self._free = weakref.finalize(self, library.llama_free, self._handle)
         self.capacity = room
 
-    def _decode(
-        self,
-        places: np.ndarray,
-        sequences: np.ndarray,
-        outputs: np.ndarray,
-        ids: np.ndarray | None = None,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        library, count = binding(), len(sequences)
-        starts = sequences.ctypes.data + 4 * np.arange(count, dtype=np.uintp)  # a pointer to each sequence number
-        ones = np.ones(count, np.int32)
-        batch = library.llama_batch(
-            n_tokens=count,
-            token=_pointer(ids, ctypes.c_int32),
-            embd=_pointer(rows, ctypes.c_float),
-            pos=_pointer(places, ctypes.c_int32),
-            n_seq_id=_pointer(ones, ctypes.c_int32),
-            seq_id=_pointer(starts, ctypes.POINTER(ctypes.c_int32)),
-            logits=_pointer(outputs, ctypes.c_int8),
-        )
-        _MESSAGES.clear()
-        failed = library.llama_decode(self._handle, batch)
-        if failed:
-            words = _MESSAGES[0] if _MESSAGES else f"code {failed}"
-            raise AudioProjectionError(f"llama.cpp cannot read on in {self.weights.file.path.name}: {words}")
-
     def _sequence_state(self, sequence: int) -> Any:
         library = binding()
         size = library.llama_state_seq_get_size(self._handle, sequence)
         state = (ctypes.c_uint8 * size)()
         library.llama_state_seq_get_data(self._handle, state, size, sequence)
         return state
-
-    @staticmethod
-    def _copied(pointer: Any, count: int) -> np.ndarray:
-        return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (count,)).copy()
 
 
 def forget_pages(path: Path) -> None:
@@ -256,5 +270,27 @@ def _tensor_functions() -> tuple[Any, Any, Any]:
     return library.ggml_get_name, library.ggml_nelements, copy
 
 
-def _pointer(values: np.ndarray | None, kind: Any) -> Any:
-    return None if values is None else values.ctypes.data_as(ctypes.POINTER(kind))
+class _Outputs(NamedTuple):
+    """llama.cpp's functions for what came out, giving plain addresses."""
+
+    states: Callable[[Any], int]
+    logits: Callable[[Any, int], int]
+
+
+@lru_cache(maxsize=1)
+def _outputs() -> _Outputs:
+    library, place, context = binding()._lib, ctypes.c_void_p, ctypes.c_void_p
+    return _Outputs(
+        ctypes.CFUNCTYPE(place, context)(("llama_get_embeddings", library)),
+        ctypes.CFUNCTYPE(place, context, ctypes.c_int32)(("llama_get_logits_ith", library)),
+    )
+
+
+def _floats(place: int, shape: tuple[int, ...]) -> Tensor:
+    """The float32 numbers at an address, not copied."""
+    memory = (ctypes.c_float * math.prod(shape)).from_address(place)
+    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
+
+
+def _pointer(values: np.ndarray, kind: Any) -> Any:
+    return values.ctypes.data_as(ctypes.POINTER(kind))

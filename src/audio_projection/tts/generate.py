@@ -101,13 +101,12 @@ class FramePredictor:
         embeddings (B, H), and the scores of codebooks 1 and up, G-1 tensors (B, K)."""
         self.stepper.restart()
         self._step(hidden)
-        codes, total, logits = [first], embedded, []
+        codes, embeddings, logits = [first], [embedded], []
         for head, table in zip(self.heads, self.tables, strict=True):
-            logits.append(functional.linear(self._step(embedded), head))
+            logits.append(functional.linear(self._step(embeddings[-1]), head))
             codes.append(self.choice.pick(self.choice.warp(logits[-1]), generator))
-            embedded = torch.embedding(table, codes[-1])
-            total = total + embedded
-        return torch.stack(codes, 1), total, logits
+            embeddings.append(torch.embedding(table, codes[-1]))
+        return torch.stack(codes, 1), torch.stack(embeddings).sum(0), logits
 
     def _step(self, x: Tensor) -> Tensor:
         return self.stepper.step(x if self.projection is None else functional.linear(x, *self.projection))

@@ -25,10 +25,15 @@ $(STAMP): pyproject.toml requirements.txt
 	"$(BIN)/python" -m pip install --quiet --progress-bar off -r requirements.txt -e ".[dev]"
 	touch "$@"
 
-# llama.cpp is built from source: some minutes, once. What reads pictures and sound in it is left out.
+# llama.cpp is built from source: some minutes, once. What reads pictures and sound in it is left out. Decoding reads all
+# weights in their order: GCC can have them fetched before they are needed (docs/gguf.md); other compilers lack these options.
+AHEAD := -fprefetch-loop-arrays --param prefetch-latency=1000 --param prefetch-min-insn-to-mem-ratio=1 \
+	--param min-insn-to-prefetch-ratio=1
 gguf: $(STAMP)
-	@"$(BIN)/python" -c "import llama_cpp" 2>/dev/null \
-		|| CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" "$(BIN)/python" -m pip install --quiet --progress-bar off -e ".[gguf]"
+	@"$(BIN)/python" -c "import llama_cpp" 2>/dev/null || { \
+		ahead="$$($(CC) $(AHEAD) -x c -c /dev/null -o /dev/null 2>/dev/null && echo "$(AHEAD)")"; \
+		CFLAGS="$$CFLAGS $$ahead" CXXFLAGS="$$CXXFLAGS $$ahead" CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" \
+		"$(BIN)/python" -m pip install --quiet --progress-bar off -e ".[gguf]"; }
 
 demo: $(STAMP)
 	@set -e; \

@@ -49,7 +49,7 @@ class Speaker:
         with _hidden("scipy"):
             from audio_projection.inference import Voice
 
-        self._voice: Voice = Voice.from_config(config, projector=manner.projector)
+            self._voice: Voice = Voice.from_config(config, projector=manner.projector)
         self._options: dict[str, Any] = {"voice": manner.voice, "language": manner.language, "seed": config.seed}
         self._control = manner.control
         if manner.ref_audio is not None:

@@ -105,7 +105,6 @@ class Inputs:
     """
 
     def __init__(self, count: int, positions: int, width: int | None) -> None:
-        self.count = count
         self.ids = np.zeros(0 if width else count, np.int32)
         self.rows = torch.zeros(count, width or 0)
         self.places = np.zeros((positions, count), np.int32)

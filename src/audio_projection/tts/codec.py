@@ -77,15 +77,15 @@ class Codec(nn.Module):
     def _new_encoder(self) -> CodecEncoder:
         from audio_projection.tts.codec_encoder import CodecEncoder
 
-        where = "" if self._folder is None else f"{self._folder / 'config.json'}: "
-        with torch.inference_mode(False), torch.device(self.device):
-            try:
-                # Mimi's layers have buffers that no checkpoint holds: with a folder too, not on the meta device.
-                encoder = CodecEncoder(self.config.encoder, self.config.encoder_valid_num_quantizers)
-            except AudioProjectionError as error:
-                raise AudioProjectionError(f"{where}{error}") from None
+        config = self.config
+        with torch.inference_mode(False):
             if self._folder is None:
-                return encoder
+                with torch.device(self.device):
+                    return CodecEncoder(config.encoder, config.encoder_valid_num_quantizers)
+            try:  # not on the meta device: Mimi's layers have buffers that no checkpoint holds
+                encoder = CodecEncoder(config.encoder, config.encoder_valid_num_quantizers)
+            except AudioProjectionError as error:
+                raise AudioProjectionError(f"{self._folder / 'config.json'}: {error}") from None
             _load(encoder, "encoder.", self._folder, others="decoder.")
             return encoder.to(self.device).eval().requires_grad_(False)
 

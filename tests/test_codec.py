@@ -232,6 +232,7 @@ codec.decode(torch.zeros(3, codec.code_groups, dtype=torch.int64))
 assert not [name for name in ("transformers", "torch._dynamo") if name in sys.modules]
 assert not [name for name, _ in codec.named_parameters() if name.startswith("encoder.")]
 assert any(name.startswith("encoder.") for name in codec.state_dict())
+assert next(iter(codec.state_dict())).startswith("encoder."), "fingerprints of stored pairs would change"
 """
 
 

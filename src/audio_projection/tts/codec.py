@@ -36,6 +36,7 @@ class Codec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
+        self._modules["encoder"] = None  # see `encoder`; its weights come first, and fingerprints count on the order
         self.decoder = CodecDecoder(config.decoder)
         self._folder: Path | None = None
         self.register_state_dict_pre_hook(_with_encoder)
@@ -70,7 +71,7 @@ class Codec(nn.Module):
 
         Raises AudioProjectionError as `from_pretrained` does.
         """
-        if "encoder" not in self._modules:
+        if self._modules["encoder"] is None:
             self._modules["encoder"] = self._new_encoder()
         return self._modules["encoder"]  # type: ignore[return-value]
 

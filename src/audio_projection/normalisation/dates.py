@@ -13,6 +13,9 @@ MONTHS = [
 ]
 _MONTH = rf"(?:{'|'.join(MONTHS)}|(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?){NO_LETTER_AFTER}"
 _DAY = rf"(?<![0-9])(?:3[01]|[12][0-9]|0?[1-9])(?![0-9]|[.,:/][0-9])(?:(?:st|nd|rd|th){NO_LETTER_AFTER})?"
+_NO_DAY = (
+    r"(?! (?:people|men|women|children|others|of (?:them|us|the)|years?|months?|weeks?|days?|hours?|minutes?|times)\b)"
+)
 _OF_YEAR = r"(?:,? ([12][0-9]{3})(?![0-9]|[.,][0-9]))?"
 
 
@@ -59,7 +62,7 @@ def _month(name: str) -> str:
 
 
 def _time(match: Match) -> str:
-    """10:30, 7:05 a.m., 17:00, 1:02:03; hours past 24 are no time, and left to other rules."""
+    """10:30, 7:05 a.m., 7.05 am, 17:00, 1:02:03; hours past 24 are no time, and left to other rules."""
     hour, minute, second, half = match.groups()
     if int(hour) > 24:
         return match[0]
@@ -86,7 +89,10 @@ _HALF = rf" ?([AaPp])\.?[Mm]{NO_LETTER_AFTER}(?:\.{NO_LETTER_AFTER})?"
 ISO_DATE: Rule = (re.compile(r"(?<![0-9])([12][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(?![0-9-])"), _iso_date)
 SLASH_DATE: Rule = (re.compile(r"(?<![0-9/])([0-9]{1,2})/([0-9]{1,2})/([12][0-9]{3}|[0-9]{2})(?![0-9/])"), _slash_date)
 TIME: Rule = (
-    re.compile(rf"(?<![0-9:.])([0-9]{{1,2}}):([0-5][0-9])(?::([0-5][0-9]))?(?![0-9:])(?:{_HALF})?"),
+    re.compile(
+        r"(?<![0-9:.])([0-9]{1,2})(?::|\.(?=[0-5][0-9] ?[AaPp]\.?[Mm]))([0-5][0-9])(?::([0-5][0-9]))?(?![0-9:])"
+        rf"(?:{_HALF})?"
+    ),
     _time,
 )
 HOUR: Rule = (re.compile(rf"(?<![0-9:.,])(1[0-2]|0?[1-9]){_HALF}"), _hour)
@@ -97,7 +103,7 @@ DAY_MONTH: Rule = (
 MONTH_DAY: Rule = (
     re.compile(
         rf"{NO_LETTER_BEFORE}({_MONTH}) "
-        rf"(?:({_DAY})(?: to ({_DAY}))?{_OF_YEAR}|([12][0-9]{{3}})(?![0-9]|[.,][0-9]))"
+        rf"(?:({_DAY}){_NO_DAY}(?: to ({_DAY}))?{_OF_YEAR}|([12][0-9]{{3}})(?![0-9]|[.,][0-9]))"
     ),
     _month_day,
 )

@@ -15,7 +15,7 @@ CAPITAL = "[A-ZÀ-ÖØ-Þ]"
 # Every pattern that starts with digits starts at the first of them, so that long figures are not tried at each digit.
 _WHOLE = r"(?<![0-9])(?:[0-9]{1,3}(?:,[0-9]{3}){1,6}(?![0-9])|[0-9]+)"
 NUMBER = rf"(?:{_WHOLE}(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
-FRACTION = r"(?<![0-9/⁄.,])(?:[0-9]{1,3} )?[0-9]{1,3}[/⁄][0-9]{1,3}(?![0-9/⁄]|[.,][0-9])"
+FRACTION = r"(?<![0-9/⁄.,])(?:[0-9]{1,3} )?[0-9]{1,3}[/⁄][0-9]{1,3}(?:ths?)?(?![0-9/⁄]|[.,][0-9])"
 _SENTENCE_START = re.compile(r"""(?:^|[.!?…]["'”’)\]]?\s|\n)["'“‘(\[]?$""")
 _SENTENCE_END = re.compile(rf"""["'”’)\]]*(?:\n|$|\s["'“‘(]?{CAPITAL})""")
 

@@ -55,9 +55,9 @@ def plural(words: str) -> str:
 
 
 def fraction_words(figure: str) -> str:
-    """3/4 or 2 1/2 in words; 50/50 and 24/7 are said as they stand, 10/3 is ten over three."""
+    """3/4, 1/100th or 2 1/2 in words; 50/50 and 24/7 are said as they stand, 10/3 is ten over three."""
     whole, _, part = figure.rpartition(" ")
-    above, below = (int(number) for number in re.split("[/⁄]", part))
+    above, below = (int(number) for number in re.split("[/⁄]", part.rstrip("ths")))
     if not above < below or figure == "9/11":
         between = " over " if above > below and figure != "24/7" else " "
         return f"{figure_words(whole)} {number_words(above)}{between}{number_words(below)}".strip()

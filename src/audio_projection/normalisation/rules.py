@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from audio_projection.normalisation import abbreviations, dates, figures, quantities, signs
+from audio_projection.normalisation import abbreviations, addresses, dates, figures, quantities, signs
 from audio_projection.normalisation.matches import FRACTION_SIGNS, Rule
 
 _FIGURE = re.compile(f"[0-9{FRACTION_SIGNS}]")
@@ -13,6 +13,11 @@ _FIGURE_RULES: list[Rule] = [
     dates.ISO_DATE,
     dates.SLASH_DATE,
     figures.PHONE,
+    figures.EMERGENCY,
+    figures.THOUSANDS,
+    figures.HEIGHT,
+    quantities.MONEY_RANGE,
+    figures.EVEN,
     figures.RANGE,
     figures.DIFFERENCE,
     figures.NEGATIVE,
@@ -22,6 +27,7 @@ _FIGURE_RULES: list[Rule] = [
     figures.VERSION,
     quantities.MONEY,
     quantities.MONEY_BEHIND,
+    quantities.SCALED,
     quantities.MEASURE,
     figures.FRACTION_FIGURE,
     figures.PRODUCT,
@@ -41,7 +47,7 @@ def spell_out(text: str) -> str:
 
     No ASCII digit is left. Spelling out twice changes nothing more, and no string is refused.
     """
-    for pattern, words in abbreviations.WORD_RULES:
+    for pattern, words in [addresses.ADDRESS, *abbreviations.WORD_RULES]:
         text = pattern.sub(words, text)
     if _FIGURE.search(text):
         for pattern, words in _FIGURE_RULES:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from audio_projection.config import Config
+from audio_projection.locations import PROJECTOR_KINDS
 from audio_projection.parts import load_llm, load_tts, new_projector
-from audio_projection.stage import KINDS
 from training_parts import parity_file, save_llm
 
 RATE = 16_000
@@ -33,7 +33,7 @@ def save_tiny(folder: Path) -> Config:
         }
     )
     llm, tts = load_llm(config), load_tts(config)
-    for kind in KINDS:
+    for kind in PROJECTOR_KINDS:
         settings = config.model_copy(update={"projector": config.projector.model_copy(update={"kind": kind})})
         new_projector(settings, llm, tts).save_pretrained(settings.trained_projector)
     return config

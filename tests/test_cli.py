@@ -112,6 +112,7 @@ def test_no_command_shows_the_commands(command: Command) -> None:
         (["speak", "--text", "a", "--chat", "b"], "one of --text"),
         (["speak", "--text-file", "a"], "--output-dir"),
         (["speak", "--text", "a", "--output-dir", "b"], "--text-file"),
+        (["speak", "--text-file", "a", "--output-dir", "b", "--output", "c.wav"], "--output goes with one text"),
         (["speak", "--seed", "x", "--text", "a"], "--seed"),
         (["speak", "--control", "magic", "--text", "a"], "--control"),
         (["speak", "--chat", "a", "--control", "plain"], "--chat"),
@@ -158,7 +159,10 @@ def test_mistakes_in_the_configuration(command: Command) -> None:
     assert_refused(command("speak", "--text", "a", "--device", "gpu"), "device")
     assert_refused(command("speak", "--text", "a", "--device", "cuda:99"), "no device cuda:99")
     assert_refused(command("speak", "--text", "a", "--config", "none.yaml"), "none.yaml")
-    assert_refused(command("speak", "--text", "a", "--threads", "0"), "threads")
+    assert_refused(command("speak", "--text", "a", "--threads", "0"), "configuration: threads")
+    assert_refused(command("speak", "--text", "a", "--threads", "1000000"), "threads", "1024")
+    assert_refused(command("speak", "--text", "a", "foo.bar=1"), "choose one of llm, tts")
+    assert_refused(command("speak", "--text", "a", "--gguf", "nowhere"), "export gguf")
 
 
 def test_a_text_is_spoken(command: Command, speaker: list[tuple[str, Path]]) -> None:
@@ -184,7 +188,7 @@ def test_lines_of_a_file_by_number(command: Command, speaker: list[tuple[str, Pa
     ended = command("speak", "--text-file", "lines.txt", "--output-dir", "out put")
     assert sorted(path.name for path in (tmp_path / "out put").iterdir()) == ["0001.wav", "0002.wav", "0006.wav"]
     assert [text for text, _ in speaker] == ["One", "two ü", "last"]
-    assert ended.code == 1 and "3 of 6 lines could not be spoken: 3, 4, 5" in ended.err
+    assert ended.code == 1 and "2 of 5 lines could not be spoken: 4, 5" in ended.err
     assert ended.out.count("\n") == 3
 
 
@@ -202,7 +206,7 @@ def test_text_files_that_cannot_be_used(command: Command, speaker: list[tuple[st
     assert_refused(command("speak", "--text-file", "none.txt", "--output-dir", "out"), "none.txt")
     assert_refused(command("speak", "--text-file", "empty.txt", "--output-dir", "out"), "no text")
     (tmp_path / "a.txt").write_text("hello")
-    assert_refused(command("speak", "--text-file", "a.txt", "--output-dir", "file"), "file")
+    assert_refused(command("speak", "--text-file", "a.txt", "--output-dir", "file"), "file", "choose another")
     assert speaker == []
 
 

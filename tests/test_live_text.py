@@ -133,6 +133,7 @@ def letters(text: str) -> str:
         ("so it costs 1,000,000.00 now, they say today", 24, ["so it costs 1,000,000.00", "now, they say today"]),
         ("日本語日本語、日本語日本。日本", 8, ["日本語日本語、", "日本語日本。", "日本"]),
         ("abcdefghijklmnopqrstuvwxyz" * 2, 16, ["abcdefghijklmnop", "qrstuvwxyzabcdef", "ghijklmnopqrstuvwxyz"]),
+        ("The U.S. Army left the U.S. A day.", 60, ["The U.S. Army left the U.S.", "A day."]),
         ("👍 ... Good. - ! Day", 60, ["Good.", "Day"]),
         (" ... ", 60, []),
         ("", 60, []),

@@ -125,8 +125,8 @@ def opens(step: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=2_000)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=10_900)
+    parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--frames", type=int, default=14)
     parser.add_argument("--shards", type=int, default=6)
     parser.add_argument("--rate", type=float, default=1e-3)

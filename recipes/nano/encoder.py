@@ -94,9 +94,9 @@ def equal_codes(encoder: CodecEncoder, utterances: Utterances) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--steps", type=int, default=3_200)
     parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--shards", type=int, default=5)
     parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()

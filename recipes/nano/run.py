@@ -27,6 +27,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 RECIPE = Path(__file__).resolve().parent
 REPOSITORY = RECIPE.parents[1]
@@ -117,7 +118,7 @@ STAGES = (
     Stage(
         "acoustic-model",
         "acoustic_model.py {work}/codec",
-        "",
+        "--steps 1500",
         "--steps 2 --batch 2",
         ("codec/acoustic_model.safetensors",),
     ),
@@ -145,11 +146,13 @@ STAGES = (
     Stage(
         "llm",
         "llm.py {text} {work}/tts {work}/llm-training {work}/llm" + HELD_OUT,
-        "",
+        "--steps 3900",
         "--steps 40 --batch-tokens 512 --held-out 100",
         ("llm/config.json", "llm/model.safetensors", "llm/training.json"),
     ),
-    Stage("texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "", "--sentences 60", ("texts.txt",)),
+    Stage(
+        "texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "--sentences 3000", "--sentences 60", ("texts.txt",)
+    ),
     Stage(
         "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 16", "--shards 1", ("pairs/pairs.json",), ("pairs",)
     ),
@@ -197,10 +200,23 @@ class Recipe:
         }
         self.path = self.work / "recipe.json"
         made_of = {"smoke": smoke, "text": hashlib.sha256(text.read_bytes()).hexdigest() if text else None}
-        self.record = json.loads(self.path.read_text()) if self.path.exists() else {"made_of": made_of, "stages": {}}
+        self.record = self.read() or {"made_of": made_of, "stages": {}}
         if self.record["made_of"] != made_of:
             raise SystemExit(f"error: {work} was begun with another text or size; choose another folder")
-        (self.work / "logs").mkdir(parents=True, exist_ok=True)
+        try:
+            (self.work / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(f"error: cannot make the folder {work}: {error.strerror}; choose another") from None
+
+    def read(self) -> dict[str, Any] | None:
+        """What the record's file says, where there is one."""
+        if not self.path.is_file():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(self.path.read_text())
+            return {key: record[key] for key in ("made_of", "stages")}
+        except (ValueError, KeyError, TypeError):
+            raise SystemExit(f"error: {self.path} is damaged: remove it, or choose another folder") from None
 
     def complete(self, stage: Stage) -> bool:
         """Whether it has run to its end, with these sizes, and its products are still there."""

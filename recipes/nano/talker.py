@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("tts", type=Path, help="folder with the tokenizer")
-    parser.add_argument("--steps", type=int, default=5_200)
+    parser.add_argument("--steps", type=int, default=9_800)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--share", type=float, default=0.2, help="share of frames for the predictor")

@@ -104,6 +104,23 @@ def check_writable(path: str | Path) -> None:
             pass
 
 
+def made_folder(folder: Path) -> Path:
+    """The folder, there; AudioProjectionError when it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioProjectionError(f"cannot make the folder {folder}: {error.strerror}; choose another") from None
+    return folder
+
+
+def check_folder(folder: Path) -> None:
+    """Find out before long work whether a folder can be made and written into; leaves nothing behind."""
+    nearest = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
+    if not nearest.is_dir():
+        raise AudioProjectionError(f"cannot make the folder {folder}: {nearest} is a file; choose another")
+    check_writable(nearest / "0001.wav")
+
+
 def _format(path: Path) -> tuple[str, str | None]:
     try:
         return FORMATS[path.suffix.lower()]

@@ -23,7 +23,7 @@ from audio_projection.cli_export import export_app
 from audio_projection.cli_settings import load_settings
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.locations import check_for_fitting, check_for_training
+from audio_projection.locations import check_for_fitting, check_for_training, check_gguf_folder
 
 log = logging.getLogger("audio_projection")
 
@@ -73,11 +73,13 @@ def speak(
         raise typer.BadParameter("give --gguf or --config: the folder has a configuration of its own")
     from audio_projection import audio, speaking
 
-    _check_sources(text, text_file, chat, output_dir)
+    _check_sources(text, text_file, chat, output, output_dir)
     if chat is not None and control is not None:
         raise typer.BadParameter("--control goes with reading aloud, not with --chat")
     if ref_text is not None and ref_audio is None:
         raise typer.BadParameter("--ref-text goes with --ref-audio")
+    if gguf is not None:
+        check_gguf_folder(gguf)
     settings = load_settings(
         config if gguf is None else gguf / "config.yaml",
         overrides,
@@ -308,9 +310,13 @@ def _training_settings(
     )
 
 
-def _check_sources(text: str | None, text_file: Path | None, chat: str | None, output_dir: Path | None) -> None:
+def _check_sources(
+    text: str | None, text_file: Path | None, chat: str | None, output: Path, output_dir: Path | None
+) -> None:
     if sum(source is not None for source in (text, text_file, chat)) > 1:
         raise typer.BadParameter("give one of --text, --text-file and --chat")
+    if text_file is not None and output != options.DEFAULT_OUTPUT:
+        raise typer.BadParameter("--output goes with one text; the files of --text-file lie in --output-dir")
     if (text_file is None) != (output_dir is None):
         raise typer.BadParameter("--text-file and --output-dir go together")
     if text is None and text_file is None and chat is None and sys.stdin.isatty():
@@ -326,9 +332,9 @@ def _speak_file(settings: Config, manner: object, text_file: Path, output_dir: P
     from audio_projection import audio, speaking
 
     lines = speaking.read_lines(text_file)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    audio.check_writable(output_dir / "0001.wav")
+    audio.check_folder(output_dir)
     speaker = speaking.Speaker(settings, manner)  # type: ignore[arg-type]
+    audio.made_folder(output_dir)
     failed = []
     for number, path, seconds in speaking.speak_lines(speaker, lines, output_dir):
         if seconds is None:
@@ -337,4 +343,5 @@ def _speak_file(settings: Config, manner: object, text_file: Path, output_dir: P
             typer.echo(f"{path}: {seconds:.2f} s")
     if failed:
         numbers = ", ".join(map(str, failed))
-        raise AudioProjectionError(f"{len(failed)} of {len(lines)} lines could not be spoken: {numbers}")
+        spoken = sum(map(bool, map(bytes.strip, lines)))
+        raise AudioProjectionError(f"{len(failed)} of {spoken} lines could not be spoken: {numbers}")

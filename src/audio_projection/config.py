@@ -9,14 +9,14 @@ lie on the disk is answered by `audio_projection.locations`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
-from audio_projection.config_errors import explain
+from audio_projection.config_errors import explain, wrong_keys
 from audio_projection.errors import AudioProjectionError
 
 NANO = "nano"
@@ -249,7 +249,7 @@ class Config(Section):
     """Folder of downloaded models; none: the model hub's own cache (HF_HOME)."""
     device: Device = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    threads: Count | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads; none: torch's choice."""
 
     @property
@@ -272,6 +272,8 @@ def load_config(
     """
     source = None if path is None else find_config(path)
     values = {} if source is None else _read_yaml(source)
+    options = options or {}
+    laid_over = {word.partition("=")[0].strip() for word in overrides} | options.keys()
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals:
@@ -279,9 +281,9 @@ def load_config(
                 f"cannot understand {word!r}: settings are written key=value, e.g. train.steps=20"
             )
         _set(values, key.strip(), _parse(text.strip()))
-    for key, value in (options or {}).items():
+    for key, value in options.items():
         _set(values, key, _Word(value) if isinstance(value, str | Path) else value)
-    return _validate(values, source)
+    return _validate(values, source, laid_over)
 
 
 def find_config(path: str | Path) -> Path:
@@ -294,14 +296,16 @@ def find_config(path: str | Path) -> Path:
     raise AudioProjectionError(f"no configuration file {given}: give an existing YAML file, e.g. configs/nano.yaml")
 
 
-def _validate(values: dict[str, Any], source: Path | None) -> Config:
-    where = "configuration" if source is None else str(source)
+def _validate(values: dict[str, Any], source: Path | None, laid_over: Set[str]) -> Config:
+    """`laid_over`: keys whose values are not the file's."""
     root = values.get("root", ".")
     base = Path.cwd() if source is None or not isinstance(root, str) else _base(source, root)
     try:
         return Config.model_validate(values, context={"base": base})
     except ValidationError as error:
-        raise AudioProjectionError(f"{where}: {explain(error, Config)}") from None
+        tops = {key.split(".")[0] for key in laid_over}
+        whole = source is None or wrong_keys(error, Config) <= laid_over | tops
+        raise AudioProjectionError(f"{'configuration' if whole else source}: {explain(error, Config)}") from None
 
 
 def _base(source: Path, root: str) -> Path:
@@ -321,6 +325,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise AudioProjectionError(f"{path}:{line} is not valid YAML: {problem}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise AudioProjectionError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    except ValueError as error:  # 2024-13-45 looks like a date
+        raise AudioProjectionError(f"{path} is not valid YAML: {error}; quote what is text") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -341,7 +347,7 @@ def _parse(text: str) -> Any:
     """A number, list, null ... as YAML has it; any other text as it is typed, unless it is quoted."""
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # 2024-13-45 looks like a date
         value = text
     quoted = isinstance(value, str) and text[0] in "'\""
     typed = value is None or isinstance(value, bool | int | float | list) or text.startswith("{")

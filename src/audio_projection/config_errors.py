@@ -25,6 +25,9 @@ _EXPECTED = {
 }
 
 
+_UNLIKE = 0.9  # 0.3 of it for the same section
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for all the problems of a configuration of the class `model`."""
     grouped: dict[str, list[Any]] = {}
@@ -33,10 +36,17 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "; ".join(_sentence(key, problems, model) for key, problems in grouped.items())
 
 
+def wrong_keys(error: ValidationError, model: type[BaseModel]) -> set[str]:
+    """The keys, dotted, that a configuration's problems are about."""
+    return {_key(problem["loc"], model) for problem in error.errors(include_url=False)}
+
+
 def _sentence(key: str, problems: list[Any], model: type[BaseModel]) -> str:
     problem = problems[0]
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}, did you mean {_nearest(key, model)!r}?"
+        nearest = _nearest(key, model)
+        names = ", ".join(name for name in _keys(model) if name.rpartition(".")[0] == key.rpartition(".")[0])
+        return f"unknown key {key!r}, " + (f"did you mean {nearest!r}?" if nearest else f"choose one of {names}")
     expected = " or ".join(dict.fromkeys(_expectation(each) for each in problems))
     return f"{key}: expected {expected}, got {_short(problem['input'])}"
 
@@ -71,7 +81,7 @@ def _key(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     return ".".join(parts)
 
 
-def _nearest(key: str, model: type[BaseModel]) -> str:
+def _nearest(key: str, model: type[BaseModel]) -> str | None:
     section, _, name = key.rpartition(".")
 
     def likeness(candidate: str) -> float:
@@ -80,7 +90,8 @@ def _nearest(key: str, model: type[BaseModel]) -> str:
         same = 0.9 if name == initials else difflib.SequenceMatcher(None, name, its_name).ratio()
         return same + (0.3 if section == its_section else 0)
 
-    return max(_keys(model), key=likeness)
+    best = max(_keys(model), key=likeness)
+    return best if likeness(best) > _UNLIKE else None
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from audio_projection import audio
 from audio_projection.acoustics import Frames, distances
 from audio_projection.checkpoint import write_json
 from audio_projection.config import Config
@@ -23,7 +24,7 @@ from audio_projection.recognition import RecognizerPool, word_errors
 from audio_projection.report import Report, Row
 from audio_projection.sentences import read_sentences
 from audio_projection.spectrograms import draw
-from audio_projection.stage import ROWS, TEACHER, NamedRow, Stage, keep, made_folder, name_rows
+from audio_projection.stage import ROWS, TEACHER, NamedRow, Stage, keep, name_rows
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def run(
     from rich.console import Console
 
     texts, named = read_sentences(sentences, limit), name_rows(rows)
-    folder = None if output is None else made_folder(Path(output))
+    folder = None if output is None else audio.made_folder(Path(output))
     with RecognizerPool(jobs) as pool:
         evaluation = _Evaluation(Stage(config, texts), pool, folder)
         if any(row.name == TEACHER for row in named):

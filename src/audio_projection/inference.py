@@ -218,6 +218,10 @@ class Voice:
         rows = self.tts.text_rows(torch.tensor(ids, device=self.tts.device))
         return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), rows)
 
+    def check(self, voice: VoiceChoice = None, language: str | None = None) -> None:
+        """Raises AudioProjectionError for a voice or a language that the TTS has not."""
+        self._prefix(voice, language)
+
     def _opening(self, voice: VoiceChoice, language: str | None) -> Opening:
         return Opening(self._prefix(voice, language), voice if isinstance(voice, Reference) else None)
 

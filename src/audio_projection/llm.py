@@ -231,11 +231,11 @@ class LanguageModel:
         with self._speaking_tap.listening():
             output = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return output.past_key_values, output.logits[:, -1].float()
+        return output.cache, output.logits[:, -1].float()
 
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id

@@ -50,6 +50,13 @@ def find_gguf(config: Config, name: str) -> Path:
     raise Missing(f"{name} in {config.gguf.folder}", f"make the GGUF files with `{command}`")
 
 
+def check_gguf_folder(folder: Path) -> None:
+    """Raises `AudioProjectionError` for a folder that `export gguf --all` has not made."""
+    if not (folder / "config.yaml").is_file():
+        command = f"audio-projection export gguf --config CONFIG --all {folder}"
+        raise Missing(f"config.yaml in {folder}", f"make the GGUF files with `{command}`")
+
+
 def find_corpus(config: Config) -> Path | None:
     """The recordings' folder or manifest; none when the configuration needs no recordings."""
     data = config.data

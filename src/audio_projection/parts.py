@@ -75,7 +75,17 @@ def load_tts(config: Config) -> Qwen3TTS:
 
 
 def load_projector(place: Path) -> Projector:
-    """A trained projector of a folder or a GGUF file."""
+    """A trained projector of a folder or a GGUF file; AudioProjectionError where its weights are no finite numbers."""
+    projector = _read_projector(place)
+    for name, weight in projector.state_dict().items():
+        if not weight.isfinite().all():
+            raise AudioProjectionError(
+                f"{place} is damaged: {name} has weights that are no finite numbers; train it again"
+            )
+    return projector
+
+
+def _read_projector(place: Path) -> Projector:
     if place.suffix != ".gguf":
         return Projector.from_pretrained(place)
     from audio_projection.gguf.projector_file import read_projector

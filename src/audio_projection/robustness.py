@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from audio_projection import audio
 from audio_projection.acoustics import Frames
 from audio_projection.checkpoint import write_json
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.lapses import CLAUSE, WORD, Lapses, find_lapses
 from audio_projection.sentences import ROBUSTNESS, read_sentences
-from audio_projection.stage import PLAIN, NamedRow, Stage, Utterance, keep, made_folder, name_rows, notes_in_words
+from audio_projection.stage import PLAIN, NamedRow, Stage, Utterance, keep, name_rows, notes_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,7 +143,7 @@ def run(
     from rich.console import Console
 
     texts, named = read_sentences(sentences, limit, ROBUSTNESS), name_rows(rows)
-    folder = None if output is None else made_folder(Path(output))
+    folder = None if output is None else audio.made_folder(Path(output))
     stage = Stage(config, texts)
     stage.teacher()
     report = Report(texts, [_measure(row, stage, folder) for row in named], config.seed)

@@ -54,6 +54,7 @@ class Speaker:
         self._control = manner.control
         if manner.ref_audio is not None:
             self._options["voice"] = self._reference(manner.ref_audio, manner.ref_text)
+        self._voice.check(self._options["voice"], manner.language)
 
     def speak(self, text: str, output: Path) -> float:
         """Writes the text spoken; returns seconds of sound."""
@@ -88,14 +89,12 @@ def _hidden(package: str) -> Iterator[None]:
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """The lines of a file as they are, so that one that is no UTF-8 spoils no other; blank ones at the end dropped."""
+    """The lines of a file as they are, so that one that is no UTF-8 spoils no other; refused where all are blank."""
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
         raise AudioProjectionError(f"cannot read {path}: {error.strerror or error}") from None
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
+    if not any(map(bytes.strip, lines)):
         raise AudioProjectionError(f"{path} has no text in it")
     return lines
 
@@ -111,8 +110,10 @@ def decode(line: bytes) -> str:
 
 
 def speak_lines(speaker: Speaker, lines: list[bytes], folder: Path) -> Iterator[tuple[int, Path, float | None]]:
-    """(line number, file, seconds) for each line; a line that fails is told to the log and has no seconds."""
+    """(line number, file, seconds) for each line that is not blank; one that fails is logged and has no seconds."""
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         output = folder / f"{number:04d}.wav"
         try:
             yield number, output, speaker.speak(decode(line), output)

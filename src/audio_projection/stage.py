@@ -15,16 +15,15 @@ import numpy as np
 from audio_projection import audio
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.locations import find_projector
+from audio_projection.locations import PROJECTOR_KINDS, find_projector
 from audio_projection.text import as_spoken, is_speakable, split_sentences
 
 if TYPE_CHECKING:
     from audio_projection.inference import Voice
 
-KINDS = ("linear", "residual")
 CONTROLS = ("plain", "shuffled", "other")
 TEACHER, PLAIN = "teacher", "plain"
-ROWS = (TEACHER, "codec", PLAIN, *KINDS, "shuffled", "other")
+ROWS = (TEACHER, "codec", PLAIN, *PROJECTOR_KINDS, "shuffled", "other")
 """The rows of a whole evaluation, in the order of the table."""
 MEANINGS = {
     TEACHER: "flite's voice rms, the teacher of the nano voice",
@@ -81,7 +80,7 @@ class Stage:
         from audio_projection.inference import Voice
 
         if projector not in self._voices:
-            if projector in KINDS:
+            if projector in PROJECTOR_KINDS:
                 kind = self.config.projector.model_copy(update={"kind": projector})
                 settings, choice = self.config.model_copy(update={"projector": kind}), None
             else:
@@ -151,7 +150,7 @@ def name_rows(rows: Sequence[str]) -> list[NamedRow]:
     if len(set(rows)) < len(rows) or len(set(paths.values())) < len(paths):
         raise AudioProjectionError(f"a row is given twice: {', '.join(rows)}; give each once")
     short = dict(zip(paths, _short_names(list(paths.values())), strict=True))
-    return [NamedRow(short.get(row, row), row if row in KINDS or row in paths else None) for row in rows]
+    return [NamedRow(short.get(row, row), row if row in PROJECTOR_KINDS or row in paths else None) for row in rows]
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -192,18 +191,9 @@ def share_from_states(voice: Voice, texts: Sequence[str]) -> float:
     return float(torch.cat(shares).mean())
 
 
-def made_folder(folder: Path) -> Path:
-    """The folder, there; AudioProjectionError when it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AudioProjectionError(f"cannot make the folder {folder}: {error.strerror}; choose another") from None
-    return folder
-
-
 def keep(utterance: Utterance, folder: Path, row: str, index: int) -> None:
     """Write the sound of a row's sentence into the row's folder."""
-    audio.write(made_folder(folder / row) / f"{index + 1:04d}.wav", utterance.samples, utterance.rate)
+    audio.write(audio.made_folder(folder / row) / f"{index + 1:04d}.wav", utterance.samples, utterance.rate)
 
 
 def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -> Utterance:

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.normalisation import spell_out
+from audio_projection.normalisation.abbreviations import BEFORE_NUMBERS, SENTENCE_OPENER, TITLES
+from audio_projection.normalisation.dates import MONTHS
 
 _JOINERS = "\u200c\u200d"  # they change how letters and emoji combine; every other format character is silent
 _PARAGRAPH = "\n\n"
@@ -19,7 +21,10 @@ _STOPS = "。！？｡．؟۔।॥։።፧။។៕܀܁܂᠃᠉"
 _SENTENCE_END = re.compile(rf"[{_STOPS}]+{_CLOSING}\s*|[.!?…‼⁇⁈⁉]+{_CLOSING}(?:\s+|$)|\n\n")
 _CLAUSE_END = re.compile(r"[，、；：،؛፣፤၊]\s*|[,;:—–)](?:\s+|$)|\s+(?=[(—–])")
 _WORD_END = re.compile(r"\s+")
-_TITLES = re.compile(r"mrs?|ms|dr|prof|st|sr|jr|vs|mt|gen|col|lt|capt|rev|hon|e\.g|i\.e|cf|fig|approx", re.IGNORECASE)
+_BEFORE_WORDS = re.compile("|".join([*TITLES, "sr", "jr", "vs", r"e\.g", r"i\.e", "cf", "approx"]), re.IGNORECASE)
+_MONTHS = {month[:3] for month in MONTHS} - {"May"} | {"Sept"}
+_BEFORE_FIGURES = re.compile("|".join([*BEFORE_NUMBERS, *sorted(_MONTHS)]), re.IGNORECASE)
+_INITIALS = re.compile(r"[A-Z](?:\.[A-Z])+")
 
 
 def check_text(text: str) -> str:
@@ -105,13 +110,19 @@ def _one_space(run: re.Match[str]) -> str:
 
 
 def _is_inner_stop(text: str, stop: re.Match[str]) -> bool:
-    """Full stops that end no sentence: after a title, an initial, or a short word that goes on in small letters."""
+    """Full stops that end no sentence: after a title, initials, No. before a figure, short words before small ones."""
     word = re.split(r"[\s(\"'“‘]", text[max(stop.start() - 12, 0) : stop.start()])[-1]
     single = stop[0].rstrip() == "."
     if text[stop.end() : stop.end() + 1].islower():
         return not single or len(word) <= 3 or "." in word
+    if not single:
+        return False
+    if "0" <= text[stop.end() : stop.end() + 1] <= "9" and _BEFORE_FIGURES.fullmatch(word):
+        return True
+    if _INITIALS.fullmatch(word):  # the U.S. Army, but: the U.S. He
+        return not SENTENCE_OPENER.match(text, stop.start() + 1)
     initial = len(word) == 1 and word.isupper() and word != "I"
-    return single and (initial or _TITLES.fullmatch(word) is not None)
+    return initial or _BEFORE_WORDS.fullmatch(word) is not None
 
 
 def _fit(text: str, longest: int, level: int) -> list[str]:

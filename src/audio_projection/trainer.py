@@ -51,7 +51,10 @@ class Outcome:
         if not self.finished:
             return f"stopped after step {self.step} of {self.steps}; the same command goes on from there"
         held_out = "" if self.held_out is None else f", held-out loss {self.held_out:.3f} (plain text {self.plain:.3f})"
-        return f"trained {self.step} steps{held_out}; the projector is in {self.projector}"
+        steps = f"{self.step} steps"
+        if self.step < self.steps:
+            steps = f"{self.step} of {self.steps} steps, as many as train.max_minutes allowed"
+        return f"trained {steps}{held_out}; the projector is in {self.projector}"
 
 
 class Trainer:

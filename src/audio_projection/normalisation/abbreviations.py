@@ -101,11 +101,12 @@ def _acronym(match: Match) -> str:
     return " ".join(letters) + ending
 
 
-# What stands after the full stop of an abbreviation where a sentence begins: nothing more, or a word that opens one.
+# What stands after the full stop of an abbreviation where a sentence ends: nothing more, or a word that opens another.
+# It must be complete, so that a text which is still being written is not cut before the Army of the U.S. Army.
 SENTENCE_OPENER = re.compile(
-    r"""["'”’)\]]*(?:\s*$|\n|\s+["'“‘(]?(?:The|This|That|These|Those|He|She|It|They|We|I|You|His|Her|Its|Their|Our|My|Your"""
+    r"""["'”’)\]]*(?:\s*$|\s*\n\n|\s+["'“‘(]?(?:The|This|That|These|Those|He|She|It|They|We|I|You|His|Her|Its|Their|Our|My|Your"""
     r"""|An?|In|On|At|By|For|From|With|But|And|So|Or|Yet|If|When|While|As|After|Before|Since|Then|There|Here"""
-    r"""|Now|What|Who|Where|Why|How|No|Not|Yes|Some|Many|Most|All|One|Two)(?![^\W_]))"""
+    r"""|Now|What|Who|Where|Why|How|No|Not|Yes|Some|Many|Most|All|One|Two)(?=\W))"""
 )
 _NOTHING_BEFORE = rf"(?<![0-9]){NO_LETTER_BEFORE}"  # 1st. and 3rd. are no street and no road
 _BEFORE_CAPITAL = re.compile(rf"\s{CAPITAL}")

@@ -126,10 +126,26 @@ def test_all_mistakes_of_a_file_come_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [1", "line 1"), ("- a\n- b", "found list"), ("just words", "found str"), ("a: b: c", "line 1")],
+    [
+        ("a: [1", "line 1"),
+        ("- a\n- b", "found list"),
+        ("just words", "found str"),
+        ("a: b: c", "line 1"),
+        ("seed: 2024-13-45", "quote"),
+    ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, text: str, words: str) -> None:
     assert words in complaint(written(tmp_path, text))
+
+
+def test_a_word_like_a_date_is_text() -> None:
+    assert load_config(None, ["data.subset=2024-13-45"]).data.subset == "2024-13-45"
+
+
+def test_the_file_is_not_blamed_for_what_was_typed(tmp_path: Path) -> None:
+    path = written(tmp_path, "train:\n  steps: 3\n")
+    assert complaint(path, "seed=-1").startswith("configuration: seed: ")
+    assert complaint(path, "train.batch=0").startswith("configuration: train.batch: ")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ ARCHITECTURES = [
 ]
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")  # nothing is used that transformers will take away
 @pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda config: config.model_type)
 def test_any_causal_model_reads_and_generates_the_same_states(config: PreTrainedConfig) -> None:
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.parts import load_projector
 from audio_projection.projector import (
     ACTIVATIONS,
     LinearProjector,
@@ -142,6 +143,15 @@ def test_broken_folders_are_refused_in_words(tmp_path: Path) -> None:
     metadata.write_text("{")
     with pytest.raises(AudioProjectionError, match="not valid JSON"):
         Projector.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    projector = build_projector(info())
+    with torch.no_grad():
+        next(projector.parameters()).view(-1)[3] = value
+    with pytest.raises(AudioProjectionError, match="linear.weight has weights that are no finite numbers"):
+        load_projector(projector.save_pretrained(tmp_path))
 
 
 def test_other_models_are_refused_by_name_of_the_mismatch() -> None:

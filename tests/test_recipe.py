@@ -68,6 +68,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work
 
 
+def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "recipe.json").write_text("{")
+    for work, words in [(tmp_path / "file", "cannot make the folder"), (tmp_path, "is damaged")]:
+        done = call(RECIPE / "run.py", work, "--smoke")
+        assert done.returncode == 1 and done.stderr.startswith("error: ") and words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.timeout(1800)  # sixteen processes: a minute and a half of processor time, much longer on a busy machine
 def test_every_stage_leaves_its_product(made: Path) -> None:
     record = json.loads((made / "recipe.json").read_text())["stages"]

@@ -161,9 +161,10 @@ def test_bfloat16_trains_with_a_projector_in_float32(tmp_path: Path) -> None:
 
 def test_time_limit_ends_a_run_with_its_projector(tmp_path: Path) -> None:
     config = make_config(tmp_path, steps=10_000, max_minutes=1e-4, eval_every=10_000)
-    train(config)
+    outcome = train_projector(config, make_parts(config), PAIRS[:10], PAIRS[10:])
     steps = Projector.from_pretrained(config.trained_projector).info.steps
     assert 1 <= steps < 10_000
+    assert f"trained {steps} of 10000 steps, as many as train.max_minutes allowed" in str(outcome)
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"batch": 2}, {"steps": 7}])

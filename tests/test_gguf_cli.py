@@ -91,6 +91,37 @@ def test_speaking_imports_no_models_of_transformers(exported: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_projector_that_is_not_there_is_missing(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "without"
+    shutil.copytree(exported, folder)
+    (folder / "projector.gguf").unlink()
+    done = run("speak", "--gguf", folder, "--text", "Good morning.")
+    assert done.returncode == 1 and done.stderr.startswith(f"error: missing: projector.gguf in {folder}")
+
+
+def test_sources_are_never_written_over(tmp_path: Path) -> None:
+    """`--all` writes a folder tts/; a checkpoint of that name in the same place must stay as it is."""
+    shutil.copytree(NANO_FOLDER / "tts", tmp_path / "tts")
+    before = (tmp_path / "tts" / "model.safetensors").read_bytes()
+    linear = NANO_FOLDER / "projectors" / "linear"
+    for place in (tmp_path, tmp_path / "tts", tmp_path / "tts" / "in"):
+        config = load_config("configs/nano.yaml", [f"tts.name={tmp_path / 'tts'}"])
+        with pytest.raises(AudioProjectionError, match="choose another folder"):
+            list(Export(config, str(linear), "F32", "F32").everything(place))
+    assert (tmp_path / "tts" / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tts"]
+
+
+def test_an_export_that_ends_early_does_not_speak(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(exported, folder)
+    export = Export(load_config("configs/nano.yaml"), None, "F32", "F32").everything(folder)
+    next(export)
+    export.close()
+    done = run("speak", "--gguf", folder, "--text", "Good morning.")
+    assert done.returncode == 1 and "config.yaml" in done.stderr and "export gguf" in done.stderr
+
+
 def test_an_answer_is_spoken(exported: Path, tmp_path: Path) -> None:
     sound = tmp_path / "out.wav"
     answered = run("speak", "--gguf", exported, "--chat", "Tell me about the river.", "--output", sound, "--seed", "1")
@@ -116,6 +147,8 @@ def test_files_that_are_not_there_name_the_command(tmp_path: Path) -> None:
         ((), "give --all FOLDER, or --output FILE"),
         (("--all", "x", "--output", "y"), "give --all FOLDER, or --output FILE"),
         (("--output", "y", "--type", "q3"), "q4_k_m"),
+        (("--output", "y", "--type", "q8_0"), "--projector-type"),
+        (("--output", "y", "--llm", "z.gguf"), "go with --all"),
     ],
 )
 def test_wrong_usage(words: tuple[str, ...], said: str) -> None:

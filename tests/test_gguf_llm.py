@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +108,76 @@ def test_two_answers_at_once_and_reading_between(nano_file: Path) -> None:
     assert mixed == alone
 
 
+def test_threads_read_one_after_another(nano_file: Path) -> None:
+    llm = GGUFLanguageModel(nano_file, layers=[1, 4], context="chat")
+    alone = [encoded.states for text in TEXTS for encoded in llm.states([text])]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda number: llm.states([TEXTS[number % 3]])[0].states, range(60)))
+    assert all(torch.equal(states, alone[number % 3]) for number, states in enumerate(together))
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from audio_projection.gguf import llama_cpp_runtime
+from audio_projection.gguf.language_model import GGUFLanguageModel
+
+llm = GGUFLanguageModel(sys.argv[1], layers=[2])
+threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+try:
+    while True:
+        llm.states(["Good morning, the dog said to the cat."])
+except KeyboardInterrupt:
+    assert sys.unraisablehook is sys.__unraisablehook__
+    print("interrupted, then", len(llm.states(["Good morning."])))
+"""
+
+
+def test_an_interrupt_in_the_tap_is_not_lost(nano_file: Path) -> None:
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED, nano_file], capture_output=True, text=True, timeout=90
+        )
+        assert (done.stdout, done.stderr) == ("interrupted, then 1\n", "")
+
+
+def test_the_weights_outlive_a_context_that_is_garbage_with_them(nano_file: Path) -> None:
+    llm = GGUFLanguageModel(nano_file)
+    llm.states(["Hello."])
+    context, weights = llm._reading, weakref.ref(llm.weights)
+    assert context is not None
+    freed: list[bool] = []
+    weakref.finalize(context, lambda: freed.append(weights() is not None))
+    llm.itself, context.llm = llm, llm  # type: ignore[attr-defined]
+    del llm, context
+    gc.collect()
+    assert freed == [True] and weights() is None
+
+
+def test_a_beginning_that_the_file_forbids_is_not_put_before_a_text(tmp_path: Path) -> None:
+    file = read_gguf(llm_file(tmp_path))
+    assert read_tokenizer(file).bos_token is not None
+    forbidden = replace(file, metadata=file.metadata | {"tokenizer.ggml.add_bos_token": False})
+    assert read_tokenizer(forbidden).bos_token is None
+
+
+def test_ends_of_an_answer_are_known_by_name_too(tmp_path: Path) -> None:
+    """Llama 3.1 has three, a file names one of them by its role."""
+    llm = GGUFLanguageModel(llm_file(tmp_path), context="raw")
+    eos = llm.file.metadata["tokenizer.ggml.eos_token_id"]
+    assert eos in llm._end_ids() and all(llm.weights.ends_answer(end) for end in llm._end_ids())
+
+
+def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    file = read_gguf(llm_file(tmp_path))
+    data = bytearray(file.path.read_bytes())
+    info = file.tensors["blk.0.ffn_down.weight"]
+    data[info.start : info.start + info.size] = b"\xff" * info.size  # NaN
+    file.path.write_bytes(data)
+    llm = GGUFLanguageModel(file.path)
+    with pytest.raises(AudioProjectionError, match="computes no finite numbers"):
+        llm.states(["hello there"])
+
+
 def test_sampling_is_seeded_and_that_of_the_other_back_end(nano_file: Path, reference: LanguageModel) -> None:
     llm = GGUFLanguageModel(nano_file, context="chat")
     runs = [
@@ -120,7 +194,7 @@ def test_contexts_grow_and_end(nano_file: Path, reference: LanguageModel) -> Non
     said = list(llm.generate([{"role": "user", "content": text}], 200, Choice(temperature=3.0)))
     assert len(llm.chat_ids([{"role": "user", "content": text}])) + len(said) <= 512
     short = GGUFLanguageModel(nano_file, settings=RunSettings(context=64))
-    with pytest.raises(AudioProjectionError, match="reads at most 64"):
+    with pytest.raises(AudioProjectionError, match="gguf.context allows 64"):
         short.states([text])
 
 

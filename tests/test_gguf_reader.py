@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 pytest.importorskip("gguf", reason="the gguf package is not installed (audio-projection[gguf])")
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.gguf.llm_file import check_llm
+from audio_projection.gguf.llm_file import check_llm, check_stack
 from audio_projection.gguf.projector_file import read_projector
 from audio_projection.gguf.reader import SEAL, read_gguf
 from audio_projection.gguf.talker_file import PREDICTOR, Checkpoint, check_stack_file, write_predictor
@@ -162,6 +164,9 @@ def test_cut_after_every_section(tmp_path: Path) -> None:
         ({"llama.attention.head_count_kv": 3}, "does not fit"),
         ({"llama.attention.layer_norm_rms_epsilon": -1.0}, "above 0"),
         ({"llama.expert_count": 8}, "expert_count does not fit"),
+        ({"llama.expert_used_count": 2}, "expert_used_count does not fit"),
+        ({"llama.rope.scaling.type": "foo"}, "rope.scaling.type is none of"),
+        ({"llama.attention.causal": False}, "no language model that writes"),
         ({"tokenizer.ggml.tokens": ["a", "b"]}, "should be"),
         ({"tokenizer.ggml.tokens": 3}, "need a list of texts"),
         ({"general.architecture": "clip"}, "architecture 'clip'"),
@@ -181,3 +186,22 @@ def test_wrong_sizes_of_an_llm(tmp_path: Path, changes: dict[str, object], words
     changed = write_gguf(tmp_path / "changed.gguf", architecture, metadata, tensors, "F32").path
     with pytest.raises(AudioProjectionError, match=words):
         check_llm(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "refused"),
+    [
+        ("blk.0.attn_norm.weight", "F16", True),
+        ("output_norm.weight", "Q8_0", True),
+        ("blk.0.attn_q.weight", "I8", True),
+        ("token_embd.weight", "F64", True),
+        ("blk.0.attn_q.weight", "Q4_K", False),
+        ("token_embd.weight", "BF16", False),
+    ],
+)
+def test_types_that_end_llama_cpp_are_refused(tmp_path: Path, name: str, kind: str, refused: bool) -> None:
+    file = check_llm(llm_file(tmp_path))
+    changed = replace(file, tensors=file.tensors | {name: replace(file.tensors[name], type=kind)})
+    rows = len(file.texts("tokenizer.ggml.tokens"))
+    with pytest.raises(AudioProjectionError, match=f"{name} as {kind}") if refused else nullcontext():
+        check_stack(changed, {"token_embd.weight": rows}, {"output.weight": rows})

@@ -23,7 +23,7 @@ from audio_projection.cli_export import export_app
 from audio_projection.cli_settings import load_settings
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.locations import check_for_fitting, check_for_training, check_gguf_folder
+from audio_projection.locations import check_for_fitting, check_for_training, check_gguf_folder, check_trainable
 
 log = logging.getLogger("audio_projection")
 
@@ -121,6 +121,7 @@ def train(
       train --config configs/nano.yaml tts.finetune=lora train.tensorboard=true
     """
     settings = _training_settings(config, overrides, projector, device, seed, threads)
+    check_trainable(settings)
     if dry_run:
         from audio_projection.plan import describe
 

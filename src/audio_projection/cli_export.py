@@ -40,9 +40,11 @@ def gguf(
     """
     if (all_ is None) == (output is None):
         raise typer.BadParameter("give --all FOLDER, or --output FILE for the projector alone")
+    if output is not None and (llm is not None or type_ != options.MatrixType.f16):
+        raise typer.BadParameter("--llm and --type go with --all; the projector's type is --projector-type")
     from audio_projection.gguf.folder import Export
 
-    settings = load_config(config, overrides or (), {"threads": threads} if threads else {})
+    settings = load_config(config, overrides or (), {} if threads is None else {"threads": threads})
     export = Export(settings, projector, type_.value.upper(), projector_type.value.upper(), llm)
     for line in export.projector(output) if output is not None else export.everything(all_):  # type: ignore[arg-type]
         typer.echo(line)

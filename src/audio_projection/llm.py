@@ -100,7 +100,7 @@ class LanguageModel:
         if dtype not in DTYPES:
             raise AudioProjectionError(f"unknown llm.dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
         model = _load_model(str(source), DTYPES[dtype])
-        tokenizer = _load_tokenizer(str(source))
+        tokenizer = load_tokenizer(str(source))
         return cls(model.to(device), tokenizer, name or str(source), layers, context, prompt)  # type: ignore[arg-type]
 
     @property
@@ -164,13 +164,13 @@ class LanguageModel:
         self._check_length(len(ids) + 1)
         ends = self._end_ids()
         limit = min(max_new_tokens, self._longest - len(ids))
-        cache, logits = self._step(None, ids)
+        cache, logits, _ = self._step(None, ids)
         for _ in range(limit):
             token = int(choose.pick(choose.warp(logits), generator))
             if token in ends:
                 return
-            cache, logits = self._step(cache, [token])
-            yield GeneratedToken(token, token_bytes(self.tokenizer)(token), self._speaking_tap.states()[0, -1])
+            cache, logits, state = self._step(cache, [token])
+            yield GeneratedToken(token, token_bytes(self.tokenizer)(token), state)
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation up to the head of the assistant's turn; AudioProjectionError without a template."""
@@ -226,8 +226,9 @@ class LanguageModel:
         beginning = self.tokenizer.bos_token_id
         return [] if beginning is None else [beginning]
 
-    def _step(self, cache: Any, ids: list[int]) -> tuple[Any, Tensor]:
-        """Feeds ids after what the cache holds; gives the cache and the logits (1, vocab) after the last id."""
+    def _step(self, cache: Any, ids: list[int]) -> tuple[Any, Tensor, Tensor]:
+        """Feeds ids after what the cache holds; gives the cache, and the logits (1, vocab) and states (L, D) of the
+        last id."""
         with self._speaking_tap.listening():
             output = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
@@ -235,7 +236,7 @@ class LanguageModel:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return output.cache, output.logits[:, -1].float()
+        return output.cache, output.logits[:, -1].float(), self._speaking_tap.states()[0, -1]
 
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
@@ -292,7 +293,8 @@ def _no_progress_bar() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's folder; AudioProjectionError where it is damaged or absent."""
     from transformers import AutoTokenizer
 
     try:

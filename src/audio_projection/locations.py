@@ -81,7 +81,8 @@ def find_projector(config: Config, choice: str | None = None) -> Path:
     if given is not None:
         return _checked(given)
     folder = _projector_of_kind(config, choice)
-    log.info("projector: %s (%s)", folder, "shipped" if folder.is_relative_to(NANO_FOLDER) else "trained here")
+    made = "exported" if folder.suffix == ".gguf" else "trained here"
+    log.info("projector: %s (%s)", folder, "shipped" if folder.is_relative_to(NANO_FOLDER) else made)
     return folder
 
 
@@ -89,9 +90,8 @@ def _projector_of_kind(config: Config, choice: str | None) -> Path:
     nano = config.llm.name == NANO and config.tts.name == NANO
     kind = choice or config.projector.kind
     trained, shipped = config.output_dir / kind / "projector", NANO_FOLDER / "projectors" / kind
-    exported = config.gguf.folder / "projector.gguf" if config.gguf.folder is not None else None
-    if exported is not None and choice is None and config.llm.backend == "gguf" and exported.is_file():
-        return exported
+    if config.gguf.folder is not None and choice is None and config.llm.backend == "gguf":
+        return find_gguf(config, "projector.gguf")
     order = ([shipped] if choice else [trained, shipped]) if nano else [trained]
     for folder in order:
         if (folder / "projector.json").is_file():
@@ -118,8 +118,15 @@ def check_for_speaking(config: Config, projector: str | None = None) -> None:
     _check(models)
 
 
+def check_trainable(config: Config) -> None:
+    """Raises `AudioProjectionError` for a TTS that has no gradient."""
+    if config.tts.backend == "gguf":
+        raise AudioProjectionError("a TTS that llama.cpp runs cannot be trained through: use tts.backend=torch")
+
+
 def check_for_training(config: Config) -> None:
     """Raises one `AudioProjectionError` that names everything that training still misses."""
+    check_trainable(config)
     _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_corpus(config)])
 
 

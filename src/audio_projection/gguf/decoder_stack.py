@@ -5,6 +5,7 @@ Only the stack is llama.cpp's. Embeddings, heads, sampling rules and codec stay 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,7 +66,10 @@ class LlamaStepper:
         self._next.rows.copy_(x)
         self._context.decode(self._next)
         self._next.places += 1
-        return self._context.states(len(x)).to(self._dtype, copy=True)
+        states = self._context.states(len(x)).to(self._dtype, copy=True)
+        if not math.isfinite(states.sum()):
+            raise AudioProjectionError(f"{self._context.weights.file.path} is damaged: it computes no finite numbers")
+        return states
 
     def restart(self) -> None:
         """Forgets everything read."""

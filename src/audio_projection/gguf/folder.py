@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +32,7 @@ from audio_projection.gguf.writer import PLAIN_TYPES, replacing
 from audio_projection.llm import vocabulary_hash
 from audio_projection.locations import find_llm, find_projector, find_tts
 from audio_projection.parts import load_projector
+from audio_projection.tts.codec_config import CodecConfig
 from audio_projection.tts.loading import TensorFolder
 
 log = logging.getLogger(__name__)
@@ -63,12 +65,21 @@ class Export:
     def everything(self, folder: Path) -> Iterator[str]:
         """Writes all files, one after another; gives a line about each when it is there."""
         tts, llm = find_tts(self._config), self._checked_llm()
+        source, target = tts.resolve(), (folder / "tts").resolve()
+        if source.is_relative_to(target) or target.is_relative_to(source):
+            raise AudioProjectionError(
+                f"{folder / 'tts'} would be written over the speech model {tts}; choose another folder"
+            )
         checkpoint = Checkpoint.from_folder(tts)
+        CodecConfig.from_folder(tts / "speech_tokenizer")  # rather now than when it is to speak
         if self._wanted in K_QUANTS:
             binding()  # rather now than after the first gigabytes
+        with suppress(FileNotFoundError):
+            (folder / "config.yaml").unlink()  # written last: what is there in between does not belong together
         if llm is None:
-            source, name = find_llm(self._config), self._config.llm.name
-            yield self._written(folder / "llm.gguf", lambda path, kind: write_llm(source, path, name, kind))
+            model, name = find_llm(self._config), self._config.llm.name
+            yield self._written(folder / "llm.gguf", lambda path, kind: write_llm(model, path, name, kind))
+            check_llm(folder / "llm.gguf")
         yield from self.projector(folder / "projector.gguf")
         yield self._written(folder / "talker.gguf", lambda path, kind: write_talker(checkpoint, path, kind))
         yield self._written(folder / "predictor.gguf", lambda path, kind: write_predictor(checkpoint, path, kind))
@@ -118,7 +129,11 @@ class Export:
                 "dtype": dtype,
                 **config.tts.model_dump(include=spoken),
             },
-            "gguf": {"folder": "."} | ({} if llm is None else {"llm": str(llm)}),
+            "gguf": {
+                "folder": ".",
+                **({} if llm is None else {"llm": str(llm)}),
+                **config.gguf.model_dump(include={"context", "memory"}),
+            },
             "device": "cpu",
             "threads": config.threads,
             "seed": config.seed,

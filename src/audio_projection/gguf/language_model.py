@@ -6,6 +6,7 @@ is only read goes no further up than that layer, so its computation and, with mm
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.fingerprint import file_fingerprint
 from audio_projection.gguf.llama_cpp_runtime import MEMORY_MODES, LayerTap, LlamaContext, LlamaWeights
 from audio_projection.gguf.llm_file import check_llm
-from audio_projection.gguf.vocabulary import read_tokenizer
+from audio_projection.gguf.vocabulary import NORMAL, read_tokenizer
 from audio_projection.layer_states import Layers, resolve_layers
 from audio_projection.llm import LanguageModel
 from audio_projection.tts.sampling import Choice
@@ -58,6 +59,7 @@ class GGUFLanguageModel(LanguageModel):
         self.num_layers = file.whole(f"{file.architecture}.block_count")
         self._epsilon = file.number(f"{file.architecture}.attention.layer_norm_rms_epsilon")
         self._reading: LlamaContext | None = None
+        self._reading_lock = threading.Lock()  # one context reads for all threads
         self._listen(layers)
         self._head = self._context_ids()
 
@@ -75,34 +77,32 @@ class GGUFLanguageModel(LanguageModel):
             return []
         longest = max(map(len, sequences))
         self._check_length(longest)
-        if self._reading is None or self._reading.capacity < longest:
-            self._reading = LlamaContext(self.weights, longest, self.settings.threads, tap=LayerTap())
-        return [self._read_one(self._reading, ids) for ids in sequences]
+        with self._reading_lock:
+            if self._reading is None or self._reading.capacity < longest:
+                self._reading = LlamaContext(self.weights, longest, self.settings.threads, tap=LayerTap())
+            return [self._read_one(self._reading, ids) for ids in sequences]
 
     @property
     def sampling(self) -> Choice:
         """How the next token is chosen by default: the file's `general.sampling.*`; greedily where it has none."""
-        values = self.file.metadata
-        temperature = float(values.get("general.sampling.temp", 0.0))
-        if temperature <= 0:
+        key = "general.sampling."
+        if self.file.metadata.get(f"{key}temp", 0) == 0:
             return Choice(greedy=True)
-        top_k, top_p = values.get("general.sampling.top_k", 0), values.get("general.sampling.top_p", 1.0)
+        top_k, top_p = max(0, self.file.whole(f"{key}top_k", 0, least=-1)), self.file.number(f"{key}top_p", 1.0)
         # the file holds single precision: 0.6 comes back as 0.6000000238
-        return Choice(temperature=round(temperature, 6), top_k=int(top_k), top_p=round(float(top_p), 6))
+        return Choice(temperature=round(self.file.number(f"{key}temp"), 6), top_k=top_k, top_p=round(top_p, 6))
 
     def _listen(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)
-        self._speaking_tap = _LatestStates()  # type: ignore[assignment]
 
-    def _step(self, cache: LlamaContext | None, ids: list[int]) -> tuple[LlamaContext, Tensor]:
+    def _step(self, cache: LlamaContext | None, ids: list[int]) -> tuple[LlamaContext, Tensor, Tensor]:
         """As in `LanguageModel`; the cache is a context of llama.cpp, and knows how much it holds."""
         context = cache or LlamaContext(self.weights, len(ids) + 1, self.settings.threads, tap=LayerTap())
         context.reserve(context.length + len(ids))
         tap = _tap(context)
         tap.listen(self._names(self.layers), stop=False)
         context.decode_ids(ids)
-        self._speaking_tap.latest = self._stacked(tap, 1)[None]  # type: ignore[attr-defined]
-        return context, context.logits()[None]
+        return context, self._finite(context.logits())[None], self._stacked(tap, 1)[0]
 
     def _read_one(self, context: LlamaContext, ids: Sequence[int]) -> Tensor:
         if not ids:
@@ -115,7 +115,12 @@ class GGUFLanguageModel(LanguageModel):
 
     def _stacked(self, tap: LayerTap, count: int) -> Tensor:
         """The last `count` states (count, L, D) that the tap took."""
-        return torch.stack([self._state(tap, layer)[-count:] for layer in self.layers], dim=1)
+        return self._finite(torch.stack([self._state(tap, layer)[-count:] for layer in self.layers], dim=1))
+
+    def _finite(self, values: Tensor) -> Tensor:
+        if not values.isfinite().all():
+            raise AudioProjectionError(f"{self.file.path} is damaged: it computes no finite numbers; make it again")
+        return values
 
     def _state(self, tap: LayerTap, layer: int) -> Tensor:
         (name,) = self._names([layer])
@@ -130,22 +135,22 @@ class GGUFLanguageModel(LanguageModel):
         return [special.get(layer, f"l_out-{layer - 1}") for layer in sorted({*layers})]
 
     def _end_ids(self) -> set[int]:
-        roles = ("eos", "eot", "eom")
-        ends = (self.file.metadata.get(f"tokenizer.ggml.{role}_token_id") for role in roles)
-        return {end for end in ends if isinstance(end, int)}
+        kinds = self.file.metadata.get("tokenizer.ggml.token_type", [])
+        named = (self.file.metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("eos", "eot", "eom"))
+        special = (number for number, kind in enumerate(kinds) if kind != NORMAL)
+        return {number for number in named if isinstance(number, int)} | {*filter(self.weights.ends_answer, special)}
 
     @property
     def _longest(self) -> int:
         return min(self.settings.context, self.file.whole(f"{self.file.architecture}.context_length"))
 
-
-class _LatestStates:
-    """What `LanguageModel.generate` asks for a token's states: (1, 1, L, D) of the last step."""
-
-    latest: Tensor
-
-    def states(self) -> Tensor:
-        return self.latest
+    def _check_length(self, length: int) -> None:
+        if self._longest == self.settings.context < length:
+            raise AudioProjectionError(
+                f"{length} tokens with what stands before the text, gguf.context allows {self.settings.context}; "
+                "raise it or give a shorter text"
+            )
+        super()._check_length(length)
 
 
 def _tap(context: LlamaContext) -> LayerTap:

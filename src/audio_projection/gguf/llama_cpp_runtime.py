@@ -7,12 +7,16 @@ process where Python would raise.
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import mmap
 import os
 import re
+import sys
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +28,8 @@ from torch import Tensor
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.extra import binding
 from audio_projection.gguf.reader import GGUFFile
+
+log = logging.getLogger(__name__)
 
 MEMORY_MODES = {"mmap": 1, "copy": 0, "lock": 2}
 """mmap: only pages that are used take memory, shared between processes; copy: all are read into memory, and laid out
@@ -47,18 +53,25 @@ class LlamaWeights:
         parameters.n_gpu_layers = 0
         # Weights laid out anew for the processor are a second copy of them, which defeats a map of the file.
         parameters.use_extra_bufts = memory == "copy"
-        _MESSAGES.clear()
-        self.handle = library.llama_model_load_from_file(os.fsencode(file.path), parameters)
+        locked = _locked_memory()
+        with interruptible():
+            self.handle = library.llama_model_load_from_file(os.fsencode(file.path), parameters)
         if not self.handle:
-            words = _MESSAGES[0] if _MESSAGES else "no reason given"
-            raise AudioProjectionError(f"llama.cpp cannot load {file.path}: {words}")
+            raise AudioProjectionError(f"llama.cpp cannot load {file.path}: {complaint()}")
         self._free = weakref.finalize(self, library.llama_model_free, self.handle)
+        if memory == "lock" and locked is not None and _locked_memory() == locked:
+            log.warning("%s is not locked in memory: the system allows this process too little (ulimit -l)", file.path)
         if memory == "mmap":
             forget_pages(file.path)
         self.width: int = library.llama_model_n_embd(self.handle)
-        self.rows: int = library.llama_vocab_n_tokens(library.llama_model_get_vocab(self.handle))
+        self.vocabulary = library.llama_model_get_vocab(self.handle)
+        self.rows: int = library.llama_vocab_n_tokens(self.vocabulary)
         # Exact files get exact keys and values, for comparisons; others the half precision that is usual.
         self.exact = all(info.type == "F32" for info in file.tensors.values())
+
+    def ends_answer(self, token: int) -> bool:
+        """Whether llama.cpp takes a token for the end of an answer, by its role in the file or by its name."""
+        return bool(binding().llama_vocab_is_eog(self.vocabulary, token))
 
 
 class LayerTap:
@@ -156,11 +169,15 @@ class LlamaContext:
 
     def decode(self, inputs: Inputs) -> None:
         """Reads `inputs`. AudioProjectionError when llama.cpp cannot."""
-        _MESSAGES.clear()
-        failed = binding().llama_decode(self._handle, inputs.batch)
+        if self.tap is None:
+            failed = binding().llama_decode(self._handle, inputs.batch)
+        else:
+            with interruptible():
+                failed = binding().llama_decode(self._handle, inputs.batch)
         if failed:
-            words = _MESSAGES[0] if _MESSAGES else f"code {failed}"
-            raise AudioProjectionError(f"llama.cpp cannot read on in {self.weights.file.path.name}: {words}")
+            raise AudioProjectionError(
+                f"llama.cpp cannot read on in {self.weights.file.path.name}: code {failed}, {complaint()}"
+            )
 
     def logits(self) -> Tensor:
         """(V,) after the last input, copied."""
@@ -204,12 +221,12 @@ class LlamaContext:
         parameters.flash_attn_type = _NO_FLASH if exact else _AUTO_FLASH
         if self.tap is not None:
             parameters.cb_eval = self.tap.callback
-        _MESSAGES.clear()
-        self._handle = library.llama_init_from_model(self.weights.handle, parameters)
+        with interruptible():
+            self._handle = library.llama_init_from_model(self.weights.handle, parameters)
         if not self._handle:
-            words = _MESSAGES[0] if _MESSAGES else "no reason given"
-            raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {words}")
-        self._free = weakref.finalize(self, library.llama_free, self._handle)
+            raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {complaint()}")
+        # the weights must outlive what was made of them, also where both are garbage at once
+        self._free = weakref.finalize(self, _free_context, self._handle, self.weights)
         self.capacity = room
 
     def _sequence_state(self, sequence: int) -> Any:
@@ -218,6 +235,52 @@ class LlamaContext:
         state = (ctypes.c_uint8 * size)()
         library.llama_state_seq_get_data(self._handle, state, size, sequence)
         return state
+
+
+def _free_context(handle: Any, weights: LlamaWeights) -> None:
+    assert weights.handle, "a context is freed before its weights"
+    binding().llama_free(handle)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """For calls of llama.cpp that call back into Python: Ctrl-C meanwhile ends them with KeyboardInterrupt.
+
+    It comes up in the callback, and what a callback raises ctypes gives to `sys.unraisablehook` alone. Signals are
+    the main thread's, so other threads have nothing to wait for.
+    """
+    _MESSAGES.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    raised: list[BaseException] = []
+    before = sys.unraisablehook
+
+    def keep(report: Any) -> None:
+        if isinstance(report.exc_value, KeyboardInterrupt):
+            raised.append(report.exc_value)
+        else:
+            before(report)
+
+    sys.unraisablehook = keep
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+    if raised:
+        raise KeyboardInterrupt
+
+
+def complaint() -> str:
+    """The first that llama.cpp complained of in its last call."""
+    return _MESSAGES[0] if _MESSAGES else "no reason given"
+
+
+def _locked_memory() -> str | None:
+    """What of this process cannot be swapped out, where Linux tells it."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((line for line in lines if line.startswith("VmLck")), None)
 
 
 def forget_pages(path: Path) -> None:

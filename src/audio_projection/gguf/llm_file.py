@@ -38,6 +38,9 @@ _LAYER = {
     "mlp.down_proj": "ffn_down",
 }
 _MODEL = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_NO_MATRIX = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}
+"""Types of numbers that no matrix can be stored in; vectors must be F32. llama.cpp ends the process over others."""
+_ROTARY = ("none", "linear", "yarn", "longrope")
 _ROLES = ("eos", "eot", "eom")
 """GGUF has three names for ids that end an answer."""
 
@@ -47,16 +50,16 @@ def write_llm(folder: str | Path, path: str | Path, name: str, wanted: str = "F1
 
     Raises AudioProjectionError for other architectures: llama.cpp's own converter does those, and its file is taken.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from audio_projection.llm import load_tokenizer
 
     folder = Path(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = _config(folder)
     if config.model_type != "llama" or config.attention_bias or config.mlp_bias or config.hidden_act != "silu":
         raise AudioProjectionError(
             f"{folder} is a {config.model_type} model, only plain Llama models are exported here; "
             "make its file with llama.cpp's convert_hf_to_gguf.py and give it with --llm FILE"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = load_tokenizer(str(folder))
     files = TensorFolder(folder)
     metadata = {
         "general.type": "model",
@@ -66,6 +69,16 @@ def write_llm(folder: str | Path, path: str | Path, name: str, wanted: str = "F1
     }
     tensors = [*_frequencies(config), *(_planned(files, name, config) for name in files.names())]
     return write_gguf(path, "llama", metadata, tensors, wanted)
+
+
+def _config(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise AudioProjectionError(f"{folder} has no config.json of a language model ({reason})") from None
 
 
 def check_llm(path: str | Path) -> GGUFFile:
@@ -102,6 +115,10 @@ def check_stack(file: GGUFFile, tables: Mapping[str, int], optional: Mapping[str
         if expected is None or info.shape != expected:
             wanted = "is not known" if expected is None else f"should be {list(expected)}"
             raise AudioProjectionError(f"{file.path}: the tensor {name} {list(info.shape)} {wanted}; make it again")
+        if info.type in _NO_MATRIX or (len(info.shape) == 1 and info.type != "F32"):
+            raise AudioProjectionError(
+                f"{file.path}: llama.cpp cannot compute with {name} as {info.type}; make it again"
+            )
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,14 @@ class StackSizes:
         file.whole(f"{arch}.context_length")
         file.number(f"{arch}.attention.layer_norm_rms_epsilon")
         file.number(f"{arch}.rope.freq_base", 10000.0)
-        same = {"attention.value_length": head, "rope.dimension_count": head, "expert_count": 0}
+        if file.metadata.get(f"{arch}.attention.causal", True) is not True:
+            raise AudioProjectionError(
+                f"{file.path} is no language model that writes: {arch}.attention.causal is not true"
+            )
+        if file.text(f"{arch}.rope.scaling.type", "none") not in _ROTARY:
+            raise AudioProjectionError(f"{file.path}: {arch}.rope.scaling.type is none of {', '.join(_ROTARY)}")
+        same = {"attention.value_length": head, "rope.dimension_count": head}
+        same |= dict.fromkeys(["expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count"], 0)
         contradicting = [key for key, size in same.items() if file.whole(f"{arch}.{key}", size, least=0) != size]
         if heads % kv_heads or head % 2 or contradicting:
             what = contradicting[0] if contradicting else "attention.head_count_kv or attention.key_length"

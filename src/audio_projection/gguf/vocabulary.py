@@ -108,7 +108,7 @@ def read_tokenizer(file: GGUFFile) -> PreTrainedTokenizerBase:
     backend.add_tokens([AddedToken(tokens[n], special=kind == CONTROL, normalized=False) for n, kind in others])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token=_token(file, tokens, "bos_token_id"),
+        bos_token=None if file.metadata.get(f"{_KEY}add_bos_token") is False else _token(file, tokens, "bos_token_id"),
         eos_token=_token(file, tokens, "eos_token_id"),
         chat_template=file.metadata.get("tokenizer.chat_template"),
     )

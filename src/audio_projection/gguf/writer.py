@@ -81,6 +81,8 @@ def write_gguf(
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well, flushed to the disk."""
     path = Path(path)
+    if not path.name:
+        raise AudioProjectionError(f"cannot write {path}: that is a folder; give the name of a file")
     temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +92,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise AudioProjectionError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder with space that you may write to"
+            f"cannot write {path}: {error.strerror or f'the disk may be full ({error})'}; "
+            "choose a folder with space that you may write to"
         ) from None
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             temporary.unlink()
 
 

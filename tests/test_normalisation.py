@@ -155,7 +155,7 @@ SPOKEN = {
     "World War II, Chapter IV": "World War two, Chapter IV",
     "BBC, DVDs, MP3, NATO, FBI, HMM": "B B C, D V Ds, M P three, NATO, F B I, HMM",
     "the USA, the UK's CEO, the US": "the U S A, the U K's C E O, the U S",
-    "the U.S. Army left the U.S. He": "the U S Army left the U S. He",
+    "the U.S. Army left the U.S. He did": "the U S Army left the U S. He did",
     "by J.R.R. Tolkien, in the U.S.": "by J R R Tolkien, in the U S.",
     "see www.example.com.": "see W W W dot example dot com.",
     "see https://a-b.co.uk/c?d=1, or": "see a dash b dot co dot uk slash c question mark d equals one, or",
@@ -258,8 +258,8 @@ def test_long_texts_are_quick() -> None:
         for _ in range(200)
     )
     control = least_seconds(lambda: sum(number * number for number in range(500_000)))
-    # measured: 1.2 to 2.1 of the control, as the processor has it; a quadratic rule would take ten times as long
-    assert seconds_for(" ".join(lines)[:10_000]) < 5 * control
+    # measured: 1.5 to 2 times the control, and processors differ by half; a quadratic rule would take ten times as long
+    assert seconds_for(" ".join(lines)[:10_000]) < 8 * control
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ SENTENCE_OPENER = re.compile(
     r"""|An?|In|On|At|By|For|From|With|But|And|So|Or|Yet|If|When|While|As|After|Before|Since|Then|There|Here"""
     r"""|Now|What|Who|Where|Why|How|No|Not|Yes|Some|Many|Most|All|One|Two)(?=\W))"""
 )
-_NOTHING_BEFORE = rf"(?<![0-9]){NO_LETTER_BEFORE}"  # 1st. and 3rd. are no street and no road
+_NOTHING_BEFORE = rf"(?<![0-9](?=(?ai:st|rd)\.)){NO_LETTER_BEFORE}"  # 1st. and 3rd. are no street and no road
 _BEFORE_CAPITAL = re.compile(rf"\s{CAPITAL}")
 _DAYS = "|".join([*MONTHS, "[A-Z][a-z]+day", "Easter", "Christmas", "New Year"])
 

@@ -1,4 +1,4 @@
-"""The rules in their order, and the one pass through them."""
+"""The rules in their order, and the passes through them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,22 @@ _FIGURE_RULES: list[Rule] = [
 _LAST_RULES: list[Rule] = [dates.HALF_OF_DAY, abbreviations.ACRONYM, signs.SIGN]
 
 
+_MOST_TURNS = 8  # two or three are taken: in "&.com" only the word for the sign makes an address
+
+
 def spell_out(text: str) -> str:
     """The text with everything that is not written as it is said put into words; other text comes back as it is.
 
     No ASCII digit is left. Spelling out twice changes nothing more, and no string is refused.
     """
+    for _ in range(_MOST_TURNS):
+        before, text = text, _turn(text)
+        if text == before:
+            break
+    return text
+
+
+def _turn(text: str) -> str:
     for pattern, words in [addresses.ADDRESS, *abbreviations.WORD_RULES]:
         text = pattern.sub(words, text)
     if _FIGURE.search(text):

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from audio_projection import audio
 from audio_projection.checkpoint import read_json, write_bytes, write_json
 from audio_projection.config import Config, load_config
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
@@ -43,7 +44,7 @@ from audio_projection.projector import ACTIVATIONS, KINDS
 from audio_projection.recognition import Recognizer, word_errors
 from audio_projection.report import Report, Row
 from audio_projection.sentences import read_sentences
-from audio_projection.stage import PLAIN, made_folder, speak_line
+from audio_projection.stage import PLAIN, speak_line
 from audio_projection.text import as_spoken
 from audio_projection.train import train_projector
 from audio_projection.voices import default_voice
@@ -286,7 +287,7 @@ def settings(given: argparse.Namespace) -> Config:
 def run(given: argparse.Namespace) -> str:
     """Measure what is not there yet; returns the table."""
     config, texts = settings(given), read_sentences(limit=given.sentences)
-    folder = made_folder(given.output)
+    folder = audio.made_folder(given.output)
     ablation = Ablation(config, texts)
     results = Results(folder / "results.json", ablation.conditions())
     every = variants(ablation.config, ablation.llm.num_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ ARCHITECTURES = [
     MistralConfig(**GROUPED, sliding_window=4),
     Gemma3TextConfig(**GROUPED, sliding_window=4),
 ]
+
+
+def test_threads_hear_their_own_passes() -> None:
+    llm = make_llm(layers=[0, 1, -1])
+    texts = ["one two", "three", "four five six"]
+    alone = [llm.states([text])[0].states for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda number: llm.states([texts[number % 3]])[0].states, range(90)))
+    assert all(torch.equal(states, alone[number % 3]) for number, states in enumerate(together))
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")  # nothing is used that transformers will take away

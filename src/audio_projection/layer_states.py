@@ -7,6 +7,7 @@ the model's final norm gives, weight included. So every back end can give the sa
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -62,10 +63,10 @@ def cut_off(decoder: nn.Module, deepest: int) -> nn.Module:
 
 
 class LayerTap:
-    """Collects the states of chosen layers while a decoder runs.
+    """Collects the states of chosen layers while a decoder runs, for each thread those of its own passes.
 
-    ``with tap.listening(): decoder(...)``, then ``tap.states()`` (B, S, L, D), float32, in the order of ``layers``.
-    ``last`` is the number of the whole model's last layer, also when the decoder is cut off below it.
+    ``with tap.listening() as heard: decoder(...)``, then ``heard.states()``. ``last`` is the number of the whole
+    model's last layer, also when the decoder is cut off below it.
     """
 
     def __init__(self, decoder: nn.Module, layers: Sequence[int], last: int) -> None:
@@ -76,35 +77,51 @@ class LayerTap:
         owner, name = find_blocks(decoder, config.num_hidden_layers)
         self._blocks: nn.ModuleList = getattr(owner, name)
         self._epsilon = float(getattr(config, "rms_norm_eps", None) or 1e-6)
-        self._seen: dict[int, Tensor] = {}
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Forward passes of the decoder inside leave their layers' outputs here, the newest replacing the older."""
+    def listening(self) -> Iterator[Heard]:
+        """Forward passes of the decoder inside leave their layers' outputs in what is given."""
+        heard = Heard(self.layers, self._last, self._epsilon)
         with ExitStack() as hooks:
             for layer in set(self.layers):
-                hooks.callback(self._attach(layer).remove)
-            yield
+                hooks.callback(self._attach(layer, heard).remove)
+            yield heard
+
+    def _attach(self, layer: int, heard: Heard) -> Any:
+        if layer == self._last:
+            return self._decoder.register_forward_hook(heard.keep_output(layer))
+        if layer == 0:
+            return self._blocks[0].register_forward_pre_hook(heard.keep_input, with_kwargs=True)
+        return self._blocks[layer - 1].register_forward_hook(heard.keep_output(layer))
+
+
+class Heard:
+    """What layers gave in the passes of the thread that made this; the newest replaces the older.
+
+    Hooks belong to the modules, so another thread's pass calls them too.
+    """
+
+    def __init__(self, layers: Sequence[int], last: int, epsilon: float) -> None:
+        self._layers, self._last, self._epsilon = layers, last, epsilon
+        self._thread = threading.get_ident()
+        self._seen: dict[int, Tensor] = {}
 
     def states(self) -> Tensor:
-        """States (B, S, L, D), float32, of the last forward pass."""
-        return torch.stack([self._normalised(layer) for layer in self.layers], dim=2)
+        """States (B, S, L, D), float32, of the last forward pass, in the order of the layers."""
+        return torch.stack([self._normalised(layer) for layer in self._layers], dim=2)
 
-    def _attach(self, layer: int) -> Any:
-        if layer == self._last:
-            return self._decoder.register_forward_hook(self._keep_output(layer))
-        if layer == 0:
-            return self._blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
-        return self._blocks[layer - 1].register_forward_hook(self._keep_output(layer))
-
-    def _keep_output(self, layer: int) -> Any:
+    def keep_output(self, layer: int) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._seen[layer] = output if isinstance(output, Tensor) else output[0]
+            self._keep(layer, output if isinstance(output, Tensor) else output[0])
 
         return keep
 
-    def _keep_input(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self._seen[0] = inputs[0] if inputs else options["hidden_states"]
+    def keep_input(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self._keep(0, inputs[0] if inputs else options["hidden_states"])
+
+    def _keep(self, layer: int, values: Tensor) -> None:
+        if threading.get_ident() == self._thread:
+            self._seen[layer] = values
 
     def _normalised(self, layer: int) -> Tensor:
         x = self._seen[layer].float()

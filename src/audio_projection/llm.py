@@ -142,9 +142,9 @@ class LanguageModel:
         for row, sequence in zip(ids, sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence, dtype=torch.long)
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-        with self._reading_tap.listening():
+        with self._reading_tap.listening() as heard:
             self._reader(input_ids=ids.to(self.device), attention_mask=mask.to(self.device).long(), use_cache=False)
-        return [states[:length] for states, length in zip(self._reading_tap.states(), lengths, strict=True)]
+        return [states[:length] for states, length in zip(heard.states(), lengths, strict=True)]
 
     @torch.no_grad()
     def generate(
@@ -229,14 +229,14 @@ class LanguageModel:
     def _step(self, cache: Any, ids: list[int]) -> tuple[Any, Tensor, Tensor]:
         """Feeds ids after what the cache holds; gives the cache, and the logits (1, vocab) and states (L, D) of the
         last id."""
-        with self._speaking_tap.listening():
+        with self._speaking_tap.listening() as heard:
             output = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
                 cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return output.cache, output.logits[:, -1].float(), self._speaking_tap.states()[0, -1]
+        return output.cache, output.logits[:, -1].float(), heard.states()[0, -1]
 
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id

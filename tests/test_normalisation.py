@@ -73,6 +73,7 @@ SPOKEN = {
     "at 10:30 or 10:00": "at ten thirty or ten o'clock",
     "at 17:45 or 17:00": "at seventeen forty five or seventeen hundred",
     "at 10.30 am or 10.30": "at ten thirty A M or ten point three zero",
+    "some 1.50 amperes": "some one point five zero amperes",
     "at 10:00 A.M. or 5 P.M. he": "at ten A M or five P M he",
     "at 5 pm, 9:00 AM": "at five P M, nine A M",
     "at 7:05 a.m. He": "at seven oh five A M. He",

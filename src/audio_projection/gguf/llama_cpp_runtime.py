@@ -170,6 +170,7 @@ class LlamaContext:
     def decode(self, inputs: Inputs) -> None:
         """Reads `inputs`. AudioProjectionError when llama.cpp cannot."""
         if self.tap is None:
+            _MESSAGES.clear()
             failed = binding().llama_decode(self._handle, inputs.batch)
         else:
             with interruptible():

@@ -15,8 +15,7 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,8 +53,7 @@ class LlamaWeights:
         # Weights laid out anew for the processor are a second copy of them, which defeats a map of the file.
         parameters.use_extra_bufts = memory == "copy"
         locked = _locked_memory()
-        with interruptible():
-            self.handle = library.llama_model_load_from_file(os.fsencode(file.path), parameters)
+        self.handle = call(library.llama_model_load_from_file, os.fsencode(file.path), parameters)
         if not self.handle:
             raise AudioProjectionError(f"llama.cpp cannot load {file.path}: {complaint()}")
         self._free = weakref.finalize(self, library.llama_model_free, self.handle)
@@ -169,12 +167,7 @@ class LlamaContext:
 
     def decode(self, inputs: Inputs) -> None:
         """Reads `inputs`. AudioProjectionError when llama.cpp cannot."""
-        if self.tap is None:
-            _MESSAGES.clear()
-            failed = binding().llama_decode(self._handle, inputs.batch)
-        else:
-            with interruptible():
-                failed = binding().llama_decode(self._handle, inputs.batch)
+        failed = call(binding().llama_decode, self._handle, inputs.batch)
         if failed:
             raise AudioProjectionError(
                 f"llama.cpp cannot read on in {self.weights.file.path.name}: code {failed}, {complaint()}"
@@ -222,8 +215,7 @@ class LlamaContext:
         parameters.flash_attn_type = _NO_FLASH if exact else _AUTO_FLASH
         if self.tap is not None:
             parameters.cb_eval = self.tap.callback
-        with interruptible():
-            self._handle = library.llama_init_from_model(self.weights.handle, parameters)
+        self._handle = call(library.llama_init_from_model, self.weights.handle, parameters)
         if not self._handle:
             raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {complaint()}")
         # the weights must outlive what was made of them, also where both are garbage at once
@@ -243,17 +235,15 @@ def _free_context(handle: Any, weights: LlamaWeights) -> None:
     binding().llama_free(handle)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """For calls of llama.cpp that call back into Python: Ctrl-C meanwhile ends them with KeyboardInterrupt.
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function of llama.cpp that calls back into Python: Ctrl-C meanwhile ends it with KeyboardInterrupt.
 
     It comes up in the callback, and what a callback raises ctypes gives to `sys.unraisablehook` alone. Signals are
     the main thread's, so other threads have nothing to wait for.
     """
     _MESSAGES.clear()
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return function(*arguments)
     raised: list[BaseException] = []
     before = sys.unraisablehook
 
@@ -263,13 +253,14 @@ def interruptible() -> Iterator[None]:
         else:
             before(report)
 
-    sys.unraisablehook = keep
-    try:
-        yield
+    try:  # no context manager: Python looks for signals where one is entered and left
+        sys.unraisablehook = keep
+        result = function(*arguments)
     finally:
         sys.unraisablehook = before
     if raised:
         raise KeyboardInterrupt
+    return result
 
 
 def complaint() -> str:

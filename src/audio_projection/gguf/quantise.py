@@ -9,7 +9,7 @@ from pathlib import Path
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.extra import binding
-from audio_projection.gguf.llama_cpp_runtime import complaint, interruptible, quiet_library
+from audio_projection.gguf.llama_cpp_runtime import call, complaint, quiet_library
 from audio_projection.gguf.reader import GGUFFile, read_gguf
 from audio_projection.gguf.writer import replacing, seal
 
@@ -24,8 +24,8 @@ def quantise(source: Path, target: Path, wanted: str, threads: int) -> GGUFFile:
     parameters = library.llama_model_quantize_default_params()
     parameters.nthread, parameters.ftype = threads, K_QUANTS[wanted]
     with replacing(target) as temporary:
-        with interruptible():
-            failed = library.llama_model_quantize(os.fsencode(source), os.fsencode(temporary), ctypes.byref(parameters))
+        files = os.fsencode(source), os.fsencode(temporary)
+        failed = call(library.llama_model_quantize, *files, ctypes.byref(parameters))
         if failed:
             raise AudioProjectionError(f"llama.cpp cannot write {target} as {wanted}: {complaint()}")
         seal(temporary)

@@ -122,13 +122,24 @@ from audio_projection.gguf import llama_cpp_runtime
 from audio_projection.gguf.language_model import GGUFLanguageModel
 
 llm = GGUFLanguageModel(sys.argv[1], layers=[2])
-threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+ids = llm.tokenize("Good morning, the dog said to the cat.") * 4
+llm.read([ids])
+over = threading.Event()
+
+
+def interrupt():
+    while not over.wait(0.5):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+threading.Thread(target=interrupt).start()
 try:
     while True:
-        llm.states(["Good morning, the dog said to the cat."])
+        llm.read([ids])
 except KeyboardInterrupt:
+    over.set()
     assert sys.unraisablehook is sys.__unraisablehook__
-    print("interrupted, then", len(llm.states(["Good morning."])))
+    print("interrupted, then", len(llm.read([ids])))
 """
 
 

@@ -77,7 +77,7 @@ def test_padding_changes_no_state(context: str) -> None:
     for text, together in zip(TEXTS, llm.states(TEXTS), strict=True):
         alone = llm.states([text])[0]
         assert alone.ids == together.ids and alone.spans == together.spans
-        torch.testing.assert_close(alone.states, together.states, atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.states, together.states, atol=1e-4, rtol=0)
 
 
 def test_spans_cover_the_text_only() -> None:

@@ -121,6 +121,7 @@ import os, signal, sys, threading
 from audio_projection.gguf import llama_cpp_runtime
 from audio_projection.gguf.language_model import GGUFLanguageModel
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 llm = GGUFLanguageModel(sys.argv[1], layers=[2])
 ids = llm.tokenize("Good morning, the dog said to the cat.") * 4
 llm.read([ids])

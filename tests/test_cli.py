@@ -165,6 +165,11 @@ def test_mistakes_in_the_configuration(command: Command) -> None:
     assert_refused(command("speak", "--text", "a", "--gguf", "nowhere"), "export gguf")
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_tts_without_gradients_is_refused_before_any_work(command: Command, options: list[str]) -> None:
+    assert_refused(command("train", *NANO, "tts.backend=gguf", *options), "tts.backend=torch")
+
+
 def test_a_text_is_spoken(command: Command, speaker: list[tuple[str, Path]]) -> None:
     ended = command("speak", "--text", "Hello world", "--output", "füß e.wav")
     assert ended == Ended(0, "füß e.wav: 1.50 s\n", "")

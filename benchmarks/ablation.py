@@ -29,25 +29,26 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from audio_projection import audio
-from audio_projection.checkpoint import read_json, write_bytes, write_json
 from audio_projection.config import Config, load_config
+from audio_projection.data.make_pairs import fingerprint
+from audio_projection.data.pairs import seeded_digest
+from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fit import fit
+from audio_projection.evaluation.asr import Recognizer, word_errors
+from audio_projection.evaluation.report import Report, Row
+from audio_projection.evaluation.sentence_sets import read_sentences
+from audio_projection.evaluation.systems import PLAIN, speak_line
+from audio_projection.files.atomic import make_folder, write_bytes, write_json
+from audio_projection.files.json_reader import read_json
+from audio_projection.fit.assemble import assemble, new_projector
+from audio_projection.fit.closed_form import fit
 from audio_projection.inference import Voice, VoiceDefaults
-from audio_projection.llm import LanguageModel
-from audio_projection.pair_making import fingerprint
-from audio_projection.pairs import seeded_digest
-from audio_projection.parts import Parts, assemble, load_tts, new_projector
+from audio_projection.llm.language_model import LanguageModel
+from audio_projection.models import Models, load_tts
 from audio_projection.projector import ACTIVATIONS, KINDS
-from audio_projection.recognition import Recognizer, word_errors
-from audio_projection.report import Report, Row
-from audio_projection.sentences import read_sentences
-from audio_projection.stage import PLAIN, speak_line
-from audio_projection.text import as_spoken
+from audio_projection.text.input_text import as_spoken
 from audio_projection.train import train_projector
-from audio_projection.voices import default_voice
 
 ROOT = Path(__file__).resolve().parents[1]
 log = logging.getLogger("audio_projection.ablation")
@@ -184,13 +185,13 @@ class Ablation:
             loss = outcome.held_out
         return {"heard": self._hear(parts, config, variant.name), "fit": fitted, "held_out": loss}
 
-    def _parts(self, variant: Variant, config: Config) -> Parts:
+    def _parts(self, variant: Variant, config: Config) -> Models:
         kind = StateBefore if variant.before else LanguageModel
         reading = config.llm.layers, config.llm.context, config.llm.prompt
         llm = kind(self.llm.model, self.llm.tokenizer, self.llm.name, *reading)
         projector = new_projector(config, llm, self.tts)
         projector.set_voice(*self.voice)
-        return Parts(llm, projector, self.tts)
+        return Models(llm, projector, self.tts)
 
     def _changed(self, variant: Variant) -> Config:
         """The baseline's configuration with a variant's changes, and a folder of its own for its training."""
@@ -201,7 +202,7 @@ class Ablation:
         config.output_dir = config.output_dir / re.sub(r"\W+", "-", variant.name)
         return config
 
-    def _hear(self, parts: Parts, config: Config, name: str, control: str | None = None) -> list[str]:
+    def _hear(self, parts: Models, config: Config, name: str, control: str | None = None) -> list[str]:
         voice = Voice(parts.llm, self.tts, parts.projector, VoiceDefaults.from_config(config))
         console, heard = Console(stderr=True), []
         lines = track(self.sentences, name, console=console, transient=True, disable=not console.is_terminal)
@@ -287,7 +288,7 @@ def settings(given: argparse.Namespace) -> Config:
 def run(given: argparse.Namespace) -> str:
     """Measure what is not there yet; returns the table."""
     config, texts = settings(given), read_sentences(limit=given.sentences)
-    folder = audio.made_folder(given.output)
+    folder = make_folder(given.output)
     ablation = Ablation(config, texts)
     results = Results(folder / "results.json", ablation.conditions())
     every = variants(ablation.config, ablation.llm.num_layers)

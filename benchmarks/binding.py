@@ -22,15 +22,14 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from audio_projection.alignment import Overlap, align
-from audio_projection.binding import bind
+from audio_projection.alignment.align import Overlap, align, bind
+from audio_projection.alignment.token_states import chunks
 from audio_projection.config import Config, load_config
 from audio_projection.data_loader import transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
-from audio_projection.features import chunks
-from audio_projection.llm import LanguageModel
-from audio_projection.parts import load_llm, load_tts
-from audio_projection.regression import RidgeFit, nearest_row_accuracy, row_table
+from audio_projection.fit.ridge import RidgeFit, nearest_row_accuracy, row_table
+from audio_projection.llm.language_model import LanguageModel
+from audio_projection.models import load_llm, load_tts
 from audio_projection.tts.model import Qwen3TTS
 
 CUTS = ("one LLM token", "several", "part of one")

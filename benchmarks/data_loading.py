@@ -23,17 +23,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from audio_projection import cached_states
-from audio_projection.cached_states import CachedStates
+from audio_projection.alignment.token_states import TextFeatures, chunks
 from audio_projection.config import Config, load_config
+from audio_projection.data import cached_states
+from audio_projection.data.cached_states import CachedStates
+from audio_projection.data.pairs import Pair, PairFolder
+from audio_projection.data.speakers import named_speaker
 from audio_projection.data_loader import BatchOrder, load_pairs, read_texts
-from audio_projection.examples import StateSource
-from audio_projection.features import TextFeatures, chunks
-from audio_projection.metrics import read_metrics
-from audio_projection.pairs import Pair, PairFolder
-from audio_projection.parts import Parts, assemble, load_tts
+from audio_projection.fit.assemble import assemble
+from audio_projection.models import Models, load_tts
 from audio_projection.train import run
-from audio_projection.voices import named_speaker
+from audio_projection.training.examples import StateSource
+from audio_projection.training.run_log import read_metrics
 
 LETTERS_A_FRAME = 1.2  # 15 letters a second
 
@@ -49,7 +50,7 @@ class Batch:
 class Batches(Dataset[Batch]):
     """The micro-batches of training, by their position."""
 
-    def __init__(self, config: Config, parts: Parts, pairs: Sequence[Pair]) -> None:
+    def __init__(self, config: Config, parts: Models, pairs: Sequence[Pair]) -> None:
         self.pairs, self.states = pairs, StateSource(config, parts, pairs)
         self.order = BatchOrder([len(pair.codes) for pair in pairs], config.train.batch, config.seed)
 

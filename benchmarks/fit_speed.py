@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.config import FitConfig
-from audio_projection.regression import RidgeFit, r_squared
+from audio_projection.fit.ridge import RidgeFit, r_squared
 
 PASS = 2048
 """Tokens that come at once, as from the LLM."""

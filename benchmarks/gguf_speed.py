@@ -65,7 +65,7 @@ class Clock:
 
 def loaded_tts(exported: Path, threads: int) -> Any:
     from audio_projection.config import load_config
-    from audio_projection.parts import load_tts
+    from audio_projection.models import load_tts
 
     return load_tts(load_config(exported / "config.yaml", [f"threads={threads}", "gguf.memory=copy"]))
 
@@ -145,8 +145,8 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
 
 def step_frames(tts: Any, clock: Clock, machine: Machine, frames: int) -> Any:
     """Times `frames` steps of the decoding loop and the stacks' share of them; the last frame's codes (1, G)."""
+    from audio_projection.sampling import Sampling
     from audio_projection.tts.generate import Decoder
-    from audio_projection.tts.sampling import Sampling
 
     decoder = Decoder(tts, [prompt_of(tts)], Sampling.greedy())
     pad = decoder.last.new_zeros(1, tts.config.hidden_size)
@@ -224,7 +224,7 @@ def held() -> dict[str, float]:
 def reading(exported: Path, threads: int, layer: int) -> dict[str, Any]:
     """Tokens a second (median) at which a text is read for the states of one layer, and gigabytes held for it."""
     from audio_projection.config import load_config
-    from audio_projection.parts import load_llm
+    from audio_projection.models import load_llm
 
     config = load_config(exported / "config.yaml", [f"threads={threads}", f"llm.layers={layer}"])
     llm, clock = load_llm(config), Clock()

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from rich.progress import track
 
+from audio_projection.evaluation.asr import RecognizerPool, word_errors
+from audio_projection.evaluation.report import Report, Row
+from audio_projection.evaluation.sentence_sets import read_sentences
+from audio_projection.evaluation.systems import speak_line
 from audio_projection.inference import Voice
-from audio_projection.recognition import RecognizerPool, word_errors
-from audio_projection.report import Report, Row
-from audio_projection.sentences import read_sentences
-from audio_projection.stage import speak_line
 
 
 def measure(folder: Path, texts: Sequence[str], pool: RecognizerPool, threads: int) -> Row:

@@ -24,14 +24,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from audio_projection.llm import vocabulary_hash
+from audio_projection.llm.language_model import vocabulary_hash
 from audio_projection.projector import ProjectorInfo, build_projector
-from audio_projection.tts.codec import Codec
-from audio_projection.tts.codec_config import CodecConfig
+from audio_projection.tts.codec.codec import Codec
+from audio_projection.tts.codec.config import CodecConfig
 from audio_projection.tts.config import Qwen3TTSConfig
-from audio_projection.tts.loading import source
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.tokenizer import TextTokenizer
+from audio_projection.tts.weights import source
 
 LLAMA = {  # Llama-3.1-8B-Instruct
     "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8,

@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.table import Table
 
 from audio_projection.config import Config, load_config
+from audio_projection.data.pairs import Pair
 from audio_projection.data_loader import load_pairs, split_held_out
-from audio_projection.examples import Examples
-from audio_projection.held_out import HeldOut
-from audio_projection.objective import Objective
-from audio_projection.pairs import Pair
-from audio_projection.parts import Parts, load_llm, load_tts, new_projector
+from audio_projection.fit.assemble import new_projector
+from audio_projection.models import Models, load_llm, load_tts
 from audio_projection.train import train_projector
+from audio_projection.training.examples import Examples
+from audio_projection.training.objective import Objective
+from audio_projection.training.validation import HeldOut
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def configuration(folder: Path, steps: int, pairs: int, seed: int) -> Config:
     return load_config("configs/nano.yaml", [*words, "train.checkpoint_every=1000000", f"output_dir={folder}"])
 
 
-def measured(config: Config, parts: Parts, pairs: Sequence[Pair]) -> tuple[float, float]:
+def measured(config: Config, parts: Models, pairs: Sequence[Pair]) -> tuple[float, float]:
     """Loss of codebook 0 on these pairs, projected and with plain text."""
     objective = Objective(config, parts.projector, parts.tts)
     held_out = HeldOut(objective, objective, Examples(config, parts, pairs), config.train.batch)
@@ -87,7 +88,7 @@ def compared(config: Config) -> dict[str, Reached]:
     rows: dict[str, Reached] = {}
     for name, pairs in {"nothing": [], "right texts": training, "permuted texts": permuted(training)}.items():
         run = config.model_copy(update={"output_dir": config.output_dir / name.replace(" ", "-")})
-        parts = Parts(llm, new_projector(run, llm, tts), tts)
+        parts = Models(llm, new_projector(run, llm, tts), tts)
         if pairs:
             train_projector(run, parts, pairs, [])
         found = [measured(run, parts, each) for each in examined]

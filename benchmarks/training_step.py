@@ -24,8 +24,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from audio_projection.losses import chosen_count, predictor_cross_entropy
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
+from audio_projection.training.losses import chosen_count, predictor_cross_entropy
 from audio_projection.tts import Qwen3TTS
 from audio_projection.tts.config import Qwen3TTSConfig
 

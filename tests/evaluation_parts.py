@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from audio_projection.config import Config
-from audio_projection.locations import PROJECTOR_KINDS
-from audio_projection.parts import load_llm, load_tts, new_projector
+from audio_projection.files.locations import PROJECTOR_KINDS
+from audio_projection.fit.assemble import new_projector
+from audio_projection.models import load_llm, load_tts
 from training_parts import parity_file, save_llm
 
 RATE = 16_000

@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
-from audio_projection.trainer import Trainer
+from audio_projection.training.trainer import Trainer
 from test_finetune import PAIRS, tuned
 from training_parts import train_until
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.audio_utils import mel_filter_bank
 
-from audio_projection.acoustics import Frames, align, distances
-from audio_projection.spectrograms import draw
+from audio_projection.evaluation.spectral_distance import Frames, align, distances
+from audio_projection.evaluation.spectrograms import draw
 from evaluation_parts import RATE, babble
 
 SPEECH = np.concatenate(babble(20))

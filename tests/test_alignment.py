@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from audio_projection.alignment import Overlap, Span, align, byte_spans, token_bytes
+from audio_projection.alignment.align import Overlap, align
 from audio_projection.errors import AudioProjectionError
+from audio_projection.text.token_spans import Span, byte_spans, token_bytes
 from real_tokenizers import real_tokenizer
 from tiny_llm import make_tokenizer
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from audio_projection import audio
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files import audio
 
 
 def tone(rate: int, seconds: float = 0.5, frequency: float = 440.0) -> np.ndarray:

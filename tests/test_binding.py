@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from audio_projection.alignment import Overlap, Span, align
-from audio_projection.binding import bind
+from audio_projection.alignment.align import Overlap, align, bind
+from audio_projection.text.token_spans import Span
 
 
 def test_one_to_one_the_states_are_unchanged() -> None:

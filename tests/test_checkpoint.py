@@ -7,16 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from audio_projection.checkpoint import (
-    Checkpoints,
-    TrainingState,
-    read_json,
-    read_tensors,
-    write_bytes,
-    write_json,
-    write_tensors,
-)
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import write_bytes, write_json
+from audio_projection.files.json_reader import read_json
+from audio_projection.files.tensors import read_tensors, write_tensors
+from audio_projection.training.checkpoints import Checkpoints, TrainingState
 
 
 def trained(steps: int) -> tuple[torch.nn.Linear, torch.optim.AdamW]:

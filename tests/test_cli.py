@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-from audio_projection import cli, speaking
+from audio_projection import cli
+from audio_projection.cli import speak
 from audio_projection.config import load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.locations import check_for_speaking, find_projector
+from audio_projection.files.locations import check_for_speaking, find_projector
 
 NANO = ("--config", "configs/nano.yaml")
 
@@ -62,7 +63,7 @@ def speaker(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
         def chat(self, question: str, output: Path) -> tuple[str, float]:
             return "an answer", self.speak(question, output)
 
-    monkeypatch.setattr(speaking, "Speaker", Noting)
+    monkeypatch.setattr(speak, "Speaker", Noting)
     return spoken
 
 
@@ -230,7 +231,7 @@ def test_foreseeable_trouble_has_no_traceback(
     def fail(*_: object) -> None:
         raise trouble
 
-    monkeypatch.setattr(speaking, "Speaker", fail)
+    monkeypatch.setattr(speak, "Speaker", fail)
     assert_refused(command("speak", "--text", "Hello"), words)
 
 
@@ -238,13 +239,13 @@ def test_an_interruption_has_no_traceback(command: Command, monkeypatch: pytest.
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(speaking, "Speaker", interrupt)
+    monkeypatch.setattr(speak, "Speaker", interrupt)
     ended = command("speak", "--text", "Hello")
     assert ended.code == 130 and "Traceback" not in ended.err
 
 
 def test_a_mistake_of_the_program_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["audio-projection", "speak", "--text", "Hello"])
-    monkeypatch.setattr(speaking, "Speaker", lambda *_: 1 / 0)
+    monkeypatch.setattr(speak, "Speaker", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main()

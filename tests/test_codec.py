@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.tts.codec import Codec
-from audio_projection.tts.codec_config import CodecConfig, CodecDecoderConfig
-from audio_projection.tts.codec_decoder import CodecDecoder
+from audio_projection.tts.codec.codec import Codec
+from audio_projection.tts.codec.config import CodecConfig, CodecDecoderConfig
+from audio_projection.tts.codec.decoder import CodecDecoder
 
 FIXTURE = Path(__file__).parent / "fixtures" / "codec_16k"
 MADE = runpy.run_path(str(FIXTURE / "make.py"))

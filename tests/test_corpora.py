@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audio_projection import audio
 from audio_projection.config import DataConfig
-from audio_projection.corpora.cuts import read_cuts
-from audio_projection.corpora.prepare import Prepared, Source, prepare
-from audio_projection.corpora.report import Report
-from audio_projection.corpora.workers import run_shards
+from audio_projection.data.corpora.cuts import read_cuts
+from audio_projection.data.corpora.prepare import Prepared, Source, prepare
+from audio_projection.data.corpora.report import Report
+from audio_projection.data.corpora.workers import run_shards
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files import audio
 from corpus_kit import assert_whole, contents, manifest, noise, run_killed, write_sound
 
 MARK = "checks/*.json"

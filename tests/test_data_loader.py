@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from audio_projection import audio
 from audio_projection.config import Config
-from audio_projection.corpora.layouts import read_recordings, sentence_case
+from audio_projection.data.corpora.layouts import read_recordings, sentence_case
+from audio_projection.data.pairs import Pair, PairFolder
+from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import (
     BatchOrder,
     BatchWalk,
@@ -20,8 +21,7 @@ from audio_projection.data_loader import (
     transcripts_to_fit,
 )
 from audio_projection.errors import AudioProjectionError
-from audio_projection.pairs import Pair, PairFolder
-from audio_projection.voices import default_voice
+from audio_projection.files import audio
 from training_parts import load_tts, make_config, make_pairs, make_texts
 
 LENGTHS = [3, 9, 4, 4, 12, 7, 1, 8, 5, 6, 11, 2, 10]
@@ -98,17 +98,17 @@ def spoken_config(folder: Path, texts: list[str]) -> Config:
 
 
 def test_the_speech_model_makes_its_own_codes_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audio_projection import pair_making
+    from audio_projection.data import make_pairs
 
     calls: list[int] = []
-    generate = pair_making.generate
+    generate = make_pairs.generate
 
     def briefly(*arguments: Any) -> list[torch.Tensor]:  # random models hardly ever come to an end
         calls.append(len(arguments[1]))
         return generate(*arguments[:5], max_frames=6)
 
-    monkeypatch.setattr(pair_making, "generate", briefly)
-    monkeypatch.setattr(pair_making, "_SPOKEN_AT_ONCE", 2)
+    monkeypatch.setattr(make_pairs, "generate", briefly)
+    monkeypatch.setattr(make_pairs, "_SPOKEN_AT_ONCE", 2)
     config = spoken_config(tmp_path, ["the dog", "the fox", "hello there"])
     made = load_pairs(config, load_tts())
     assert {pair.text for pair in made} == {"the dog", "the fox", "hello there"}

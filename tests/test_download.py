@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import hub as loopback
-from audio_projection import download, fetch
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files import download, http_download
 
 ARCHIVE = "/12/train-clean-100.tar.gz"
 
@@ -89,7 +89,7 @@ def test_a_broken_connection_goes_on_where_it_stopped(hub: loopback.Hub, tmp_pat
 def test_a_later_run_goes_on_where_the_first_stopped(
     hub: loopback.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(http_download.time, "sleep", lambda _: None)
     hub.files[ARCHIVE] = archive()
     hub.cuts[ARCHIVE] = [100_000, 0, 0, 0, 0]
     with pytest.raises(AudioProjectionError, match="goes on where it stopped"):
@@ -104,7 +104,7 @@ def test_a_later_run_goes_on_where_the_first_stopped(
 def test_a_part_of_another_version_is_not_continued(
     hub: loopback.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch.time, "sleep", lambda _: None)
+    monkeypatch.setattr(http_download.time, "sleep", lambda _: None)
     hub.files[ARCHIVE] = archive(old=b"1")
     hub.cuts[ARCHIVE] = [100_000, 0, 0, 0, 0]
     with pytest.raises(AudioProjectionError):

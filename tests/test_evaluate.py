@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 pytest.importorskip("jiwer", reason="needs the extra `eval`")
 pytest.importorskip("pocketsphinx", reason="needs the extra `eval`")
 
-from audio_projection import audio, evaluate, stage
-from audio_projection.acoustics import Distances
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.recognition import PairedBootstrap, Recognizer, RecognizerPool, normalise, word_errors
-from audio_projection.report import Report, Row
-from audio_projection.sentences import ROBUSTNESS, read_sentences
+from audio_projection.evaluation import evaluate, systems
+from audio_projection.evaluation.asr import Recognizer, RecognizerPool, normalise, word_errors
+from audio_projection.evaluation.bootstrap import PairedBootstrap
+from audio_projection.evaluation.report import Report, Row
+from audio_projection.evaluation.sentence_sets import ROBUSTNESS, read_sentences
+from audio_projection.evaluation.spectral_distance import Distances
+from audio_projection.files import audio
 from evaluation_parts import save_tiny
 
 WORDS = st.lists(st.sampled_from(["the", "dog", "a", "cat's", "river", "ran"]), max_size=7)
@@ -206,12 +208,12 @@ def test_rows_of_folders_have_names_that_differ(tmp_path: Path) -> None:
     linear = make_folder(tmp_path / "c" / "linear")
 
     def names(*rows: str) -> list[str]:
-        return [row.name for row in stage.name_rows(rows)]
+        return [row.name for row in systems.name_rows(rows)]
 
     assert names("plain", first) == ["plain", "projector"]
     assert names(first, second) == ["a-linear-projector", "b-linear-projector"]
     assert names("linear", linear) == ["linear", "c-linear"]
-    assert [row.projector for row in stage.name_rows(["linear", linear, "plain"])] == ["linear", linear, None]
+    assert [row.projector for row in systems.name_rows(["linear", linear, "plain"])] == ["linear", linear, None]
     for twice in (["plain", "plain"], [first, f"{first}/."]):
         with pytest.raises(AudioProjectionError, match="twice"):
             names(*twice)
@@ -289,7 +291,7 @@ def test_rows_that_cannot_be_had_say_why(
 ) -> None:
     sentences = tmp_path / "one.txt"
     sentences.write_text("hello there\n")
-    monkeypatch.setattr(stage.shutil, "which", lambda _: None)
+    monkeypatch.setattr(systems.shutil, "which", lambda _: None)
     report = evaluate.run(tiny, sentences, ["teacher", "linear"], jobs=1)
     assert [bool(row.errors) for row in report.rows] == [False, True]
     assert "flite is not installed" in capsys.readouterr().out
@@ -316,7 +318,7 @@ def test_rows_are_compared_with_the_teacher(tiny: Config, tmp_path: Path) -> Non
 @needs_flite
 def test_teacher_speaks_and_its_silence_is_cut() -> None:
     text = "The old dog slept beside the warm stove."
-    utterance = next(iter(stage.Stage(Config(), [text]).teacher()))
+    utterance = next(iter(systems.Stage(Config(), [text]).teacher()))
     assert 1.5 < len(utterance.samples) / utterance.rate < 4
     assert np.abs(utterance.samples[-1_919:]).max() <= 200 / 32768 < np.abs(utterance.samples[-1_920])
     assert word_errors(text, Recognizer().transcribe(utterance.samples, utterance.rate)).rate < 0.4

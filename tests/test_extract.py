@@ -17,19 +17,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from audio_projection.alignment import align
-from audio_projection.binding import bind
+from audio_projection.alignment.align import align, bind
 from audio_projection.config import Config, DataConfig, load_config
-from audio_projection.corpora import extract as extraction
-from audio_projection.corpora.encoder import RecordingEncoder
-from audio_projection.corpora.extract import Share, extract
-from audio_projection.corpora.prepare import Source, prepare
+from audio_projection.data.corpora import extract as extraction
+from audio_projection.data.corpora.encoder import RecordingEncoder
+from audio_projection.data.corpora.extract import Share, extract
+from audio_projection.data.corpora.prepare import Source, prepare
+from audio_projection.data.pairs import Pair, PairFolder
 from audio_projection.data_loader import load_pairs
 from audio_projection.errors import AudioProjectionError
-from audio_projection.examples import StateSource
-from audio_projection.pairs import Pair, PairFolder
-from audio_projection.parts import Parts, new_projector
+from audio_projection.fit.assemble import new_projector
+from audio_projection.models import Models
 from audio_projection.train import run
+from audio_projection.training.examples import StateSource
 from corpus_kit import assert_whole, contents, finished, manifest, run_killed
 from tiny_llm import make_llm
 from training_parts import load_tts, make_config, parity_file, save_llm
@@ -84,7 +84,8 @@ def test_shares_of_many_machines_make_the_whole(
 
 
 def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) -> None:
-    from audio_projection.parts import assemble, load_tts
+    from audio_projection.fit.assemble import assemble
+    from audio_projection.models import load_tts
 
     config = nano_config(repository, "data.source=pairs", f"data.path={features}")
     tts = load_tts(config)
@@ -180,10 +181,10 @@ def test_rows_from_cached_states_need_no_llm(prepared: Path, tmp_path: Path) -> 
     config.tts.name = str(parity_file("tiny_custom_voice"))
     extract(prepared, tmp_path / "out", config, Share(), 1, states=True)
     config.data.source, config.data.path = "pairs", tmp_path / "out"
-    from audio_projection.parts import load_llm
+    from audio_projection.models import load_llm
 
     llm, tts = load_llm(config), load_tts()
-    parts = Parts(llm, new_projector(config, llm, tts), tts)
+    parts = Models(llm, new_projector(config, llm, tts), tts)
     pairs = load_pairs(config, tts)
     fresh = projected(config, parts, [replace(pair, states=None) for pair in pairs])
     llm.states = None  # type: ignore[assignment,method-assign]  # calling it would fail
@@ -192,7 +193,7 @@ def test_rows_from_cached_states_need_no_llm(prepared: Path, tmp_path: Path) -> 
     assert not torch.allclose(fresh[0][0], fresh[1][-1], atol=0.3)
 
 
-def projected(config: Config, parts: Parts, pairs: Sequence[Pair]) -> list[torch.Tensor]:
+def projected(config: Config, parts: Models, pairs: Sequence[Pair]) -> list[torch.Tensor]:
     features = StateSource(config, parts, pairs).at([0, 1, 2])
     return [parts.projector(each.states, each.rows) for each in features]
 

@@ -14,15 +14,16 @@ from safetensors.torch import load_file
 
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.finetune import LoraFinetuning, load_finetuned
+from audio_projection.fit.assemble import new_projector
 from audio_projection.inference import Voice
-from audio_projection.parts import Parts, new_projector
+from audio_projection.models import Models
 from audio_projection.projector import Projector
-from audio_projection.teacher_forcing import TeacherForced
 from audio_projection.train import train_projector
-from audio_projection.trainer import Trainer
-from audio_projection.tts.loading import official_state_dict
+from audio_projection.training.teacher_forcing import TeacherForced
+from audio_projection.training.trainer import Trainer
+from audio_projection.tts.finetune import LoraFinetuning, load_finetuned
 from audio_projection.tts.model import Qwen3TTS
+from audio_projection.tts.weights import official_state_dict
 from test_losses import forced
 from tiny_llm import make_llm
 from training_parts import load_tts, make_config, make_pairs, parity_file, train_until
@@ -35,12 +36,12 @@ def own_tts() -> Qwen3TTS:
     return Qwen3TTS.from_pretrained(parity_file("tiny_custom_voice"))
 
 
-def tuned(folder: Path, kind: str, tts: Qwen3TTS | None = None, **train: Any) -> tuple[Config, Parts]:
+def tuned(folder: Path, kind: str, tts: Qwen3TTS | None = None, **train: Any) -> tuple[Config, Models]:
     config = make_config(folder, **{"steps": 3, "checkpoint_every": 10, "eval_every": 10} | train)
     config.tts.finetune, config.tts.lora_rank = kind, 4  # type: ignore[assignment]
     config.tts.finetune_rate = 1.0
     tts, llm = tts or own_tts(), make_llm(layers=[2, 4])
-    return config, Parts(llm, new_projector(config, llm, tts), tts)
+    return config, Models(llm, new_projector(config, llm, tts), tts)
 
 
 def snapshot(tts: Qwen3TTS) -> dict[str, torch.Tensor]:
@@ -53,7 +54,7 @@ def snapshot(tts: Qwen3TTS) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Config, Parts, dict[str, torch.Tensor]]]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Config, Models, dict[str, torch.Tensor]]]:
     """A short run of each kind, and the weights before it."""
     runs = {}
     for kind in ("lora", "full"):

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from audio_projection.alignment.token_states import TextFeatures
 from audio_projection.config import FitConfig
 from audio_projection.errors import AudioProjectionError
-from audio_projection.features import TextFeatures
-from audio_projection.fit import FitReport, fit
-from audio_projection.fit import fit_linear as fit_in_place
-from audio_projection.probe import ProbeReport
-from audio_projection.probe import probe_layers as probe_given
+from audio_projection.fit.closed_form import FitReport, fit
+from audio_projection.fit.closed_form import fit_linear as fit_in_place
+from audio_projection.fit.layer_probe import ProbeReport
+from audio_projection.fit.layer_probe import probe_layers as probe_given
+from audio_projection.fit.ridge import RidgeFit, Split, nearest_row_accuracy, pre_image, r_squared
 from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
-from audio_projection.regression import RidgeFit, Split, nearest_row_accuracy, pre_image, r_squared
 
 D, H, VOCABULARY = 24, 12, 40
 
@@ -60,7 +60,7 @@ def probe_layers(pairs: list, layers: list[int], limits: FitConfig) -> ProbeRepo
 
 @pytest.mark.parametrize("block", [8192, 70, 1])
 def test_streamed_ridge_equals_the_direct_solution(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audio_projection.regression.STRIP", 7)
+    monkeypatch.setattr("audio_projection.fit.ridge.STRIP", 7)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(200, D, generator=generator) * 5 + 3, torch.randn(200, H, generator=generator)
     equations = RidgeFit(D, H, block=block)

@@ -17,10 +17,11 @@ import parity_kit
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts import Choice, Decoder, Qwen3TTS, Sampling, clone_prefill, decode, generate, stream
 from audio_projection.tts.config import TransformerConfig
+from audio_projection.tts.decode_step import Stepper
 from audio_projection.tts.generate import LengthGuard
+from audio_projection.tts.layers import KVCache
 from audio_projection.tts.prompt import special_rows, text_prompt, training_sequence
-from audio_projection.tts.stepper import Stepper
-from audio_projection.tts.transformer import KVCache, Transformer
+from audio_projection.tts.transformer import Transformer
 
 LAYOUTS = ["streaming", "nonstreaming"]
 LONG, SHORT = "hello there the quick brown fox", "lazy dog"

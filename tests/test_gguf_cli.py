@@ -16,9 +16,9 @@ pytest.importorskip("gguf", reason="the gguf package is not installed (audio-pro
 
 from audio_projection.config import load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.gguf.folder import Export
+from audio_projection.export import Export
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.gguf.projector_file import read_projector
-from audio_projection.locations import NANO_FOLDER
 from audio_projection.projector import Projector
 
 

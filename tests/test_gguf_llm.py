@@ -20,16 +20,16 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (audi
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from audio_projection import cached_states
+from audio_projection.data import cached_states
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.gguf.language_model import GGUFLanguageModel, RunSettings
 from audio_projection.gguf.llm_file import check_llm, write_llm
 from audio_projection.gguf.reader import read_gguf
-from audio_projection.gguf.vocabulary import read_tokenizer, vocabulary_keys
+from audio_projection.gguf.tokenizer import read_tokenizer, vocabulary_keys
 from audio_projection.gguf.writer import write_gguf
-from audio_projection.llm import LanguageModel, vocabulary_hash
-from audio_projection.locations import NANO_FOLDER
-from audio_projection.tts.sampling import Choice
+from audio_projection.llm.language_model import LanguageModel, vocabulary_hash
+from audio_projection.sampling import Choice
 from gguf_files import damaged, llm_file, unsealed
 from real_tokenizers import real_tokenizer
 from tiny_llm import make_tokenizer

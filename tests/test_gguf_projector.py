@@ -11,9 +11,9 @@ import torch
 pytest.importorskip("gguf", reason="the gguf package is not installed (audio-projection[gguf])")
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.gguf.projector_file import read_projector, write_projector
 from audio_projection.gguf.reader import read_gguf
-from audio_projection.locations import NANO_FOLDER
 from audio_projection.projector import Projector, check_matches
 from gguf_files import llm_file, tiny_projector
 

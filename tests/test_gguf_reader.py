@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("gguf", reason="the gguf package is not installed (audio-projection[gguf])")
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.gguf.llm_file import check_llm, check_stack
 from audio_projection.gguf.projector_file import read_projector
 from audio_projection.gguf.reader import SEAL, read_gguf
 from audio_projection.gguf.talker_file import PREDICTOR, Checkpoint, check_stack_file, write_predictor
 from audio_projection.gguf.writer import PlannedTensor, write_gguf
-from audio_projection.locations import NANO_FOLDER
 from audio_projection.tts.config import Qwen3TTSConfig
 from gguf_files import damaged, llm_file, projector_file, unsealed
 

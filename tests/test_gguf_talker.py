@@ -14,12 +14,12 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (audi
 
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
+from audio_projection.export import Export
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.gguf.decoder_stack import load_gguf_tts
-from audio_projection.gguf.folder import Export
 from audio_projection.gguf.quantise import quantise, surprises
 from audio_projection.gguf.reader import read_gguf
 from audio_projection.gguf.talker_file import Checkpoint, write_predictor, write_talker
-from audio_projection.locations import NANO_FOLDER
 from audio_projection.tts import Qwen3TTS, Sampling, generate
 from audio_projection.tts.generate import stream
 from audio_projection.tts.prompt import special_rows, text_prompt

@@ -12,19 +12,19 @@ import soundfile
 import torch
 
 import parity_kit
-from audio_projection import audio
-from audio_projection.alignment import Overlap, align, byte_spans
-from audio_projection.binding import bind
+from audio_projection.alignment.align import Overlap, align, bind
+from audio_projection.alignment.controls import as_long_as, shuffled
+from audio_projection.alignment.token_states import text_features
 from audio_projection.config import Config
-from audio_projection.controls import as_long_as, shuffled
 from audio_projection.errors import AudioProjectionError
-from audio_projection.features import text_features
+from audio_projection.files import audio
+from audio_projection.fit.assemble import new_projector
 from audio_projection.inference import Voice, VoiceDefaults
-from audio_projection.llm import GeneratedToken
-from audio_projection.parts import new_projector
+from audio_projection.llm.language_model import GeneratedToken
 from audio_projection.projector import Projector
+from audio_projection.sampling import Choice, Sampling
+from audio_projection.text.token_spans import byte_spans
 from audio_projection.tts.generate import generate
-from audio_projection.tts.sampling import Choice, Sampling
 from tiny_llm import make_llm, make_model, make_tokenizer
 from training_parts import load_tts, make_config, parity_file
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from audio_projection.alignment import byte_spans, cover, token_bytes
-from audio_projection.binding import bind
-from audio_projection.live_text import LiveAnswer, Slot
-from audio_projection.llm import GeneratedToken
+from audio_projection.alignment.align import bind, cover
+from audio_projection.alignment.streaming import LiveAnswer, Slot
+from audio_projection.llm.language_model import GeneratedToken
+from audio_projection.text.token_spans import byte_spans, token_bytes
 from audio_projection.tts.tokenizer import TextTokenizer
 from real_tokenizers import real_tokenizer
 from tiny_llm import make_tokenizer

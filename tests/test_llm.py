@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.llm import LanguageModel, vocabulary_hash
-from audio_projection.tts.sampling import Choice
+from audio_projection.llm.language_model import LanguageModel, vocabulary_hash
+from audio_projection.sampling import Choice
 from tiny_llm import make_llm, make_model, make_tokenizer
 
 TEXTS = ["hello there", "the quick brown fox said: “good day”, 1234 times! 日本", "dog"]

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from audio_projection.alignment.token_states import TextFeatures
 from audio_projection.config import TrainConfig
 from audio_projection.errors import AudioProjectionError
-from audio_projection.examples import Examples
-from audio_projection.features import TextFeatures
-from audio_projection.losses import LOSSES, Draw, chosen_count, count_targets
-from audio_projection.objective import Objective
-from audio_projection.teacher_forcing import TeacherForced, Utterance
+from audio_projection.training.examples import Examples
+from audio_projection.training.losses import LOSSES, Draw, chosen_count, count_targets
+from audio_projection.training.objective import Objective
+from audio_projection.training.teacher_forcing import TeacherForced, Utterance
 from audio_projection.tts.prompt import training_sequence
 from training_parts import load_tts, make_config, make_pairs, make_parts, parity_file
 

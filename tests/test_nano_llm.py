@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from audio_projection.alignment import align
-from audio_projection.llm import LanguageModel
-from audio_projection.locations import NANO_FOLDER
+from audio_projection.alignment.align import align
+from audio_projection.files.locations import NANO_FOLDER
+from audio_projection.llm.language_model import LanguageModel
 from audio_projection.tts.tokenizer import TextTokenizer
 
 FOLDER = NANO_FOLDER / "llm"

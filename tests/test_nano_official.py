@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import parity_kit
-from audio_projection.locations import NANO_FOLDER
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.tts import Qwen3TTS
 
 parity = parity_kit.script("parity")

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from num2words import num2words
 
 from audio_projection.config import load_config
+from audio_projection.data.pairs import Pair, PairFolder
 from audio_projection.data_loader import load_pairs, read_texts, transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
-from audio_projection.normalisation import spell_out
-from audio_projection.normalisation.abbreviations import ABBREVIATIONS, TITLES
-from audio_projection.normalisation.dates import MONTHS
-from audio_projection.normalisation.quantities import UNITS
-from audio_projection.pairs import Pair, PairFolder
-from audio_projection.recognition import word_errors
-from audio_projection.text import as_spoken
+from audio_projection.evaluation.asr import word_errors
+from audio_projection.text.input_text import as_spoken
+from audio_projection.text.normalisation import spell_out
+from audio_projection.text.normalisation.abbreviations import ABBREVIATIONS, TITLES
+from audio_projection.text.normalisation.dates import MONTHS
+from audio_projection.text.normalisation.measures import UNITS
 from test_data_loader import manifest_config, spoken_config, write_sound
 from test_inference import make_voice
 from training_parts import load_tts, make_config, make_pairs

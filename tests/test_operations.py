@@ -9,10 +9,10 @@ import torch
 
 import parity_kit
 from audio_projection.config import Config
-from audio_projection.locations import NANO_FOLDER
-from audio_projection.operations import PREFIX, Speech, fit_operations, hours, step_operations
-from audio_projection.plan import LLMSizes, TTSSizes, plan
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.projector import ProjectorInfo, build_projector
+from audio_projection.training.dry_run import plan
+from audio_projection.training.flops import PREFIX, LLMSizes, Speech, TTSSizes, fit_operations, hours, step_operations
 from audio_projection.tts.config import Qwen3TTSConfig
 
 benchmark = parity_kit.script("training_step")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from audio_projection import perceptual
-from audio_projection.perceptual import RESOLUTIONS, MelDistance, code_probabilities, segment_distance
-from audio_projection.teacher_forcing import TeacherForced
+from audio_projection.training import perceptual_loss
+from audio_projection.training.perceptual_loss import RESOLUTIONS, MelDistance, code_probabilities, segment_distance
+from audio_projection.training.teacher_forcing import TeacherForced
 from test_losses import forced
 
 
@@ -77,7 +77,7 @@ def test_certain_codes_sound_as_they_should(monkeypatch: pytest.MonkeyPatch) -> 
     def certain(tts: object, states: Tensor, codes: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(codes, 64).float()
 
-    monkeypatch.setattr(perceptual, "code_probabilities", certain)
+    monkeypatch.setattr(perceptual_loss, "code_probabilities", certain)
     found = segment_distance(batch.tts, batch.states[0], codes, slice(2, 5), MelDistance(batch.tts.sample_rate))
     assert float(found) < 1e-4
 

@@ -7,7 +7,7 @@ import pytest
 
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.plan import KNOWN_TTS, describe, plan
+from audio_projection.training.dry_run import KNOWN_TTS, describe, plan
 from audio_projection.tts.model import Qwen3TTS
 from training_parts import load_tts, make_config, make_texts, parity_file, save_llm
 
@@ -41,7 +41,7 @@ def test_effort_is_told(default: Config) -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_what_is_tuned_in_the_talker_is_counted(tmp_path: Path, kind: str) -> None:
-    from audio_projection.finetune import finetuning
+    from audio_projection.tts.finetune import finetuning
 
     config = make_config(tmp_path)
     config.tts.name, config.llm.name = str(parity_file("tiny_custom_voice")), str(save_llm(tmp_path / "llm"))
@@ -86,7 +86,7 @@ def test_folders_are_read_by_their_configuration_only(tmp_path: Path) -> None:
 
 
 def test_known_sizes_are_those_of_the_published_configurations(shared: Path, tmp_path: Path) -> None:
-    from audio_projection.plan import _tts_sizes
+    from audio_projection.training.dry_run import _tts_sizes
 
     config = Config()
     config.tts.name = str(tmp_path)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 
-from audio_projection.checkpoint import read_tensors
 from audio_projection.errors import AudioProjectionError
-from audio_projection.metrics import read_metrics
-from audio_projection.trainer import Trainer
+from audio_projection.files.tensors import read_tensors
+from audio_projection.training.run_log import read_metrics
+from audio_projection.training.trainer import Trainer
 from audio_projection.tts import transformer
 from test_finetune import PAIRS, tuned
 from training_parts import TESTS, train_until

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.parts import load_projector
+from audio_projection.models import load_projector
 from audio_projection.projector import (
     ACTIVATIONS,
     LinearProjector,

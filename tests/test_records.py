@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from audio_projection import audio
 from audio_projection.errors import AudioProjectionError
-from audio_projection.metrics import read_metrics
+from audio_projection.files import audio
 from audio_projection.train import run, train_projector
+from audio_projection.training.run_log import read_metrics
 from training_parts import load_tts, make_config, make_pairs, make_parts
 
 PAIRS = make_pairs(8)

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audio_projection import audio, robustness, stage
-from audio_projection.acoustics import Frames
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.lapses import CLAUSE, WORD, Lapses, find_lapses
-from audio_projection.stage import Stage, Utterance
+from audio_projection.evaluation import robustness, systems
+from audio_projection.evaluation.skips_and_repeats import CLAUSE, WORD, Lapses, find_lapses
+from audio_projection.evaluation.spectral_distance import Frames
+from audio_projection.evaluation.systems import Stage, Utterance
+from audio_projection.files import audio
 from evaluation_parts import RATE, babble, save_tiny
 
 SOUNDS = babble(20)
@@ -151,7 +152,7 @@ def test_run_counts_and_reports(
 
 
 def test_without_flite_nothing_is_spoken(tiny: Config, sentences: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage.shutil, "which", lambda _: None)
+    monkeypatch.setattr(systems.shutil, "which", lambda _: None)
     with pytest.raises(AudioProjectionError, match="flite is not installed"):
         robustness.run(tiny, sentences)
 

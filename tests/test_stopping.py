@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from audio_projection.config import Config
-from audio_projection.locations import NANO_FOLDER
-from audio_projection.metrics import read_metrics
-from audio_projection.pairs import Pair, PairFolder
+from audio_projection.data.pairs import Pair, PairFolder
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.projector import Projector
 from audio_projection.train import run
+from audio_projection.training.run_log import read_metrics
 from audio_projection.tts.config import Qwen3TTSConfig
 from training_parts import TESTS, make_config, make_texts
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.text import check_text, is_speakable, split_sentences
+from audio_projection.text.input_text import check_text, is_speakable, split_sentences
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs", "Cf"], exclude_characters="\0"))
 prose = st.text(st.sampled_from("aé。.?! ,;\n\u0301\u200dनि।ع؟字1👩"))

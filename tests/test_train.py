@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import torch
 
+from audio_projection.alignment.token_states import text_features
 from audio_projection.config import Config, TrainConfig
 from audio_projection.data_loader import BatchWalk
 from audio_projection.errors import AudioProjectionError
-from audio_projection.examples import Examples
-from audio_projection.features import text_features
-from audio_projection.fit import run as run_fit
-from audio_projection.metrics import MetricsLog, read_metrics
-from audio_projection.parts import Parts
+from audio_projection.fit.closed_form import run as run_fit
+from audio_projection.models import Models
 from audio_projection.projector import Projector
-from audio_projection.schedule import learning_rate
 from audio_projection.train import run, train_projector
-from audio_projection.trainer import Trainer
+from audio_projection.training.examples import Examples
+from audio_projection.training.optimizer_step import learning_rate
+from audio_projection.training.run_log import MetricsLog, read_metrics
+from audio_projection.training.trainer import Trainer
+from audio_projection.tts.layers import Block
 from audio_projection.tts.model import Qwen3TTS
-from audio_projection.tts.transformer import Block
 from training_parts import (
     load_tts,
     make_config,
@@ -53,7 +53,7 @@ def digest(module: torch.nn.Module) -> str:
     return total.hexdigest()
 
 
-def train(config: Config, parts: Parts | None = None, pairs: list = PAIRS) -> Parts:
+def train(config: Config, parts: Models | None = None, pairs: list = PAIRS) -> Models:
     parts = parts or make_parts(config)
     train_projector(config, parts, pairs[:10], pairs[10:])
     return parts
@@ -220,7 +220,7 @@ def test_fit_alone_then_training_from_probe_and_fit(tmp_path: Path, llm_folder: 
 def test_fit_tells_the_tts_what_its_own_rows_would(tmp_path: Path, llm_folder: Path) -> None:
     config = Config.model_validate(pairs_config(tmp_path, llm_folder))
     projector = Projector.from_pretrained(run_fit(config))
-    from audio_projection.llm import LanguageModel
+    from audio_projection.llm.language_model import LanguageModel
 
     llm = LanguageModel.from_pretrained(llm_folder, layers=2)
     (features,) = text_features(llm, load_tts(), ["hello there the lazy fox 3"])
@@ -236,8 +236,8 @@ def test_twenty_steps_on_real_recordings(tmp_path: Path, shared: Path) -> None:
     config.tts.speaker = None
     config.data.source, config.data.path, config.data.held_out = "ljspeech", corpus, 4
     config.data.max_seconds = 6.0  # the tiny encoder is slow on long clips
+    from audio_projection.data.speakers import default_voice
     from audio_projection.data_loader import load_pairs, split_held_out
-    from audio_projection.voices import default_voice
 
     tts = load_tts("base")
     training, held_out = split_held_out(load_pairs(config, tts), 4, 0)

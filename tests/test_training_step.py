@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from audio_projection.locations import NANO_FOLDER
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.projector import ProjectorInfo, build_projector
 from audio_projection.tts.config import Qwen3TTSConfig
 

@@ -11,8 +11,8 @@ import pytest
 
 import parity_kit
 from audio_projection.config import load_config
-from audio_projection.locations import NANO_FOLDER
-from audio_projection.parts import load_projector, load_tts
+from audio_projection.files.locations import NANO_FOLDER
+from audio_projection.models import load_projector, load_tts
 
 random_models, fit_speed = parity_kit.script("random_models"), parity_kit.script("fit_speed")
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -47,7 +47,7 @@ def test_speed_of_a_gguf_folder(
     models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed (audio-projection[gguf])")
-    from audio_projection.gguf.folder import Export
+    from audio_projection.export import Export
 
     folder = tmp_path / "exported"
     list(Export(load_config(models / "config.yaml"), str(models / "projector"), "F16", "F16").everything(folder))

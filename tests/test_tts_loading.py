@@ -19,9 +19,9 @@ import parity_kit
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts import Qwen3TTS, Sampling, generate
 from audio_projection.tts.config import Qwen3TTSConfig
-from audio_projection.tts.loading import official_state_dict
+from audio_projection.tts.layers import Rotary, rotate
 from audio_projection.tts.tokenizer import TextTokenizer
-from audio_projection.tts.transformer import Rotary, rotate
+from audio_projection.tts.weights import official_state_dict
 
 WEIGHTS = "model.safetensors"
 

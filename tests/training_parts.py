@@ -14,9 +14,10 @@ import torch
 
 import parity_kit
 from audio_projection.config import Config
-from audio_projection.pairs import Pair, PairFolder
-from audio_projection.parts import Parts, new_projector
-from audio_projection.trainer import Outcome, Trainer
+from audio_projection.data.pairs import Pair, PairFolder
+from audio_projection.fit.assemble import new_projector
+from audio_projection.models import Models
+from audio_projection.training.trainer import Outcome, Trainer
 from audio_projection.tts.model import Qwen3TTS
 from tiny_llm import make_llm, make_model, make_tokenizer
 
@@ -82,9 +83,9 @@ def make_config(folder: Path, **train: Any) -> Config:
     )
 
 
-def make_parts(config: Config, kind: str = "custom_voice") -> Parts:
+def make_parts(config: Config, kind: str = "custom_voice") -> Models:
     llm, tts = make_llm(layers=[2, 4]), load_tts(kind)
-    return Parts(llm, new_projector(config, llm, tts), tts)
+    return Models(llm, new_projector(config, llm, tts), tts)
 
 
 def train_until(trainer: Trainer, step: int) -> Outcome:

@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from snake import fuse
 from torch import Tensor, nn
 
-from audio_projection.tts.codec_config import CodecDecoderConfig
-from audio_projection.tts.codec_decoder import CodecDecoder
+from audio_projection.tts.codec.config import CodecDecoderConfig
+from audio_projection.tts.codec.decoder import CodecDecoder
 
 CONFIG = CodecDecoderConfig(
     num_quantizers=GROUPS, codebook_size=ENTRIES, codebook_dim=2 * LATENT, latent_dim=128, hidden_size=128,

@@ -18,7 +18,7 @@ from codebooks import ENTRIES, FRAME, GROUPS, LATENT, SAMPLE_RATE, mel_patches, 
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from audio_projection.tts.codec_encoder import CodecEncoder
+from audio_projection.tts.codec.encoder import CodecEncoder
 
 CONFIG = {
     "model_type": "mimi", "sampling_rate": SAMPLE_RATE, "frame_rate": 12.5, "audio_channels": 1,

@@ -40,7 +40,7 @@ from talker_model import (
 from tokenizer import SPECIAL
 from torch import Tensor, nn
 
-from audio_projection.tts.codec_config import CodecConfig
+from audio_projection.tts.codec.config import CodecConfig
 
 
 def stack_config(sizes: Sizes) -> dict[str, object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from audio_projection.pairs import Pair, PairFolder
+from audio_projection.data.pairs import Pair, PairFolder
 
 VOICE = "rms"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from audio_projection.tts.codec_decoder import SnakeBeta
+from audio_projection.tts.codec.decoder import SnakeBeta
 
 
 @partial(torch.compile, dynamic=True)

@@ -13,7 +13,7 @@ from audio_projection.errors import AudioProjectionError
 
 if TYPE_CHECKING:
     from audio_projection.inference import Speech, Voice
-    from audio_projection.llm import LanguageModel
+    from audio_projection.llm.language_model import LanguageModel
     from audio_projection.projector import LinearProjector, Projector, ResidualProjector
     from audio_projection.tts import Qwen3TTS
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _LAZY = {
-    "LanguageModel": "audio_projection.llm",
+    "LanguageModel": "audio_projection.llm.language_model",
     "LinearProjector": "audio_projection.projector",
     "Projector": "audio_projection.projector",
     "Qwen3TTS": "audio_projection.tts",

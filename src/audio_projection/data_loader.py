@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audio_projection.corpora.items import Recording
-from audio_projection.corpora.layouts import read_recordings, speakable
+from audio_projection.alignment.token_states import chunks
+from audio_projection.data.corpora.items import Recording
+from audio_projection.data.corpora.layouts import read_recordings, speakable
+from audio_projection.data.make_pairs import recorded_pairs, spoken_pairs
+from audio_projection.data.pairs import Pair, PairFolder, seeded_digest
+from audio_projection.data.speakers import named_speaker
 from audio_projection.errors import AudioProjectionError
-from audio_projection.features import chunks
-from audio_projection.fingerprint import fingerprint
-from audio_projection.locations import NANO_FOLDER
-from audio_projection.pair_making import recorded_pairs, spoken_pairs
-from audio_projection.pairs import Pair, PairFolder, seeded_digest
-from audio_projection.voices import named_speaker
+from audio_projection.files.fingerprint import fingerprint
+from audio_projection.files.locations import NANO_FOLDER
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig

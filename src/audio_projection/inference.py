@@ -16,24 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio_projection import audio
+from audio_projection.alignment.controls import as_long_as, check_control, other_sentence, shuffled
+from audio_projection.alignment.streaming import LiveAnswer, Slot
+from audio_projection.alignment.token_states import TextFeatures, text_features
 from audio_projection.config import Config, load_config
-from audio_projection.controls import as_long_as, check_control, other_sentence, shuffled
 from audio_projection.errors import AudioProjectionError
-from audio_projection.features import TextFeatures, text_features
-from audio_projection.finetune import load_finetuned
-from audio_projection.layer_states import resolve_layers
-from audio_projection.live_text import LiveAnswer, Slot
-from audio_projection.llm import LanguageModel, Message
-from audio_projection.locations import find_projector
-from audio_projection.parts import load_llm, load_projector, load_tts
+from audio_projection.files import audio
+from audio_projection.files.locations import find_projector
+from audio_projection.llm.hidden_states import resolve_layers
+from audio_projection.llm.language_model import LanguageModel, Message
+from audio_projection.models import load_llm, load_projector, load_tts
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
-from audio_projection.text import as_spoken, check_characters, is_speakable, split_sentences
+from audio_projection.sampling import Choice, Sampling
+from audio_projection.text.input_text import as_spoken, check_characters, is_speakable, split_sentences
+from audio_projection.tts.finetune import load_finetuned
 from audio_projection.tts.generate import stream as stream_codes
 from audio_projection.tts.generate import stream_prompt
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import Reference, check_layout, clone_prefill
-from audio_projection.tts.sampling import Choice, Sampling
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audio_projection.checkpoint import read_json, read_tensors, write_json, write_tensors
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import write_json
+from audio_projection.files.json_reader import read_json
+from audio_projection.files.tensors import read_tensors, write_tensors
 
 WEIGHTS = "projector.safetensors"
 METADATA = "projector.json"

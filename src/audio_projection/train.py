@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 import torch
 from accelerate import PartialState
 
-from audio_projection.checkpoint import Checkpoints
+from audio_projection.data.pairs import Pair
+from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
-from audio_projection.finetune import check_finetuning
-from audio_projection.fit import fit
-from audio_projection.pairs import Pair
-from audio_projection.parts import Parts, assemble, choose_device, load_tts
-from audio_projection.resume import probed_before
-from audio_projection.tensorboard import summary_writer
-from audio_projection.trainer import Outcome, Trainer
-from audio_projection.voices import default_voice
+from audio_projection.fit.assemble import assemble
+from audio_projection.fit.closed_form import fit
+from audio_projection.models import Models, choose_device, load_tts
+from audio_projection.training.checkpoints import Checkpoints
+from audio_projection.training.resume import probed_before
+from audio_projection.training.run_log import summary_writer
+from audio_projection.training.trainer import Outcome, Trainer
+from audio_projection.tts.finetune import check_finetuning
 
 if TYPE_CHECKING:
     from audio_projection.config import Config
@@ -49,7 +50,7 @@ def run(config: Config, resume: bool = True) -> Outcome:
     return train_projector(config, parts, training, held_out)
 
 
-def train_projector(config: Config, parts: Parts, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
+def train_projector(config: Config, parts: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
     """Trains `parts.projector` in place, from the newest checkpoint in `config.run_dir` on, and saves it at the end.
 
     With `tts.finetune` the talker of `parts.tts` trains too. Writes metrics.jsonl, loss.png, samples/, checkpoints/

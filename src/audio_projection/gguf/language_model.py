@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fingerprint import file_fingerprint
+from audio_projection.files.fingerprint import file_fingerprint
 from audio_projection.gguf.llama_cpp_runtime import MEMORY_MODES, LayerTap, LlamaContext, LlamaWeights
 from audio_projection.gguf.llm_file import check_llm
-from audio_projection.gguf.vocabulary import NORMAL, read_tokenizer
-from audio_projection.layer_states import Layers, resolve_layers
-from audio_projection.llm import LanguageModel
-from audio_projection.tts.sampling import Choice
+from audio_projection.gguf.tokenizer import NORMAL, read_tokenizer
+from audio_projection.llm.hidden_states import Layers, resolve_layers
+from audio_projection.llm.language_model import LanguageModel
+from audio_projection.sampling import Choice
 
 
 @dataclass(frozen=True)

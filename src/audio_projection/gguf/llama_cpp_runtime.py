@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.gguf.extra import binding
+from audio_projection.gguf.optional_packages import binding
 from audio_projection.gguf.reader import GGUFFile
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.gguf.reader import GGUFFile, read_gguf
-from audio_projection.gguf.vocabulary import vocabulary_keys
+from audio_projection.gguf.tokenizer import vocabulary_keys
 from audio_projection.gguf.writer import PlannedTensor, write_gguf
-from audio_projection.tts.loading import TensorFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +50,7 @@ def write_llm(folder: str | Path, path: str | Path, name: str, wanted: str = "F1
 
     Raises AudioProjectionError for other architectures: llama.cpp's own converter does those, and its file is taken.
     """
-    from audio_projection.llm import load_tokenizer
+    from audio_projection.llm.language_model import load_tokenizer
 
     folder = Path(folder)
     config = _config(folder)

@@ -8,10 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.gguf.extra import binding
+from audio_projection.files.atomic import replacing
 from audio_projection.gguf.llama_cpp_runtime import call, complaint, quiet_library
+from audio_projection.gguf.optional_packages import binding
 from audio_projection.gguf.reader import GGUFFile, read_gguf
-from audio_projection.gguf.writer import replacing, seal
+from audio_projection.gguf.writer import seal
 
 K_QUANTS = {"Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
 """Names and llama.cpp's numbers (enum llama_ftype) of the mixtures that can be asked for."""

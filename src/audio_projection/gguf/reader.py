@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.gguf.extra import gguf_package
+from audio_projection.gguf.optional_packages import gguf_package
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)

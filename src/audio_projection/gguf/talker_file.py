@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.gguf.llm_file import check_stack
 from audio_projection.gguf.reader import GGUFFile, read_gguf
-from audio_projection.gguf.vocabulary import CONTROL, vocabulary_keys
+from audio_projection.gguf.tokenizer import CONTROL, vocabulary_keys
 from audio_projection.gguf.writer import PlannedTensor, write_gguf
 from audio_projection.tts.config import SPECIAL_CODES, Qwen3TTSConfig, TransformerConfig
-from audio_projection.tts.loading import TensorFolder
+from audio_projection.tts.layers import activation
 from audio_projection.tts.tokenizer import TextTokenizer
-from audio_projection.tts.transformer import activation
 
 TALKER, PREDICTOR = "qwen3tts", "qwen3"
 CODEC_ROWS = 3072

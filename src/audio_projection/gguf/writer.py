@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from rich.console import Console
 from rich.progress import track
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.gguf.extra import gguf_package
+from audio_projection.files.atomic import replacing
+from audio_projection.gguf.optional_packages import gguf_package
 from audio_projection.gguf.reader import SEAL, GGUFFile, parse_gguf, read_gguf, seal_of
 
 PLAIN_TYPES = ("F32", "F16", "Q8_0")
@@ -75,29 +74,6 @@ def write_gguf(
         writer.close()
         seal(temporary)
     return read_gguf(path)
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, flushed to the disk."""
-    path = Path(path)
-    if not path.name:
-        raise AudioProjectionError(f"cannot write {path}: that is a folder; give the name of a file")
-    temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise AudioProjectionError(
-            f"cannot write {path}: {error.strerror or f'the disk may be full ({error})'}; "
-            "choose a folder with space that you may write to"
-        ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def seal(path: Path) -> None:

@@ -7,10 +7,10 @@ Example:
     samples = tts.codec.decode(codes)
 """
 
+from audio_projection.sampling import Choice, Sampling
 from audio_projection.tts.generate import Decoder, decode, generate, stream
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import clone_prefill, training_sequence
-from audio_projection.tts.sampling import Choice, Sampling
 
 __all__ = [
     "Choice",

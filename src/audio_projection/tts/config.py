@@ -6,13 +6,13 @@ official file leaves out means what it means there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.json_reader import read_json_object
 
 KINDS = ("custom_voice", "voice_design", "base")
 SPECIAL_CODES = 1024
@@ -138,20 +138,7 @@ class Qwen3TTSConfig:
     def from_folder(cls, folder: str | Path) -> Qwen3TTSConfig:
         """Read `folder/config.json`; AudioProjectionError when it is absent, no JSON or no Qwen3-TTS."""
         path = Path(folder) / "config.json"
-        return cls.from_dict(read_json(path, "a Qwen3-TTS folder"), str(path))
-
-
-def read_json(path: Path, owner: str) -> dict[str, Any]:
-    """The JSON object in `path`, a file that `owner` must have; AudioProjectionError when there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise AudioProjectionError(f"{path} is missing, so {path.parent} is not {owner}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise AudioProjectionError(f"{path} cannot be read as JSON: {error}; download it again") from None
-    if not isinstance(values, dict):
-        raise AudioProjectionError(f"{path} holds no JSON object; download it again")
-    return values
+        return cls.from_dict(read_json_object(path, "a Qwen3-TTS folder"), str(path))
 
 
 @dataclass(frozen=True)

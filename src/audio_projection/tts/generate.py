@@ -15,18 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.sampling import Choice, Sampling
 from audio_projection.tts.code_predictor import CodePredictor
 from audio_projection.tts.config import SPECIAL_CODES
 from audio_projection.tts.model import Qwen3TTS
-from audio_projection.tts.prompt import (
-    STREAMING,
-    Prompt,
-    check_layout,
-    open_prompt,
-    special_rows,
-    text_prompt,
-)
-from audio_projection.tts.sampling import Choice, Sampling, TalkerRules
+from audio_projection.tts.prompt import STREAMING, Prompt, check_layout, open_prompt, special_rows, text_prompt
+from audio_projection.tts.rules import TalkerRules
 
 log = logging.getLogger(__name__)
 

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.json_reader import read_json_object
+from audio_projection.sampling import Sampling
 from audio_projection.tts import prompt
 from audio_projection.tts.code_predictor import CodePredictor
-from audio_projection.tts.codec import Codec
-from audio_projection.tts.config import Qwen3TTSConfig, read_json
-from audio_projection.tts.loading import load_weights
-from audio_projection.tts.sampling import Sampling
+from audio_projection.tts.codec.codec import Codec
+from audio_projection.tts.config import Qwen3TTSConfig
 from audio_projection.tts.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from audio_projection.tts.talker import Talker
 from audio_projection.tts.tokenizer import Span, TextTokenizer
+from audio_projection.tts.weights import load_weights
 
 _ROLE = "<|im_start|>assistant\n"
 _INSTRUCT = "<|im_start|>user\n{}<|im_end|>\n"
@@ -73,7 +74,7 @@ class Qwen3TTS(nn.Module):
                 f"{folder}: config.json has {config.code_groups} code groups, speech_tokenizer {tts.codec.code_groups}"
             )
         generation = folder / "generation_config.json"
-        tts.generation = read_json(generation, "a whole Qwen3-TTS folder")
+        tts.generation = read_json_object(generation, "a whole Qwen3-TTS folder")
         return tts.to(device).eval().requires_grad_(False)
 
     @classmethod

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.tensor_folder import TensorFolder
+from audio_projection.tts.codec.waveform import prepare
 from audio_projection.tts.config import Qwen3TTSConfig
-from audio_projection.tts.loading import TensorFolder
-from audio_projection.tts.waveform import prepare
 
 FFT = 1024
 HOP = 256

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from audio_projection.tts.config import TalkerConfig
-from audio_projection.tts.transformer import Transformer, activation
+from audio_projection.tts.layers import activation
+from audio_projection.tts.transformer import Transformer
 
 
 class TextProjection(nn.Module):

@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.tts.config import read_json
+from audio_projection.files.json_reader import read_json_object
 
 Span = tuple[int, int]
 
@@ -134,8 +134,8 @@ def _load_whole(folder: Path) -> Tokenizer:
 
 
 def _load_parts(folder: Path) -> Tokenizer:
-    vocabulary = read_json(folder / "vocab.json", "a whole Qwen3-TTS folder (its tokenizer files)")
-    settings = read_json(folder / "tokenizer_config.json", "a whole Qwen3-TTS folder (its tokenizer files)")
+    vocabulary = read_json_object(folder / "vocab.json", "a whole Qwen3-TTS folder (its tokenizer files)")
+    settings = read_json_object(folder / "tokenizer_config.json", "a whole Qwen3-TTS folder (its tokenizer files)")
     try:
         model = models.BPE(vocab=vocabulary, merges=_merges(folder / "merges.txt"))
     except (ValueError, TypeError) as error:

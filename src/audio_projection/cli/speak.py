@@ -1,0 +1,222 @@
+"""`audio-projection speak`: a text, the lines of a file, or an answer of the LLM, spoken into sound files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from audio_projection.cli import options
+from audio_projection.cli.settings import load_settings
+from audio_projection.config import Config
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files import audio
+from audio_projection.files.atomic import make_folder
+from audio_projection.files.locations import check_for_speaking, check_gguf_folder
+from audio_projection.text.input_text import check_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audio_projection.inference import Speech, Voice
+    from audio_projection.tts.prompt import Reference
+
+log = logging.getLogger(__name__)
+
+
+def speak(
+    overrides: options.Overrides = None,
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    chat: options.Chat = None,
+    output: options.Output = options.DEFAULT_OUTPUT,
+    output_dir: options.OutputDir = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    gguf: options.GGUFFolder = None,
+    projector: options.Projector = None,
+    voice: options.VoiceName = None,
+    language: options.Language = None,
+    ref_audio: options.RefAudio = None,
+    ref_text: options.RefText = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    seed: options.Seed = None,
+    control: options.Control = None,
+    threads: options.Threads = None,
+) -> None:
+    """Speak a text, the lines of a file, or the language model's answer to a question.
+
+    \b
+    Examples:
+      speak --text "Hello world" --output output.wav
+      speak --config configs/nano.yaml --text-file lines.txt --output-dir spoken
+      speak --config configs/nano.yaml --chat "What is the sea?" -o answer.flac
+      echo "Good morning" | speak --config configs/nano.yaml
+      speak --gguf exported --text "Hello world"
+    """
+    if gguf is not None and config != options.DEFAULT_CONFIG:
+        raise typer.BadParameter("give --gguf or --config: the folder has a configuration of its own")
+    _check_sources(text, text_file, chat, output, output_dir)
+    if chat is not None and control is not None:
+        raise typer.BadParameter("--control goes with reading aloud, not with --chat")
+    if ref_text is not None and ref_audio is None:
+        raise typer.BadParameter("--ref-text goes with --ref-audio")
+    if gguf is not None:
+        check_gguf_folder(gguf)
+    settings = load_settings(
+        config if gguf is None else gguf / "config.yaml",
+        overrides,
+        {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
+    )
+    chosen = SpeakOptions(projector, voice, language, ref_audio, ref_text, control.value if control else None)
+    if text_file is not None and output_dir is not None:
+        _speak_file(settings, chosen, text_file, output_dir)
+        return
+    words = decode(_given(text, chat))
+    audio.check_writable(output)
+    speaker = Speaker(settings, chosen)
+    if chat is not None:
+        answer, seconds = speaker.chat(words, output)
+        typer.echo(answer)
+    else:
+        seconds = speaker.speak(words, output)
+    typer.echo(f"{output}: {seconds:.2f} s")
+
+
+def _check_sources(
+    text: str | None, text_file: Path | None, chat: str | None, output: Path, output_dir: Path | None
+) -> None:
+    if sum(source is not None for source in (text, text_file, chat)) > 1:
+        raise typer.BadParameter("give one of --text, --text-file and --chat")
+    if text_file is not None and output != options.DEFAULT_OUTPUT:
+        raise typer.BadParameter("--output goes with one text; the files of --text-file lie in --output-dir")
+    if (text_file is None) != (output_dir is None):
+        raise typer.BadParameter("--text-file and --output-dir go together")
+    if text is None and text_file is None and chat is None and sys.stdin.isatty():
+        raise typer.BadParameter("nothing to say: give --text, --text-file or --chat, or pipe a text in")
+
+
+def _given(text: str | None, chat: str | None) -> bytes:
+    words = text if text is not None else chat
+    return os.fsencode(words) if words is not None else sys.stdin.buffer.read()
+
+
+def _speak_file(settings: Config, chosen: SpeakOptions, text_file: Path, output_dir: Path) -> None:
+    lines = read_lines(text_file)
+    audio.check_folder(output_dir)
+    speaker = Speaker(settings, chosen)
+    make_folder(output_dir)
+    failed = []
+    for number, path, seconds in speak_lines(speaker, lines, output_dir):
+        if seconds is None:
+            failed.append(number)
+        else:
+            typer.echo(f"{path}: {seconds:.2f} s")
+    if failed:
+        numbers = ", ".join(map(str, failed))
+        spoken = sum(map(bool, map(bytes.strip, lines)))
+        raise AudioProjectionError(f"{len(failed)} of {spoken} lines could not be spoken: {numbers}")
+
+
+@dataclass(frozen=True)
+class SpeakOptions:
+    """How to speak: everything of the command line that is passed on to the voice."""
+
+    projector: str | None = None
+    voice: str | None = None
+    language: str | None = None
+    ref_audio: Path | None = None
+    ref_text: str | None = None
+    control: str | None = None
+
+
+class Speaker:
+    """A loaded voice that writes files."""
+
+    def __init__(self, config: Config, chosen: SpeakOptions) -> None:
+        """Loads the models; raises `AudioProjectionError` naming whichever of them is not there."""
+        check_for_speaking(config, chosen.projector)
+        if chosen.ref_audio is not None:
+            audio.check_readable(chosen.ref_audio)
+        # where scipy is installed, transformers loads it for losses of image models: a tenth of the time until speech
+        with _hidden("scipy"):
+            from audio_projection.inference import Voice
+
+            self._voice: Voice = Voice.from_config(config, projector=chosen.projector)
+        self._arguments: dict[str, Any] = {"voice": chosen.voice, "language": chosen.language, "seed": config.seed}
+        self._control = chosen.control
+        if chosen.ref_audio is not None:
+            self._arguments["voice"] = self._reference(chosen.ref_audio, chosen.ref_text)
+        self._voice.check(self._arguments["voice"], chosen.language)
+
+    def speak(self, text: str, output: Path) -> float:
+        """Writes the text spoken; returns seconds of sound."""
+        return self._write(self._voice.speak(text, control=self._control, **self._arguments), output)
+
+    def chat(self, question: str, output: Path) -> tuple[str, float]:
+        """Lets the language model answer and writes the answer spoken; returns it and its seconds of sound."""
+        speech = self._voice.chat([{"role": "user", "content": question}], **self._arguments)
+        return speech.text, self._write(speech, output)
+
+    def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
+        """The recording's voice, and with its text its chosen too."""
+        return self._voice.embed_reference(recording) if text is None else self._voice.reference(recording, text)
+
+    @staticmethod
+    def _write(speech: Speech, output: Path) -> float:
+        audio.write(output, speech.samples, speech.sample_rate)
+        return len(speech.samples) / speech.sample_rate
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """As if the package were not installed, unless it is loaded already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """The lines of a file as they are, so that one that is no UTF-8 spoils no other; refused where all are blank."""
+    try:
+        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    except OSError as error:
+        raise AudioProjectionError(f"cannot read {path}: {error.strerror or error}") from None
+    if not any(map(bytes.strip, lines)):
+        raise AudioProjectionError(f"{path} has no text in it")
+    return lines
+
+
+def decode(line: bytes) -> str:
+    """UTF-8 text that can be spoken; raises `AudioProjectionError` for anything else."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AudioProjectionError(f"the text is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from None
+    check_text(text)
+    return text
+
+
+def speak_lines(speaker: Speaker, lines: list[bytes], folder: Path) -> Iterator[tuple[int, Path, float | None]]:
+    """(line number, file, seconds) for each line that is not blank; one that fails is logged and has no seconds."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        output = folder / f"{number:04d}.wav"
+        try:
+            yield number, output, speaker.speak(decode(line), output)
+        except AudioProjectionError as error:
+            log.error("line %d: %s", number, error)
+            yield number, output, None

@@ -1,0 +1,80 @@
+"""`audio-projection train` and `fit`: the projector trained on audio tokens, or fitted from text alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from audio_projection.cli import options
+from audio_projection.cli.settings import load_settings
+from audio_projection.config import Config
+from audio_projection.files.locations import check_for_fitting, check_for_training, check_trainable
+
+
+def train(
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    projector: options.ProjectorKind = None,
+    resume: options.Resume = True,
+    dry_run: options.DryRun = False,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+) -> None:
+    """Train the projector: the closed-form fit, then audio tokens through the frozen speech model.
+
+    \b
+    Examples:
+      train --config configs/default.yaml --dry-run
+      train --config configs/nano.yaml train.steps=50
+      train --config configs/nano.yaml --projector residual --no-resume
+      train --config configs/nano.yaml train.loss.distill=1 train.loss.rows=0.1 train.sample_every=50
+      train --config configs/nano.yaml tts.finetune=lora train.tensorboard=true
+    """
+    settings = _training_settings(config, overrides, projector, device, seed, threads)
+    check_trainable(settings)
+    if dry_run:
+        from audio_projection.training.dry_run import describe
+
+        typer.echo(describe(settings))
+        return
+    check_for_training(settings)
+    from audio_projection.train import run
+
+    typer.echo(run(settings, resume=resume))
+
+
+def fit(
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    projector: options.ProjectorKind = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+) -> None:
+    """Fit the projector in closed form, from text alone.
+
+    \b
+    Example:
+      fit --config configs/nano.yaml fit.tokens=20000
+    """
+    settings = _training_settings(config, overrides, projector, device, seed, threads)
+    check_for_fitting(settings)
+    from audio_projection.fit.closed_form import run
+
+    typer.echo(f"the projector is in {run(settings)}")
+
+
+def _training_settings(
+    config: Path,
+    overrides: list[str] | None,
+    projector: options.Kind | None,
+    device: str | None,
+    seed: int | None,
+    threads: int | None,
+) -> Config:
+    kind = projector.value if projector else None
+    return load_settings(
+        config, overrides, {"projector.kind": kind, "device": device, "seed": seed, "threads": threads}
+    )

@@ -1,0 +1,67 @@
+"""Checked recordings as Lhotse cuts, a shard a file: `cuts.00000.jsonl.gz`.
+
+`lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all, the shards shuffled. Each cut is a
+whole recording with one supervision; the sound stays where it is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from audio_projection.data.corpora.checks import Sound
+from audio_projection.data.corpora.items import Recording
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import write_bytes
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"cuts.{shard:05d}.jsonl.gz"
+
+
+def to_cut(recording: Recording, text: str, sound: Sound) -> dict[str, Any]:
+    """One line of a shard: a MonoCut, or a MultiCut when the recording has several channels."""
+    import lhotse
+
+    channels = list(range(sound.channels))
+    source = lhotse.AudioSource("file", channels, str(recording.audio.absolute()))
+    whole = lhotse.Recording(
+        recording.id, [source], sound.rate, len(sound.samples), sound.seconds, channel_ids=channels
+    )
+    cut = whole.to_cut()
+    channel = channels if sound.channels > 1 else 0
+    cut.supervisions = [
+        lhotse.SupervisionSegment(
+            recording.id, recording.id, 0.0, sound.seconds, channel, text, speaker=recording.speaker
+        )
+    ]
+    cut.id = recording.id
+    return cut.to_dict()
+
+
+def write_cuts(folder: Path, shard: int, cuts: Iterable[dict[str, Any]]) -> None:
+    """Writes a shard atomically; the same cuts give the same bytes."""
+    lines = "".join(json.dumps(cut) + "\n" for cut in cuts)
+    write_bytes(shard_path(folder, shard), gzip.compress(lines.encode(), mtime=0))
+
+
+def read_cuts(folder: Path, shard: int) -> list[Recording]:
+    """The recordings of a shard; raises AudioProjectionError for a missing or damaged one."""
+    import lhotse
+
+    path = shard_path(folder, shard)
+    try:
+        cuts = [*lhotse.CutSet.from_jsonl_lazy(path)]
+        return [_to_recording(cut) for cut in cuts]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError, gzip.BadGzipFile) as error:
+        raise AudioProjectionError(
+            f"{path} is missing or damaged ({type(error).__name__}: {error}); prepare the corpus again"
+        ) from None
+
+
+def _to_recording(cut: Any) -> Recording:
+    (spoken,) = cut.supervisions
+    return Recording(cut.id, Path(cut.recording.sources[0].source), spoken.text, spoken.speaker)

@@ -1,0 +1,101 @@
+"""A Hugging Face dataset saved on disk, as recordings: the sounds that its tables hold become files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from audio_projection.data.corpora.items import Dropped, Item, Reason, Recording, printable
+from audio_projection.data.corpora.layouts import sentence_case
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import write_bytes
+
+_TEXTS = ("text", "sentence", "transcription", "normalized_text")
+_SPEAKERS = ("speaker_id", "speaker", "client_id")
+_A_FOLDER = 1000  # files
+
+
+def unpack(path: Path, split: str | None, folder: Path) -> Iterator[Item]:
+    """The rows of a dataset that `save_to_disk` wrote; sounds go to `folder`, those there already are left alone.
+
+    Texts in capitals become sentence case, as LibriSpeech's do. Raises AudioProjectionError without the `datasets`
+    package, for a folder that is no dataset, one of several splits without `split`, and one without sound or text.
+    """
+    import_datasets()
+    table = _load(path, split)
+    sound, text, speaker = _columns(path, table)
+    table = _undecoded(table, sound)
+    for number, row in enumerate(table):
+        name = str(row.get("id") or f"row {number}")
+        place = _place(row[sound], number, folder)
+        if place is None:
+            yield Dropped(name, path, Reason.no_audio, f"row {number}")
+        elif not isinstance(row[text], str):
+            yield Dropped(name, place, Reason.no_transcript, f"row {number}")
+        else:
+            reader = None if speaker is None or row[speaker] is None else str(row[speaker])
+            yield Recording(name, place, sentence_case(row[text]) if row[text].isupper() else row[text], reader)
+
+
+def import_datasets() -> Any:
+    """The `datasets` package; AudioProjectionError says how to get it."""
+    try:
+        import datasets
+    except ImportError:
+        raise AudioProjectionError(
+            "reading a dataset needs the package datasets: pip install 'audio-projection[datasets]'"
+        ) from None
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _load(path: Path, split: str | None) -> Any:
+    datasets = import_datasets()
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever is wrong with a table comes out of several libraries
+        raise AudioProjectionError(
+            f"{path} is no dataset that can be read ({type(error).__name__}: {printable(str(error))[:100]}); "
+            "give a folder that save_to_disk wrote"
+        ) from None
+    if not isinstance(loaded, datasets.DatasetDict):
+        return loaded
+    names = list(loaded)
+    if split is None and len(names) == 1:
+        return loaded[names[0]]
+    if split not in names:
+        raise AudioProjectionError(f"{path} has the splits {', '.join(names)}: choose one with --subset")
+    return loaded[split]
+
+
+def _columns(path: Path, table: Any) -> tuple[str, str, str | None]:
+    sounds = [name for name, feature in table.features.items() if type(feature).__name__ == "Audio"]
+    text, speaker = _first(_TEXTS, table.column_names), _first(_SPEAKERS, table.column_names)
+    if len(sounds) != 1 or text is None:
+        raise AudioProjectionError(
+            f"{path} has the columns {', '.join(table.column_names)}: one of type Audio is needed and one named "
+            f"{', '.join(_TEXTS[:-1])} or {_TEXTS[-1]}"
+        )
+    return sounds[0], text, speaker
+
+
+def _first(names: Sequence[str], present: Sequence[str]) -> str | None:
+    return next((name for name in names if name in present), None)
+
+
+def _undecoded(table: Any, column: str) -> Any:
+    return table.cast_column(column, import_datasets().Audio(decode=False))
+
+
+def _place(sound: dict[str, Any] | None, number: int, folder: Path) -> Path | None:
+    """The file of a sound: the one that the row names, or one written for its bytes; None when it has neither."""
+    if sound is None or (sound.get("bytes") is None and not sound.get("path")):
+        return None
+    content, name = sound.get("bytes"), sound.get("path") or ""
+    if content is None:
+        return Path(name)
+    path = folder / f"{number // _A_FOLDER:05d}" / f"{number:08d}{Path(name).suffix}"
+    if not path.is_file() or path.stat().st_size != len(content):
+        write_bytes(path, content)
+    return path

@@ -1,0 +1,202 @@
+"""From prepared cuts to training pairs on the disk: codes, x-vectors and, on request, the LLM states of the texts.
+
+OUT is a `PairFolder`; its part i is made from shard i of the prepared corpus, by whichever process, and always the
+same. What cannot be encoded stands in `dropped/00000.json` of its part, and at the end in `dropped.tsv`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audio_projection.alignment.token_states import chunks
+from audio_projection.data import cached_states
+from audio_projection.data.cached_states import CachedStates
+from audio_projection.data.corpora.checks import read_sound, unusable
+from audio_projection.data.corpora.cuts import read_cuts
+from audio_projection.data.corpora.encoder import RecordingEncoder
+from audio_projection.data.corpora.items import Dropped, Reason, Recording, Unusable, printable
+from audio_projection.data.corpora.prepare import Prepared
+from audio_projection.data.corpora.report import write_dropped
+from audio_projection.data.corpora.workers import run_shards
+from audio_projection.data.pairs import Pair, PairFolder
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import remove_unfinished, write_json
+from audio_projection.files.json_reader import read_json
+from audio_projection.files.locations import find_tts
+from audio_projection.files.progress import shown, size_in_words
+from audio_projection.models import choose_device, load_llm
+from audio_projection.text.input_text import as_spoken
+
+if TYPE_CHECKING:
+    from audio_projection.config import Config, DataConfig
+    from audio_projection.llm.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The parts that one of several machines makes: every `count`-th from `index` on."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str | None) -> Share:
+        """From "2/8"; none: from the environment that torchrun gives (RANK, WORLD_SIZE), or everything."""
+        if text is None:
+            return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise AudioProjectionError(
+                f"cannot understand the part {text!r}: give for example 2/8, the second of eight"
+            )
+        return cls(int(index) - 1, int(count))
+
+    def has(self, part: int) -> bool:
+        return part % self.count == self.index
+
+
+class Extractor:
+    """What makes the pairs of recordings; `llm` None: without the states of their texts."""
+
+    def __init__(self, encoder: RecordingEncoder, llm: LanguageModel | None, config: Config) -> None:
+        self.encoder, self.llm, self.config = encoder, llm, config
+
+    @classmethod
+    def from_config(cls, config: Config, states: bool, number: int = 0) -> Extractor:
+        """With models loaded for the process of that number, which has a GPU of its own where there are several."""
+        config = config.model_copy(update={"device": _device(config, number)})
+        torch.set_num_threads(config.threads or 1)
+        encoder = RecordingEncoder.from_pretrained(find_tts(config), choose_device(config))
+        return cls(encoder, load_llm(config) if states else None, config)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What the pairs depend on beside the corpus."""
+        made = {"source": "features", **self.encoder.conditions}
+        if self.llm is not None:
+            made["states"] = cached_states.conditions(self.llm, self.config.tts.normalise)
+        return made
+
+    def make_part(self, corpus: Prepared, out: Path, part: int) -> None:
+        """Writes the pairs of one shard."""
+        dropped: list[Dropped] = []
+        pairs: list[Pair] = []
+        for recording in read_cuts(corpus.folder, part):
+            try:
+                pairs.append(self._pair(recording, corpus.limits))
+            except Unusable as reason:
+                dropped.append(reason.dropping(recording))
+        mark = _dropped_file(out, part)
+        remove_unfinished(mark.parent, mark.name)
+        write_json(mark, [[*map(printable, item.cells)] for item in dropped])
+        PairFolder(out).add([*self._with_states(pairs)], part)
+
+    def _pair(self, recording: Recording, limits: DataConfig) -> Pair:
+        with unusable(Reason.unreadable):
+            codes, voice = self.encoder.encode(read_sound(recording, limits))
+        return Pair(recording.id, recording.text, codes, voice, recording.speaker)
+
+    def _with_states(self, pairs: list[Pair]) -> Iterator[Pair]:
+        if self.llm is None:
+            yield from pairs
+            return
+        for group in chunks(pairs, self.config.fit.batch):
+            texts = [as_spoken(pair.text, self.config.tts.normalise) for pair in group]
+            for pair, values in zip(group, cached_states.compute(self.llm, texts), strict=True):
+                yield replace(pair, states=CachedStates(values, {}))
+
+
+def extract(prepared: Path, out: Path, config: Config, share: Share, processes: int, states: bool) -> str:
+    """Makes this share of the parts of `out` that are not there yet, and says what is there then.
+
+    Raises AudioProjectionError for an unfinished corpus, a folder that was made otherwise, or a disk that is too small.
+    """
+    if states and config.llm.layers == "probe":
+        raise AudioProjectionError(
+            "llm.layers is probe, which chooses the layer in training: set llm.layers to a number (or last) to keep "
+            "its states"
+        )
+    corpus = Prepared(prepared)
+    extractor = Extractor.from_config(config, states)
+    conditions = {"parts": corpus.shards, "corpus": corpus.digest, **extractor.conditions}
+    folder = PairFolder(out, conditions)
+    missing = [part for part in folder.missing() if share.has(part)]
+    _announce(corpus, extractor, missing, out)
+    make: Callable[[int], Callable[[int], None]]
+    if min(processes, len(missing)) > 1:
+        del extractor
+        make = partial(_maker, corpus, out, config, states)
+    else:
+        make = partial(_ready, partial(extractor.make_part, corpus, out))
+    for _ in shown(run_shards(make, missing, processes), "encoding the recordings", len(missing)):
+        pass
+    return _finish(folder)
+
+
+def _maker(corpus: Prepared, out: Path, config: Config, states: bool, number: int) -> Callable[[int], None]:
+    return partial(Extractor.from_config(config, states, number).make_part, corpus, out)
+
+
+def _ready(work: Callable[[int], None], number: int) -> Callable[[int], None]:
+    return work
+
+
+def _device(config: Config, number: int) -> str:
+    if config.device not in {"auto", "cuda"} or not torch.cuda.is_available():
+        return config.device
+    return f"cuda:{(int(os.environ.get('LOCAL_RANK', '0')) + number) % torch.cuda.device_count()}"
+
+
+def _announce(corpus: Prepared, extractor: Extractor, parts: list[int], out: Path) -> None:
+    """Says how much is going to be written; raises AudioProjectionError when the disk has no room for it."""
+    if not parts:
+        return
+    codec = extractor.encoder.codec
+    seconds = corpus.seconds * len(parts) / corpus.shards
+    size = int(seconds * codec.sample_rate / codec.samples_per_frame * codec.code_groups * torch.int16.itemsize)
+    words = f"codes of about {seconds / 3600:.1f} h: {size_in_words(size)}"
+    llm = extractor.llm
+    if llm is not None:
+        normalise, tokens = extractor.config.tts.normalise, 0
+        for part in shown(parts, "counting tokens", len(parts)):
+            tokens += sum(len(llm.tokenize(as_spoken(item.text, normalise))) for item in read_cuts(corpus.folder, part))
+        needed = tokens * len(llm.layers) * llm.hidden_size * cached_states.BYTES
+        size += needed
+        words += f"; states of {tokens:,} tokens: {size_in_words(needed)}"
+    log.info("features: %s, into %s", words, out)
+    free = shutil.disk_usage(out).free
+    if size > free:
+        raise AudioProjectionError(
+            f"not enough room at {out}: {size_in_words(size)} needed, {size_in_words(free)} free; make room, choose "
+            "another folder, or leave --states out: training then computes them"
+        )
+
+
+def _finish(folder: PairFolder) -> str:
+    missing, parts = len(folder.missing()), folder.conditions["parts"]
+    if missing:
+        return f"{parts - missing} of {parts} parts are in {folder.folder}; the other machines make the rest"
+    dropped = [
+        Dropped(name, Path(path), Reason(reason), detail)
+        for part in range(parts)
+        for name, path, reason, detail in read_json(_dropped_file(folder.folder, part))
+    ]
+    write_dropped(folder.folder / "dropped.tsv", dropped)
+    pairs = folder.read()
+    left_out = f", {len(dropped)} left out (dropped.tsv)" if dropped else ""
+    return f"{len(pairs):,} pairs are in {folder.folder}{left_out}: train with data.source=pairs data.path=..."
+
+
+def _dropped_file(out: Path, part: int) -> Path:
+    return out / "dropped" / f"{part:05d}.json"

@@ -1,0 +1,129 @@
+"""Making pairs of text and codes: the TTS speaks texts itself, or the codec encodes recordings. Cached, resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from audio_projection.alignment.token_states import chunks
+from audio_projection.data.corpora.checks import check_pace, clean_text, read_sound, unusable
+from audio_projection.data.corpora.encoder import RecordingEncoder
+from audio_projection.data.corpora.items import Reason, Recording, Unusable
+from audio_projection.data.corpora.layouts import speakable
+from audio_projection.data.pairs import Pair, PairFolder, seeded_digest
+from audio_projection.data.speakers import named_speaker
+from audio_projection.files.fingerprint import fingerprint
+from audio_projection.files.progress import shown
+from audio_projection.tts.generate import generate
+
+if TYPE_CHECKING:
+    from audio_projection.config import Config
+    from audio_projection.tts.model import Qwen3TTS
+
+log = logging.getLogger(__name__)
+
+_SPOKEN_AT_ONCE = 16  # texts in one batch of the TTS
+_RECORDINGS_A_PART = 64
+
+
+def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Path) -> list[Pair]:
+    """Pairs whose codes the text-fed TTS itself makes, one cached part for each batch of texts.
+
+    Every part draws from its own seed, so that a run that was stopped goes on to the same codes.
+    """
+    voice = named_speaker(config, tts)
+    conditions = {
+        "source": "self",
+        "texts": seeded_digest(0, "\n".join(texts)),
+        "speaker": voice,
+        "language": config.tts.language,
+        "layout": config.tts.layout,
+        "seed": config.seed,
+        "sampling": repr(tts.sampling),
+        "tts": fingerprint(tts),
+    }
+    folder = PairFolder(_cache_folder(cache, "self", conditions), conditions)
+    groups = list(chunks(texts, _SPOKEN_AT_ONCE))
+    missing = [index for index in range(len(groups)) if not folder.has(index)]
+    with torch.no_grad():
+        prefix = tts.prefix(voice, config.tts.language)
+        for index in shown(missing, "speaking the training texts", len(missing)):
+            codes = _speak(tts, prefix, groups[index], config, config.seed + index)
+            made = zip(groups[index], codes, strict=True)
+            folder.add([Pair(seeded_digest(0, text)[:16], text, row.cpu(), voice) for text, row in made], index)
+    return folder.read()
+
+
+def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, seed: int) -> list[Tensor]:
+    prompts = [(prefix, tts.text_rows(torch.tensor(tts.tokenize(text)[0], device=tts.device))) for text in texts]
+    generator = torch.Generator(tts.device).manual_seed(seed)
+    longest = math.ceil(config.data.max_seconds * tts.frame_rate) + 1  # what runs on is then too long, and dropped
+    return generate(tts, prompts, config.tts.layout, tts.sampling, generator, longest)
+
+
+def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording], cache: Path) -> list[Pair]:
+    """Pairs of recordings: codes by the codec's encoder, and for base models each recording's x-vector as its voice.
+
+    Codes are cached by file and size, so a changed recording is encoded again and a changed text is not. What fails
+    the checks of `corpora.checks` is named in a warning and left out.
+    """
+    voice = None if tts.speaker_encoder is not None else named_speaker(config, tts)
+    encoder = RecordingEncoder.of(tts)
+    conditions = {"source": "recordings", **encoder.conditions}
+    folder = PairFolder(_cache_folder(cache, "recordings", conditions), conditions)
+    known = {pair.id: pair for pair in folder.read()}
+    keys = {recording.id: _file_key(recording.audio) for recording in recordings}
+    missing = [recording for recording in recordings if keys[recording.id] not in known]
+    groups = list(chunks(missing, _RECORDINGS_A_PART))
+    for group in shown(groups, "encoding the recordings", len(groups)):
+        made = [pair for recording in group if (pair := _encode(encoder, config, recording, keys)) is not None]
+        if made:
+            folder.add(made)
+            known |= {pair.id: pair for pair in made}
+    found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
+    texts = [_spoken_text(config, recording, len(pair.codes) / tts.frame_rate) for recording, pair in found]
+    return [
+        Pair(recording.id, text, pair.codes, pair.voice if voice is None else voice, recording.speaker)
+        for (recording, pair), text in zip(found, texts, strict=True)
+        if text is not None
+    ]
+
+
+def _encode(encoder: RecordingEncoder, config: Config, recording: Recording, keys: dict[str, str]) -> Pair | None:
+    """The pair of one recording under the key of its file, or None, with a warning, when it cannot be used."""
+    try:
+        text = clean_text(recording)
+        with unusable(Reason.unreadable):
+            codes, voice = encoder.encode(read_sound(recording, config.data))
+    except Unusable as reason:
+        log.warning("data: %s", reason.dropping(recording))
+        return None
+    return Pair(keys[recording.id], text, codes, voice, recording.speaker)
+
+
+def _spoken_text(config: Config, recording: Recording, seconds: float) -> str | None:
+    """The text as it is spoken, or None, with a warning, when it cannot be, or not in so many seconds."""
+    try:
+        check_pace(clean_text(recording), seconds, config.data)
+    except Unusable as reason:
+        log.warning("data: %s", reason.dropping(recording))
+        return None
+    return speakable(recording.text, recording.id, config.tts.normalise)
+
+
+def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:
+    """A folder of its own for everything that would change the codes."""
+    return cache / f"{source}-{seeded_digest(0, json.dumps(conditions, sort_keys=True))[:12]}"
+
+
+def _file_key(path: Path) -> str:
+    size = os.stat(path).st_size if path.is_file() else -1
+    return seeded_digest(size, str(path.resolve()))[:16]

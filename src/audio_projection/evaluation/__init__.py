@@ -1,0 +1,1 @@
+"""Word error rate, spectral distances and robustness of spoken sentences, beside their controls."""

@@ -1,0 +1,1 @@
+"""Input text: what can be spoken, sentences, English normalisation, byte spans of tokens."""

@@ -1,0 +1,1 @@
+"""Training the projector through the frozen talker: losses, optimizer steps, checkpoints, logs."""

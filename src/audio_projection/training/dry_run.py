@@ -1,0 +1,298 @@
+"""What a training run would do, told from configuration numbers alone: no weights are read or needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from audio_projection.config import NANO, Config
+from audio_projection.data.pairs import PairFolder
+from audio_projection.data_loader import corpus_recordings, read_texts
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files.json_reader import read_json
+from audio_projection.files.locations import NANO_FOLDER
+from audio_projection.fit.ridge import ridge_memory
+from audio_projection.llm.hidden_states import resolve_layers
+from audio_projection.projector import Projector, ProjectorInfo, build_projector
+from audio_projection.training.flops import (
+    PEAKS,
+    REACHED,
+    LLMSizes,
+    Speech,
+    TTSSizes,
+    fit_operations,
+    hours,
+    step_operations,
+)
+from audio_projection.tts.config import Qwen3TTSConfig
+
+if TYPE_CHECKING:
+    from audio_projection.config import LLMConfig, TTSConfig
+
+FRAME_RATE = 12.5
+_TOKENS_A_SECOND = 3.5  # text tokens of read English
+
+
+# What the models of configs/default.yaml have, for a machine on which they are not there yet.
+KNOWN_LLMS = {"meta-llama/Llama-3.1-8B-Instruct": LLMSizes(4096, 32, 8_030_261_248)}
+KNOWN_TTS = {
+    f"Qwen/Qwen3-TTS-12Hz-{name}": TTSSizes(*sizes, 16, parameters, 170_000_000, talker_stack, 78_655_744, lora)
+    for names, sizes, parameters, talker_stack, lora in (
+        (
+            ("1.7B-Base", "1.7B-CustomVoice", "1.7B-VoiceDesign"),
+            (2048, 28, 6144),
+            1_917_000_000,
+            1_409_410_048,
+            917_504,
+        ),
+        (("0.6B-Base", "0.6B-CustomVoice"), (1024, 28, 3072), 906_000_000, 440_467_456, 544_768),
+    )
+    for name in names
+}
+# Utterances and hours of the published parts.
+LIBRISPEECH = {
+    "train-clean-100": (28_539, 100.6),
+    "train-clean-360": (104_014, 363.6),
+    "train-other-500": (148_688, 496.7),
+    "dev-clean": (2_703, 5.4),
+    "test-clean": (2_620, 5.4),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that `describe` tells."""
+
+    llm: LLMSizes
+    tts: TTSSizes
+    projector: Projector  # on the meta device
+    layers: str
+    utterances: int | None  # None: not known before the corpus is there
+    hours: float | None
+    steps: int | None
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters."""
+        return self.projector.parameter_count
+
+
+def plan(config: Config) -> Plan:
+    """Sizes, data and steps of a run; AudioProjectionError when a model's sizes are unknown without its config.json."""
+    llm, tts = _llm_sizes(config), _tts_sizes(config)
+    probing = config.llm.layers == "probe"
+    layers = [llm.layers] if config.llm.layers == "probe" else resolve_layers(config.llm.layers, llm.layers)
+    info = ProjectorInfo(
+        kind=config.projector.kind,
+        llm_size=llm.hidden,
+        tts_size=tts.hidden,
+        layers=layers,
+        activation=config.projector.activation,
+        rank=config.projector.rank,
+    )
+    with torch.device("meta"):
+        projector = build_projector(info)
+    utterances, hours = _data(config)
+    known = utterances if utterances is not None or config.train.steps is None else 0
+    return Plan(
+        llm=llm,
+        tts=tts,
+        projector=projector,
+        layers=f"one of 1 to {llm.layers}, by the probe" if probing else ", ".join(map(str, layers)),
+        utterances=utterances,
+        hours=hours,
+        steps=None if known is None else config.train.total_steps(max(1, known - config.data.held_out)),
+    )
+
+
+def describe(config: Config) -> str:
+    """The plan as text: parameters, shapes, memory, data."""
+    return "\n".join(_lines(config, plan(config)))
+
+
+def _lines(config: Config, made: Plan) -> Iterator[str]:
+    llm, tts, train = made.llm, made.tts, config.train
+    batch, groups = train.batch, tts.code_groups
+    frames, tokens = round(config.data.max_seconds * FRAME_RATE), round(config.data.max_seconds * _TOKENS_A_SECOND)
+    count = len(made.projector.info.layers)
+    yield f"trained parameters: {made.parameters:,} ({made.parameters / 1e6:.2f}M), projector {config.projector.kind}"
+    for name, tensor in made.projector.state_dict().items():
+        yield f"  {name} {tuple(tensor.shape)}"
+    yield f"frozen: LLM {config.llm.name} {llm.parameters / 1e6:,.1f}M, layer {made.layers} of {llm.layers}"
+    yield f"        TTS {config.tts.name} {tts.parameters / 1e6:,.1f}M, codec {tts.codec_parameters / 1e6:,.1f}M"
+    if config.tts.finetune != "none":
+        yield f"trained in the talker too, tts.finetune={config.tts.finetune}: {tts.finetuned(config):,}"
+    yield f"shapes of the longest batch ({batch} x {config.data.max_seconds:g} s, about {tokens} tokens a text):"
+    yield f"  LLM states ({batch}, {tokens}, {count}, {llm.hidden}) -> feature rows ({batch}, {tokens}, {tts.hidden})"
+    yield f"  codes ({batch}, {frames}, {groups}) -> talker input ({batch}, {frames + tokens + 11}, {tts.hidden})"
+    yield "memory, about:"
+    for what, size in _memory(config, made, frames + tokens + 11).items():
+        yield f"  {what}: {size / 1e9:.2f} GB"
+    yield f"data: {_source(config)}"
+    if made.utterances is None:
+        yield "  utterances: not known before the data are there"
+    else:
+        hours = "" if made.hours is None else f", {made.hours:.1f} h, {made.hours * 3600 * FRAME_RATE:,.0f} frames"
+        yield f"  utterances: {made.utterances:,}{hours}; held out: {config.data.held_out}"
+    yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
+    steps = f"{train.epochs:g} epochs" if made.steps is None else f"{made.steps:,} steps"
+    stop = f", at most {train.max_minutes:g} minutes" if train.max_minutes is not None else ""
+    losses = ", ".join(f"{weight:g} {name}" for name, weight in train.loss.model_dump().items() if weight)
+    yield f"  losses: {losses}"
+    yield f"  training: {steps} of {batch} x {train.grad_accumulation} utterances{stop}; written to {config.run_dir}"
+    yield from _effort(config, made)
+
+
+def _effort(config: Config, made: Plan) -> Iterator[str]:
+    """Operations of the fit and of the training, and their time."""
+    layer = max(made.projector.info.layers)
+    total = fit_operations(config, made.llm, made.tts, layer)
+    if made.steps is None:
+        yield "operations and time: not known before the data are there"
+        return
+    count = made.steps * config.train.batch * config.train.grad_accumulation
+    known = made.hours is not None and made.utterances
+    mean = made.hours * 3600 / made.utterances if known else config.data.max_seconds / 2  # type: ignore[operator]
+    seen = Speech(count, count * mean * _TOKENS_A_SECOND, count * mean * FRAME_RATE)
+    parts = step_operations(config, made.llm, made.tts, layer, made.parameters, seen)
+    total += sum(parts.values())
+    guessed = "" if known else f", taken for the half of {config.data.max_seconds:g} s each"
+    yield f"  passed through: {count:,} utterances, {seen.tokens:,.0f} tokens, {seen.frames:,.0f} frames{guessed}"
+    listed = ", ".join(f"{name} {value:.2g}" for name, value in parts.items() if value)
+    yield f"operations, about: {total:.2g} (fit {total - sum(parts.values()):.2g}, training: {listed})"
+    times = ", ".join(f"{name} {_time(hours(total, peak))}" for name, peak in PEAKS.items())
+    yield f"time on one GPU at {REACHED:.0%} of its peak, about: {times}; loading and encoding recordings come to it"
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{max(hours * 60, 0.1):.1f} min"
+
+
+def _memory(config: Config, made: Plan, positions: int) -> dict[str, float]:
+    """Bytes by part, roughly. Activations: what one talker layer keeps for its backward pass, a position."""
+    llm, tts = made.llm, made.tts
+    width = 4 if config.tts.dtype == "float32" or config.device == "cpu" else 2
+    llm_width = 4 if config.llm.dtype == "float32" else 2
+    kept = width * tts.layers * (12 * tts.hidden + 4 * tts.intermediate)
+    parts = {
+        "LLM weights": float(llm_width * llm.parameters),
+        "TTS weights": float(width * tts.parameters + 4 * tts.codec_parameters),
+        "projector, gradient, Adam moments": 16.0 * made.parameters,
+        "the same of the fine-tuned talker": 16.0 * tts.finetuned(config),
+        "normal equations of the fit": float(ridge_memory(llm.hidden, tts.hidden))
+        if config.projector.kind == "linear"
+        else 0.0,
+        "activations of a training step": float(config.train.batch * positions * kept),
+        "LLM states held, at most": config.train.states_memory * 1e9,
+    }
+    return {name: size for name, size in parts.items() if size or "fine-tuned" not in name}
+
+
+def _source(config: Config) -> str:
+    data = config.data
+    if data.source == "self":
+        return f"codes that the text-fed TTS makes of the texts {data.texts}"
+    what = f"LibriSpeech {data.subset}" if data.source == "librispeech" else data.source
+    voices = ", each recording's x-vector as its voice" if config.tts.name.endswith("Base") else ""
+    there = "" if data.path is not None and Path(data.path).exists() else " (not there yet)"
+    return f"{what} in {data.path}{there}{voices}"
+
+
+def _data(config: Config) -> tuple[int | None, float | None]:
+    """Utterances and hours, from transcripts, or from the table when LibriSpeech is not there yet."""
+    data, hours = config.data, None
+    try:
+        if data.source == "self":
+            count = len(read_texts(config))
+        elif data.source == "pairs":
+            pairs = PairFolder(data.path or Path()).read()
+            count, hours = len(pairs), sum(len(pair.codes) for pair in pairs) / FRAME_RATE / 3600
+        else:
+            count = len(corpus_recordings(data))
+    except AudioProjectionError:
+        if data.source != "librispeech" or data.subset not in LIBRISPEECH:
+            return data.limit if data.source == "self" else None, None
+        count, hours = LIBRISPEECH[data.subset]
+    if data.limit is None or count <= data.limit:
+        return count, hours
+    return data.limit, None if hours is None else hours * data.limit / count
+
+
+def _llm_sizes(config: Config) -> LLMSizes:
+    path = _config_file(config.llm, NANO_FOLDER / "llm", config)
+    if path is None:
+        return _known(KNOWN_LLMS, config.llm.name)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        settings: Any = AutoConfig.from_pretrained(str(path.parent), local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(settings)
+    except (OSError, ValueError, KeyError) as error:
+        raise AudioProjectionError(f"{path} is not the config.json of a causal language model ({error})") from None
+    return LLMSizes(settings.hidden_size, settings.num_hidden_layers, _count(model))
+
+
+def _tts_sizes(config: Config) -> TTSSizes:
+    path = _config_file(config.tts, NANO_FOLDER / "tts", config)
+    if path is None:
+        return _known(KNOWN_TTS, config.tts.name)
+    from audio_projection.tts.codec.codec import Codec
+    from audio_projection.tts.codec.config import CodecConfig
+    from audio_projection.tts.model import Qwen3TTS
+
+    sizes = Qwen3TTSConfig.from_folder(path.parent)
+    codec_path = path.parent / "speech_tokenizer" / "config.json"
+    with torch.device("meta"):
+        tts = Qwen3TTS(sizes)
+        parameters = _count(tts)
+        codec = Codec(CodecConfig.from_dict(read_json(codec_path))) if codec_path.is_file() else None
+        codec_parameters = 0 if codec is None else _count(codec.decoder) + _count(codec.encoder)
+    talker, stack = sizes.talker.transformer, tts.talker.transformer
+    return TTSSizes(
+        hidden=sizes.hidden_size,
+        layers=talker.num_layers,
+        intermediate=talker.intermediate_size,
+        code_groups=sizes.code_groups,
+        parameters=parameters,
+        codec_parameters=codec_parameters,
+        talker_stack=_count(stack),
+        predictor_stack=_count(tts.code_predictor.transformer),
+        lora=sum(each.in_features + each.out_features for each in stack.modules() if isinstance(each, torch.nn.Linear)),
+    )
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _known(table: dict[str, Any], name: str) -> Any:
+    if name not in table:
+        raise AudioProjectionError(
+            f"the sizes of {name} are not known without its config.json; bring it with `audio-projection download`"
+        )
+    return table[name]
+
+
+def _config_file(model: LLMConfig | TTSConfig, shipped: Path, config: Config) -> Path | None:
+    """config.json of a model wherever it may be, also beside unfinished weights; never fetched."""
+    if model.name == NANO:
+        return shipped / "config.json" if (shipped / "config.json").is_file() else None
+    folders = [Path(model.name).expanduser()]
+    if config.models_dir is not None:
+        folders.append(config.models_dir / model.name)
+    for folder in folders:
+        if (folder / "config.json").is_file():
+            return folder / "config.json"
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None

@@ -1,0 +1,144 @@
+"""One optimizer step over micro-batches and processes; Accelerate brings devices, processes, DDP and FSDP.
+
+Whatever a micro-batch draws at random comes from (seed, its position), whichever process it falls to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType
+from torch import Tensor
+
+from audio_projection.data_loader import BatchWalk
+from audio_projection.errors import AudioProjectionError
+from audio_projection.models import choose_device
+from audio_projection.training.examples import Examples
+from audio_projection.training.fsdp import gathered
+from audio_projection.training.objective import Objective, means
+
+if TYPE_CHECKING:
+    from audio_projection.config import Config, TrainConfig
+
+log = logging.getLogger(__name__)
+
+
+class Optimization:
+    """The objective as the processes share it, and the optimizer of what trains in it.
+
+    Frozen weights are in no parameter group: they get neither gradient nor optimizer state.
+    """
+
+    def __init__(self, config: Config, objective: Objective, training: Examples) -> None:
+        """AudioProjectionError for FSDP where it has nothing to shard."""
+        self.objective, self._training = objective, training
+        self._settings, self._seed = config.train, config.seed
+        self.accelerator = Accelerator(
+            cpu=choose_device(config).type == "cpu",
+            mixed_precision="no",  # train.precision decides, whatever the launcher's configuration says
+            device_placement=False,  # the models are where the configuration wants them
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            _check_fsdp(config)
+        groups = [{"params": list(objective.projector.parameters()), "share": 1.0}]
+        tuned = [parameter for parameter in objective.tts.parameters() if parameter.requires_grad]
+        if tuned:
+            groups.append({"params": tuned, "share": config.tts.finetune_rate})
+        optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
+        with warnings.catch_warnings():
+            # buffers are the codec's and frozen; Accelerate has only the older name of what leaves them alone
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.model, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+
+    @property
+    def micro_batches(self) -> int:
+        """How many a step has, in all processes together."""
+        return self._settings.grad_accumulation * self.accelerator.num_processes
+
+    def take_step(self, walk: BatchWalk, rate: float) -> dict[str, float]:
+        """One step at the learning rate `rate`: the means of all losses over all their targets, and the weighted sum.
+
+        Every process takes its share of the micro-batches; a gradient that is not finite moves nothing.
+        """
+        first, processes = walk.position, self.accelerator.num_processes
+        batches = [next(walk) for _ in range(self.micro_batches)]
+        targets = self._targets(batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = torch.zeros(len(targets), device=self.objective.tts.device)
+        for place in range(self.accelerator.process_index, len(batches), processes):
+            last = place + processes >= len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                sums += self._backward(batches[place], _seed_at(self._seed, first + place), targets)
+        norm = self._move(rate)
+        totals = dict(zip(targets, self.accelerator.reduce(sums, "sum").tolist(), strict=True))
+        reached = means(totals, targets)
+        loss = sum(weight * reached[name] for name, weight in self.objective.weights.items())
+        return {"loss": loss, **reached, "gradient": norm, "learning_rate": rate}
+
+    def mean(self, value: float) -> float:
+        """The mean over all processes, the same number in each; all must ask."""
+        return float(self.accelerator.reduce(torch.tensor(value, device=self.objective.tts.device), "mean"))
+
+    def _targets(self, batches: Sequence[Sequence[int]]) -> dict[str, int]:
+        """Of all micro-batches of a step together."""
+        total: Counter[str] = Counter()
+        lengths = self._training.frames, self._training.tokens
+        for batch in batches:
+            frames, tokens = ([each[index] for index in batch] for each in lengths)
+            total.update(self.objective.targets(self.objective.names, frames, tokens))
+        return {name: total[name] for name in self.objective.names}
+
+    def _backward(self, batch: Sequence[int], seed: int, targets: dict[str, int]) -> Tensor:
+        """Adds the gradients of one micro-batch; its sums, in the order of `targets`."""
+        sums = self.model(self._training, batch, self.objective.projected, list(targets), seed)
+        # the processes' gradients are averaged, and they are to be added up
+        self.accelerator.backward(self.objective.weighted(sums, targets) * self.accelerator.num_processes)
+        return torch.stack([sums[name].detach() for name in targets])
+
+    def _move(self, rate: float) -> float:
+        """Moves the weights against the gradient; returns its norm before it was clipped."""
+        norm = gathered(self.accelerator.clip_grad_norm_(self.parameters, self._settings.clip))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            log.warning("train: a step is left out, its gradient is not finite")
+        return float(norm)
+
+
+def learning_rate(settings: TrainConfig, steps: int, step: int, seconds: float = 0.0) -> float:
+    """The rate of step `step` (from 0) of `steps`: linear warm-up, then constant, or a half cosine down to a tenth.
+
+    With `max_minutes` the cosine follows whichever of steps and time is further on.
+    """
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    done = (step - settings.warmup) / max(1, steps - settings.warmup)
+    if settings.max_minutes is not None:
+        done = max(done, seconds / (60 * settings.max_minutes))
+    return settings.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, done)))
+
+
+def _check_fsdp(config: Config) -> None:
+    if config.tts.finetune != "full":
+        raise AudioProjectionError("FSDP shards what trains: use it with tts.finetune=full, else launch without it")
+    if config.train.sample_every is not None:
+        raise AudioProjectionError("no process has all weights under FSDP, to speak with: set train.sample_every=null")
+
+
+def _seed_at(seed: int, position: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {position}".encode()).digest()[:7], "big")

@@ -1,0 +1,73 @@
+"""Whether a run may be taken up: everything that the weights of its coming steps depend on, and what has changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audio_projection.data.pairs import Pair
+from audio_projection.errors import AudioProjectionError
+from audio_projection.projector import ProjectorInfo
+from audio_projection.training.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from audio_projection.config import Config
+
+FREE = {
+    "checkpoint_every",
+    "keep_checkpoints",
+    "eval_every",
+    "sample_every",
+    "tensorboard",
+    "activation_checkpointing",  # gives the same gradients
+    "grad_accumulation",  # counted in micro_batches
+}
+"""Training settings that may change between the parts of a run."""
+
+
+def fixed_settings(config: Config, info: ProjectorInfo, pairs: Sequence[Pair], micro_batches: int) -> dict[str, Any]:
+    """What must stay: `micro_batches` is how many a step has in all processes together, however many these are."""
+    lines = [f"{pair.id} {len(pair.codes)} {pair.text}" for pair in pairs]
+    return {
+        "projector": info.to_json(),
+        "tts": config.tts.model_dump(mode="json", include={"finetune", "lora_rank", "lora_alpha", "finetune_rate"}),
+        "train": config.train.model_dump(mode="json", exclude=FREE),
+        "data": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "seed": config.seed,
+        "micro_batches": micro_batches,
+    }
+
+
+def check_same(saved: dict[str, Any], present: dict[str, Any], folder: Path) -> None:
+    """Raises AudioProjectionError naming the first setting that differs; results and the voice may."""
+    now = dict(_flat(present))
+    for name, value in _flat(saved):
+        if name.startswith(("projector.measurements", "projector.voice")) or now.get(name) == value:
+            continue
+        if name == "micro_batches":
+            name = "number of micro-batches a step (processes x train.grad_accumulation)"
+            now[name] = present["micro_batches"]
+        raise AudioProjectionError(
+            f"the run in {folder.parent.parent} was begun with another {name} ({str(value)[:40]}, now "
+            f"{str(now.get(name))[:40]}); set it back, start anew with --no-resume, or choose another output_dir"
+        )
+
+
+def probed_before(checkpoints: Checkpoints) -> tuple[int, dict[str, Any]] | None:
+    """The layer and report of the probe that the run to be resumed began with."""
+    folder = checkpoints.latest()
+    if folder is None:
+        return None
+    info = ProjectorInfo.from_json(checkpoints.settings(folder)["projector"], folder / "state.json")
+    return info.layers[0], info.measurements.get("probe", {})
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested settings."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

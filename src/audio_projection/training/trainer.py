@@ -1,0 +1,217 @@
+"""The training loop: steps, checkpoints, evaluation, and the end of a run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from audio_projection.data.pairs import Pair
+from audio_projection.data_loader import BatchOrder, BatchWalk
+from audio_projection.errors import AudioProjectionError
+from audio_projection.models import Models
+from audio_projection.projector import build_projector
+from audio_projection.training.audio_samples import SpokenSample
+from audio_projection.training.checkpoints import Checkpoints, TrainingState
+from audio_projection.training.examples import Examples
+from audio_projection.training.fsdp import load_optimizer_state, load_trained, optimizer_state, trained_weights
+from audio_projection.training.objective import Objective
+from audio_projection.training.optimizer_step import Optimization, learning_rate
+from audio_projection.training.resume import check_same, fixed_settings
+from audio_projection.training.run_log import RunLog
+from audio_projection.training.validation import HeldOut
+from audio_projection.tts.finetune import finetuning
+
+if TYPE_CHECKING:
+    from audio_projection.config import Config
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    steps: int
+    projector: Path  # folder of the projector
+    loss: float | None  # of the last step, all losses with their weights; None when none was taken
+    held_out: float | None  # codebook 0, nats
+    plain: float | None  # the same with the TTS's own text rows
+    finished: bool
+
+    def __str__(self) -> str:
+        if not self.finished:
+            return f"stopped after step {self.step} of {self.steps}; the same command goes on from there"
+        held_out = "" if self.held_out is None else f", held-out loss {self.held_out:.3f} (plain text {self.plain:.3f})"
+        steps = f"{self.step} steps"
+        if self.step < self.steps:
+            steps = f"{self.step} of {self.steps} steps, as many as train.max_minutes allowed"
+        return f"trained {steps}{held_out}; the projector is in {self.projector}"
+
+
+class Trainer:
+    """One run: `resume`, then `train`."""
+
+    def __init__(self, config: Config, parts: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> None:
+        """Makes trainable in `parts` what the configuration says. AudioProjectionError where it cannot be trained."""
+        if not training:
+            raise AudioProjectionError("nothing to train on: give more training pairs (data.limit, data.path)")
+        self.config, self.settings, self.parts, self.pairs = config, config.train, parts, training
+        self.finetuning = finetuning(config, parts.tts)
+        parts.projector.info.finetune = self.finetuning.kind
+        parts.tts.talker.transformer.checkpointing = config.train.activation_checkpointing
+        examples, kept = Examples(config, parts, training), Examples(config, parts, held_out)
+        self.objective = Objective(config, parts.projector, parts.tts, self.finetuning.untuned)
+        self.optimization = Optimization(config, self.objective, examples)
+        self.accelerator = self.optimization.accelerator
+        self.held_out = HeldOut(self.optimization.model, self.objective, kept, config.train.batch)
+        self.sample = SpokenSample(config, parts, [*held_out, *training][0])
+        self.order = BatchOrder(examples.frames, config.train.batch, config.seed)
+        self.checkpoints = Checkpoints(config.run_dir / "checkpoints", config.train.keep_checkpoints)
+        self.steps = config.train.total_steps(len(training), self.accelerator.num_processes)
+        self.step, self.seconds = 0, 0.0
+        self.loss: float | None = None
+        self.reached: dict[str, dict[str, float]] = {}
+
+    def resume(self) -> None:
+        """Takes up the newest checkpoint; without one the weights as they are become the first."""
+        fresh = self.checkpoints.latest() is None
+        self.accelerator.wait_for_everyone()
+        if fresh:
+            self._save()
+        folder = self.checkpoints.latest()
+        assert folder is not None, "there is one, or it has just been written"
+        state = self.checkpoints.load(folder)
+        check_same(state.settings, self._fixed_settings(), folder)
+        load_trained(self.objective, state.weights)
+        load_optimizer_state(self.optimization.optimizer, state.optimizer)
+        self.parts.projector.info.measurements = state.settings["projector"]["measurements"]
+        self.step, self.seconds = state.step, state.seconds
+        if not fresh:
+            log.info("train: going on from step %d (%s)", self.step, folder)
+
+    def train(self, terminated: threading.Event) -> Outcome:
+        """Steps until all are done, the time is over or the process is told to end."""
+        self.records = RunLog(self.config, self.step, self.accelerator.is_main_process)
+        began, before = time.monotonic(), self.seconds
+        if self.step == 0:
+            self._evaluate()
+        walk = BatchWalk(self.order, self.step * self.optimization.micro_batches)
+        with self.records.progress(self.steps, self.step) as (progress, task):
+            done = self._stopping(terminated)
+            while not done:
+                rate = learning_rate(self.settings, self.steps, self.step, self.seconds)
+                record = self.optimization.take_step(walk, rate)
+                self.step, self.loss = self.step + 1, record["loss"]
+                self.seconds = self.optimization.mean(before + time.monotonic() - began)  # the learning rate follows it
+                self.records.add({"step": self.step, "training": record, "seconds": round(self.seconds, 2)})
+                progress.update(task, completed=self.step, loss=f"{self.loss:.3f}")
+                done = self._stopping(terminated)
+                self._look(done)
+        return self._finish()
+
+    def _look(self, done: bool) -> None:
+        """What comes after some steps; a run that is over evaluates when it finishes."""
+        if self._due(self.settings.eval_every) and not done:
+            self._evaluate()
+        if self._due(self.settings.sample_every):
+            self._speak()
+        if self._due(self.settings.checkpoint_every) or done:
+            self._save()
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    def _over(self) -> bool:
+        limit = self.settings.max_minutes
+        return self.step >= self.steps or (limit is not None and self.seconds >= 60 * limit)
+
+    def _stopping(self, terminated: threading.Event) -> bool:
+        """All processes stop together, whichever of them was told to."""
+        return self.optimization.mean(float(self._over() or terminated.is_set())) > 0
+
+    def _evaluate(self) -> None:
+        """Held-out losses of the projector, written beside those of the TTS fed with plain text."""
+        if not self.held_out:
+            return
+        plain, reached = self.held_out.plain(), self.held_out.projected()
+        self.reached = {"held_out": reached, "plain": plain}
+        self.records.add({"step": self.step, **self.reached})
+        log.info(
+            "step %d: held-out loss %.3f (plain text %.3f), codebook 0 right %.1f %% (%.1f %%)",
+            *(self.step, reached["talker"], plain["talker"]),
+            *(100 * reached["accuracy"], 100 * plain["accuracy"]),
+        )
+        self.records.draw()
+
+    def _speak(self) -> None:
+        if self.accelerator.is_main_process:
+            with self.finetuning.merged():
+                sample = self.sample.write(self.step)
+            self.records.add_sample(sample, self.step)
+        self.accelerator.wait_for_everyone()
+
+    def _finish(self) -> Outcome:
+        finished = self._over()
+        if finished:
+            self._evaluate()
+            self._save_trained()
+        self.records.close()
+        self.accelerator.wait_for_everyone()
+        outcome = Outcome(
+            step=self.step,
+            steps=self.steps,
+            projector=self.config.trained_projector,
+            loss=self.loss,
+            held_out=self.reached["held_out"]["talker"] if self.reached else None,
+            plain=self.reached["plain"]["talker"] if self.reached else None,
+            finished=finished,
+        )
+        log.info("train: %s", outcome)
+        return outcome
+
+    def _save_trained(self) -> None:
+        """The projector, and the talker that was trained with it."""
+        weights = trained_weights(self.objective)
+        if self.accelerator.is_main_process:
+            folder, info = self.config.trained_projector, self.parts.projector.info
+            info.steps = self.step
+            info.measurements["train"] = {
+                "held_out": self.reached.get("held_out"),
+                "plain": self.reached.get("plain"),
+                "seconds": round(self.seconds, 1),
+            }
+            self.finetuning.save(folder, _below("tts.talker.", weights))
+            projector = build_projector(info)
+            projector.load_state_dict(_below("projector.", weights))
+            projector.voice_vector = self.parts.projector.voice_vector
+            projector.save_pretrained(folder)
+
+    def _save(self) -> None:
+        weights, moments = trained_weights(self.objective), optimizer_state(self.optimization.optimizer)
+        if self.accelerator.is_main_process:
+            state = TrainingState(
+                step=self.step,
+                position=self.step * self.optimization.micro_batches,
+                weights=weights,
+                optimizer=moments,
+                settings=self._fixed_settings(),
+                seconds=self.seconds,
+            )
+            self.checkpoints.save(state)
+        self.accelerator.wait_for_everyone()
+
+    def _fixed_settings(self) -> dict[str, Any]:
+        return fixed_settings(self.config, self.parts.projector.info, self.pairs, self.optimization.micro_batches)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose name begins with the prefix, by the rest of it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,54 @@
+"""The losses on pairs that are not trained on, beside those of the TTS fed with plain text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from audio_projection.alignment.token_states import chunks
+from audio_projection.training.examples import Examples
+from audio_projection.training.losses import LOSSES
+from audio_projection.training.objective import Objective, RowsOf, means
+
+ALWAYS = ("talker", "accuracy", "predictor")
+"""What is measured whatever is trained on: all that plain text is compared by."""
+
+
+class HeldOut:
+    """Held-out examples in batches of like length; the same frames and segments are drawn every time."""
+
+    def __init__(self, model: nn.Module, objective: Objective, examples: Examples, batch: int) -> None:
+        """`model` is the objective as the processes wrap it."""
+        self._model, self._objective, self._examples = model, objective, examples
+        order = sorted(range(len(examples.frames)), key=lambda index: (examples.frames[index], index))
+        self._batches = list(chunks(order, batch))
+        self._plain: dict[str, float] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    def projected(self) -> dict[str, float]:
+        """Means over all held-out targets of every loss with a weight and of `ALWAYS`, from projected rows."""
+        names = {*ALWAYS, *self._objective.names}
+        return self._means(self._objective.projected, [name for name in LOSSES if name in names])
+
+    def plain(self) -> dict[str, float]:
+        """Those of `ALWAYS` from the TTS's own text rows; with a frozen TTS they never change."""
+        trains = any(parameter.requires_grad for parameter in self._objective.tts.parameters())
+        if self._plain is None or trains:
+            self._plain = self._means(self._objective.plain, ALWAYS)
+        return self._plain
+
+    @torch.no_grad()
+    def _means(self, rows_of: RowsOf, names: Iterable[str]) -> dict[str, float]:
+        sums, targets = Counter[str](), Counter[str]()
+        lengths = self._examples.frames, self._examples.tokens
+        for number, batch in enumerate(self._batches):
+            frames, tokens = ([each[index] for index in batch] for each in lengths)
+            found = self._model(self._examples, batch, rows_of, names, number)
+            sums.update({name: float(total) for name, total in found.items()})
+            targets.update(self._objective.targets(names, frames, tokens))
+        return means(sums, targets)

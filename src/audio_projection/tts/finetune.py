@@ -1,0 +1,227 @@
+"""What of the talker trains beside the projector: nothing, LoRA matrices on its layers, or the layers themselves.
+
+Text rows, code embeddings, codebook head, code predictor and codec stay as they are in every case: the projector was
+fitted to those rows, and what the talker's layers learn reaches the predictor by their states.
+
+A trained talker lies beside the projector, in the folder `adapter` in peft's own format, or in `talker` as the trained
+tensors under their official names; `base.json` in it says to which TTS it belongs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import write_folder, write_json
+from audio_projection.files.json_reader import read_json
+from audio_projection.files.tensors import read_tensors, write_tensors
+from audio_projection.tts.weights import Source, source
+
+if TYPE_CHECKING:
+    from audio_projection.config import Config
+    from audio_projection.tts.model import Qwen3TTS
+    from audio_projection.tts.talker import Talker
+
+FOLDERS = {"lora": "adapter", "full": "talker"}
+LORA_TARGETS = r"transformer\.layers\.\d+\.(self_attn\.(qkv_proj|o_proj)|mlp\.(gate_up_proj|down_proj))"
+"""The matrices that LoRA is put on: all of every talker layer (query, key and value are one, gate and up another)."""
+BASE = "base.json"
+WEIGHTS = "model.safetensors"
+
+
+class Finetuning:
+    """Nothing of the TTS trains; the kinds below say what they do otherwise."""
+
+    kind = "none"
+
+    def __init__(self, tts: Qwen3TTS) -> None:
+        self.tts = tts
+
+    @contextmanager
+    def untuned(self) -> Iterator[None]:
+        """Inside, the talker is the one that was loaded."""
+        yield
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Inside, the talker's own matrices hold what was trained, as the decoding loop reads them."""
+        yield
+
+    def save(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        """Writes what was trained, given by the talker's names, beside the projector in `folder`."""
+        for stale in FOLDERS.values():
+            shutil.rmtree(folder / stale, ignore_errors=True)
+
+
+class FullFinetuning(Finetuning):
+    """The talker's layers and final norm train."""
+
+    kind = "full"
+
+    def __init__(self, tts: Qwen3TTS) -> None:
+        super().__init__(tts)
+        self._base = base_record(tts, self.kind)
+        tts.talker.transformer.requires_grad_(True)
+
+    def save(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        super().save(folder, trained)
+        official: dict[str, Tensor] = {}
+        for name, value in trained.items():
+            official |= _source(self.tts, name, value).split(value)
+        write_tensors(folder / FOLDERS[self.kind] / WEIGHTS, official)
+        write_json(folder / FOLDERS[self.kind] / BASE, self._base)
+
+
+class LoraFinetuning(Finetuning):
+    """LoRA (Hu et al., 2021, arXiv 2106.09685) by peft, on `LORA_TARGETS`; B starts at zero."""
+
+    kind = "lora"
+
+    def __init__(self, tts: Qwen3TTS, rank: int, alpha: float, seed: int) -> None:
+        super().__init__(tts)
+        peft = _peft()
+        self._base = base_record(tts, self.kind)
+        settings = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS, lora_dropout=0.0)
+        torch.manual_seed(seed)
+        self._peft = peft.PeftModel(tts.talker, settings)  # changes the layers where they are
+
+    @contextmanager
+    def untuned(self) -> Iterator[None]:
+        with self._peft.disable_adapter():
+            yield
+
+    @contextmanager
+    @torch.no_grad()
+    def merged(self) -> Iterator[None]:
+        # not peft's merge and unmerge: subtracting what was added does not give the same bits back
+        layers = [module for module in self.tts.talker.modules() if hasattr(module, "get_delta_weight")]
+        bases: list[nn.Linear] = [layer.get_base_layer() for layer in layers]  # type: ignore[operator]
+        own = [base.weight.data for base in bases]
+        try:
+            for layer, base in zip(layers, bases, strict=True):
+                delta = layer.get_delta_weight("default")  # type: ignore[operator]
+                base.weight.data = base.weight.data + delta.to(base.weight.dtype)
+            with self.untuned():
+                yield
+        finally:
+            for base, weight in zip(bases, own, strict=True):
+                base.weight.data = weight
+
+    def save(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
+        super().save(folder, trained)
+        with tempfile.TemporaryDirectory() as place:
+            self._peft.save_pretrained(place)
+            write_json(Path(place) / BASE, self._base)
+            files = {path.name: path.read_bytes() for path in Path(place).iterdir()}
+        write_folder(folder / FOLDERS[self.kind], files)
+
+
+def check_finetuning(config: Config, tts: Qwen3TTS) -> None:
+    """Raises AudioProjectionError where what `tts.finetune` wants to train cannot be trained."""
+    kind, loss = config.tts.finetune, config.train.loss
+    if kind == "lora":
+        _peft()
+    if kind != "none" and not any(weight for name, weight in loss.model_dump().items() if name != "rows"):
+        raise AudioProjectionError(f"tts.finetune={kind} needs a loss through the talker, e.g. train.loss.talker=1")
+    if kind == "full" and (loss.distill or loss.distill_states):
+        raise AudioProjectionError(
+            "tts.finetune=full keeps no talker as it was, to learn from: set train.loss.distill=0 and "
+            "train.loss.distill_states=0, or use tts.finetune=lora"
+        )
+    if kind == "full" and tts.dtype != torch.float32:  # in half precision small steps are lost
+        raise AudioProjectionError(
+            "tts.finetune=full trains float32 weights: set tts.dtype=float32 "
+            "(train.precision=bf16 still computes in bfloat16)"
+        )
+
+
+def finetuning(config: Config, tts: Qwen3TTS) -> Finetuning:
+    """Makes trainable what `tts.finetune` says; AudioProjectionError where that cannot be."""
+    check_finetuning(config, tts)
+    if config.tts.finetune == "lora":
+        return LoraFinetuning(tts, config.tts.lora_rank, config.tts.lora_alpha, config.seed)
+    return FullFinetuning(tts) if config.tts.finetune == "full" else Finetuning(tts)
+
+
+def load_finetuned(tts: Qwen3TTS, kind: str, projector: Path) -> None:
+    """Gives `tts` the talker that was trained together with the projector in the folder `projector`, in place.
+
+    LoRA is merged into the matrices, so that speaking costs nothing more. Raises AudioProjectionError when it is
+    missing, damaged or belongs to another TTS.
+    """
+    if kind == "none":
+        return
+    if kind not in FOLDERS:
+        raise AudioProjectionError(f"{projector}: unknown kind of fine-tuning {kind!r}; train the projector again")
+    folder = projector / FOLDERS[kind]
+    if not (folder / BASE).is_file():
+        raise AudioProjectionError(
+            f"the projector in {projector} was trained together with the talker, and {folder} is missing: "
+            "copy the whole folder"
+        )
+    _check_base(read_json(folder / BASE), base_record(tts, kind), folder)
+    if kind == "full":
+        _load_full(tts, folder / WEIGHTS)
+    else:
+        _merge_lora(tts.talker, folder)
+    tts.talker.requires_grad_(False)
+
+
+def base_record(tts: Qwen3TTS, kind: str) -> dict[str, Any]:
+    """What tells a TTS from any other: shapes and first values of the talker's weights, whatever type they are in."""
+    first = {name: value.flatten()[:64].to(torch.bfloat16) for name, value in tts.talker.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in tts.talker.state_dict().items()}
+    digest = hashlib.sha256(repr(shapes).encode() + save({name: value.cpu() for name, value in first.items()}))
+    return {"kind": kind, "tts": tts.name, "talker": digest.hexdigest()}
+
+
+def _check_base(saved: Any, present: dict[str, Any], folder: Path) -> None:
+    if not isinstance(saved, dict) or saved.get("kind") != present["kind"]:
+        raise AudioProjectionError(f"{folder / BASE} does not describe a fine-tuned talker; train it again")
+    if saved.get("talker") != present["talker"]:
+        raise AudioProjectionError(
+            f"{folder} does not belong to this TTS: it was trained on {saved.get('tts')!r}, {present['tts']!r} is given"
+        )
+
+
+def _load_full(tts: Qwen3TTS, path: Path) -> None:
+    tensors = read_tensors(path)
+    with torch.no_grad():
+        for name, value in tts.talker.transformer.named_parameters(prefix="transformer"):
+            parts = [part for part, _ in _source(tts, name, value).parts]
+            if not tensors.keys() >= set(parts):
+                raise AudioProjectionError(f"{path} lacks {parts[0]}: copy or train the talker again")
+            value.copy_(_source(tts, name, value).join([tensors[part] for part in parts]))
+
+
+def _source(tts: Qwen3TTS, name: str, value: Tensor) -> Source:
+    return source(f"talker.{name}", tuple(value.shape), tts.config)
+
+
+def _merge_lora(talker: Talker, folder: Path) -> None:
+    peft = _peft()
+    try:
+        adapted = peft.PeftModel.from_pretrained(talker, str(folder))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise AudioProjectionError(f"{folder} is no whole LoRA adapter ({error}); copy or train it again") from None
+    adapted.merge_and_unload()
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError:
+        raise AudioProjectionError(
+            "tts.finetune=lora needs peft: pip install 'audio-projection[finetune]' (or pip install peft)"
+        ) from None
+    return peft

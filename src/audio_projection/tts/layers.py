@@ -1,0 +1,180 @@
+"""The layers of the talker's and the code predictor's decoder stack: rotary positions, attention, MLP, key-value cache.
+
+Pre-norm blocks of grouped-query attention with RMS-normed queries and keys and rotary positions, and a gated MLP
+(official: qwen_tts/core/models/modeling_qwen3_tts.py). Query, key and value weights are one matrix, gate and up
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.tts.config import TransformerConfig
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+}
+"""By their names in configurations; the published checkpoints have silu throughout."""
+
+
+class Rotary:
+    """Cosines and sines of the rotary positions, always float32.
+
+    No module and no buffers, so that neither `.to(bfloat16)` nor loading on the meta device can touch them: they are
+    computed from the configuration when first needed on a device. The sines carry the sign of the half-rotation:
+    rotated(x) = x * cos + roll(x, head_dim / 2) * sin.
+    """
+
+    def __init__(self, head_dim: int, theta: float) -> None:
+        self.head_dim = head_dim
+        self.theta = theta
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def table(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(cos, sin), each at least (length, head_dim), float32, for positions 0, 1, 2 ..."""
+        known = self._tables.get(device)
+        if known is None or known[0].shape[0] < length:
+            known = self._compute(max(length, 2 * known[0].shape[0] if known else 512), device)
+            self._tables[device] = known
+        return known
+
+    def _compute(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode(False):  # tables made while decoding must also serve a training pass
+            exponents = torch.arange(0, self.head_dim, 2, dtype=torch.int64).float() / self.head_dim
+            angles = torch.outer(torch.arange(length).float(), 1.0 / self.theta**exponents)
+            cos, sin = angles.cos(), angles.sin()
+            return torch.cat((cos, cos), -1).to(device), torch.cat((-sin, sin), -1).to(device)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`x` (..., head_dim) turned by the tables' angles, computed in float32, in x's own dtype."""
+    wide = x.float()
+    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
+
+
+class KVCache:
+    """Keys and values of every layer for a batch, in memory that grows by doubling; `length` positions are filled.
+
+    Rows of different lengths are padded on the left: row b is valid from `starts[b]` on and its rotary positions
+    count from there. `starts` is None where no row is padded.
+    """
+
+    def __init__(self, config: TransformerConfig, batch: int, capacity: int, like: Tensor) -> None:
+        self.length = 0
+        self.starts: Tensor | None = None
+        self.mask: Tensor | None = None
+        shape = (config.num_layers, 2, batch, config.num_kv_heads, capacity, config.head_dim)
+        self.store = torch.empty(shape, dtype=like.dtype, device=like.device)
+
+    @property
+    def capacity(self) -> int:
+        return self.store.shape[4]
+
+    def pad_left(self, starts: Tensor | None) -> None:
+        """Say from which position on each row is valid: `starts` (B,), int64."""
+        self.starts = starts
+        self.mask = None if starts is None else self._valid(starts)
+
+    def reserve(self, length: int) -> bool:
+        """Make room for `length` positions; True when the memory has moved."""
+        if length <= self.capacity:
+            return False
+        larger = self.store.new_empty((*self.store.shape[:4], max(length, 2 * self.capacity), self.store.shape[5]))
+        larger[..., : self.length, :] = self.store[..., : self.length, :]
+        self.store = larger
+        if self.starts is not None:
+            self.mask = self._valid(self.starts)
+        return True
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store a prefill's keys and values (B, kv heads, S, head_dim) from position 0 on."""
+        length = keys.shape[2]
+        self.store[layer, 0, :, :, :length] = keys
+        self.store[layer, 1, :, :, :length] = values
+
+    def _valid(self, starts: Tensor) -> Tensor:
+        return (torch.arange(self.capacity, device=starts.device) >= starts[:, None])[:, None, None]
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.kv_heads = config.num_kv_heads
+        self.head_dim = config.head_dim
+        inner = config.num_heads * config.head_dim
+        fused = inner + 2 * config.num_kv_heads * config.head_dim
+        self.qkv_proj = nn.Linear(config.hidden_size, fused, bias=config.attention_bias)
+        self.o_proj = nn.Linear(inner, config.hidden_size, bias=config.attention_bias)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        """x (B, S, hidden); cos and sin broadcast over (B, S, heads, head_dim); mask (B or 1, 1, S, S) or None."""
+        fused = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
+        query, key, value = fused.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
+        query = rotate(self.q_norm(query), cos, sin).transpose(1, 2)
+        key = rotate(self.k_norm(key), cos, sin).transpose(1, 2)
+        value = value.transpose(1, 2)
+        if cache is not None:
+            cache.write(layer, key, value)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
+        )
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act = activation(config.hidden_act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, -1)
+        return self.down_proj(self.act(gate) * up)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+def activation(name: str) -> nn.Module:
+    """The activation that a configuration's `hidden_act` names."""
+    if name not in ACTIVATIONS:
+        raise AudioProjectionError(f"config.json: hidden_act {name!r} is not known")
+    return ACTIVATIONS[name]()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from helpers.paths import REPOSITORY, SHARED
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,10 +33,9 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of optional test material: AUDIO_PROJECTION_SHARED, or `shared` beside the checkout."""
-    folder = Path(os.environ.get("AUDIO_PROJECTION_SHARED", REPOSITORY.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"optional test material is absent: no folder {folder} (set AUDIO_PROJECTION_SHARED)")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"optional test material is absent: no folder {SHARED} (set AUDIO_PROJECTION_SHARED)")
+    return SHARED
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,11 +4,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from audio_projection.config import Config
 from audio_projection.data.corpora.layouts import read_recordings, sentence_case
 from audio_projection.data.pairs import Pair, PairFolder
 from audio_projection.data.speakers import default_voice
@@ -22,7 +20,7 @@ from audio_projection.data_loader import (
 )
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
-from training_parts import load_tts, make_config, make_pairs, make_texts
+from helpers.training import load_tts, make_config, make_pairs, make_texts, manifest_config, spoken_config, write_noise
 
 LENGTHS = [3, 9, 4, 4, 12, 7, 1, 8, 5, 6, 11, 2, 10]
 
@@ -89,14 +87,6 @@ def test_pair_folders_come_back_whole_and_refuse_other_conditions(tmp_path: Path
         PairFolder(tmp_path / "pairs").read()
 
 
-def spoken_config(folder: Path, texts: list[str]) -> Config:
-    (folder / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
-    config = make_config(folder / "run")
-    config.data.texts = folder / "texts.txt"
-    config.data.min_seconds, config.data.held_out = 0.0, 2
-    return config
-
-
 def test_the_speech_model_makes_its_own_codes_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from audio_projection.data import make_pairs
 
@@ -133,24 +123,10 @@ def test_texts_that_cannot_be_spoken_are_named_and_left_out(tmp_path: Path, capl
     assert set(texts_to_fit(config, pairs, [pairs[1]])) == {pairs[0].text, pairs[2].text}
 
 
-def write_sound(path: Path, seconds: float, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).normal(0, 0.1, round(seconds * 24000)).astype(np.float32)
-    audio.write(path, noise, 24000)
-    return path
-
-
-def manifest_config(folder: Path, lines: list[str], name: str = "list.tsv") -> Config:
-    (folder / name).write_text("\n".join(lines), encoding="utf-8")
-    config = make_config(folder / "run")
-    config.data.source, config.data.path = "manifest", folder / name
-    return config
-
-
 def test_manifest_in_both_forms_drops_bad_items_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_sound(tmp_path / "größe eins.wav", 1.0)
-    write_sound(tmp_path / "two.flac", 1.5, 1)
-    write_sound(tmp_path / "short.wav", 0.1)
+    write_noise(tmp_path / "größe eins.wav", 1.0)
+    write_noise(tmp_path / "two.flac", 1.5, 1)
+    write_noise(tmp_path / "short.wav", 0.1)
     (tmp_path / "noise.wav").write_bytes(b"no sound")
     lines = [
         "größe eins.wav\tthe dog\tbo",
@@ -176,14 +152,14 @@ def test_manifest_in_both_forms_drops_bad_items_by_name(tmp_path: Path, caplog: 
 def test_codes_of_recordings_are_made_once_and_texts_may_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_sound(tmp_path / "a.wav", 1.0)
+    write_noise(tmp_path / "a.wav", 1.0)
     tts = load_tts()
     first = load_pairs(manifest_config(tmp_path, ["a.wav\tthe dog"]), tts)
     monkeypatch.setattr(tts.codec, "encode", None)  # calling it would fail
     again = load_pairs(manifest_config(tmp_path, ["a.wav\tthe fox"]), tts)
     assert again[0].text == "the fox" and torch.equal(first[0].codes, again[0].codes)
     monkeypatch.undo()
-    write_sound(tmp_path / "a.wav", 1.2)
+    write_noise(tmp_path / "a.wav", 1.2)
     assert len(load_pairs(manifest_config(tmp_path, ["a.wav\tthe fox"]), tts)[0].codes) == 15
 
 
@@ -203,7 +179,7 @@ def librispeech(folder: Path) -> Path:
         chapter = folder / "train-clean-100" / speaker / "7"
         lines = [f"{speaker}-7-{name} I SAID THAT I'M WELL" for name in names]
         for number, name in enumerate(names):
-            write_sound(chapter / f"{speaker}-7-{name}.flac", 1.0 + number / 10, number + int(speaker))
+            write_noise(chapter / f"{speaker}-7-{name}.flac", 1.0 + number / 10, number + int(speaker))
         (chapter / f"{speaker}-7.trans.txt").write_text("\n".join(lines) + "\n")
     return folder
 

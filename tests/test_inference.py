@@ -11,37 +11,27 @@ import pytest
 import soundfile
 import torch
 
-import parity_kit
 from audio_projection.alignment.align import Overlap, align, bind
 from audio_projection.alignment.controls import as_long_as, shuffled
 from audio_projection.alignment.token_states import text_features
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
-from audio_projection.fit.assemble import new_projector
-from audio_projection.inference import Voice, VoiceDefaults
+from audio_projection.inference import Voice
 from audio_projection.llm.language_model import GeneratedToken
 from audio_projection.projector import Projector
 from audio_projection.sampling import Choice, Sampling
 from audio_projection.text.token_spans import byte_spans
 from audio_projection.tts.generate import generate
-from tiny_llm import make_llm, make_model, make_tokenizer
-from training_parts import load_tts, make_config, parity_file
+from helpers import parity_kit
+from helpers.tiny_llm import make_model, make_tokenizer
+from helpers.training import make_config, parity_file
+from helpers.voices import make_voice
 
 TEXT = "hello there the quick brown fox"
 QUESTION = [{"role": "user", "content": "hello dog"}]
 GREEDY = Sampling.greedy()
 CONFIG = make_config(Path("unused"))
-
-
-def make_voice(
-    kind: str = "linear", tts: str = "custom_voice", context: str = "raw", layers: Any = (2, 4), **defaults: Any
-) -> Voice:
-    llm, model = make_llm(layers=list(layers), context=context), load_tts(tts)
-    config = CONFIG.model_copy(deep=True)
-    config.projector.kind = kind  # type: ignore[assignment]
-    settings = {"speaker": "ada", "language": "english", "sampling": GREEDY, "max_frames": 6} | defaults
-    return Voice(llm, model, new_projector(config, llm, model), VoiceDefaults(**settings))
 
 
 def reference(voice: Voice, rows: torch.Tensor, layout: str = "nonstreaming") -> np.ndarray:

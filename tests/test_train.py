@@ -21,7 +21,7 @@ from audio_projection.training.run_log import MetricsLog, read_metrics
 from audio_projection.training.trainer import Trainer
 from audio_projection.tts.layers import Block
 from audio_projection.tts.model import Qwen3TTS
-from training_parts import (
+from helpers.training import (
     load_tts,
     make_config,
     make_pairs,

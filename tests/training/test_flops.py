@@ -1,0 +1,57 @@
+"""The estimate of a run against operations counted as they are done."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from audio_projection.config import Config
+from audio_projection.files.locations import NANO_FOLDER
+from audio_projection.projector import ProjectorInfo, build_projector
+from audio_projection.training.dry_run import plan
+from audio_projection.training.flops import PREFIX, LLMSizes, Speech, TTSSizes, fit_operations, hours, step_operations
+from audio_projection.tts.config import Qwen3TTSConfig
+from helpers import parity_kit
+
+benchmark = parity_kit.script("training_step")
+LLM = LLMSizes(hidden=64, layers=4, parameters=400)
+
+
+def nano_sizes() -> TTSSizes:
+    return plan(Config.model_validate({"llm": {"name": "nano"}, "tts": {"name": "nano"}})).tts
+
+
+def test_a_step_takes_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a counter of what torch does; heads and attention, which the estimate leaves out, are little in nano."""
+    monkeypatch.setattr(benchmark, "PREFIX", PREFIX)
+    settings = Qwen3TTSConfig.from_dict(json.loads((NANO_FOLDER / "tts" / "config.json").read_text()))
+    projector = build_projector(ProjectorInfo(kind="linear", llm_size=64, tts_size=settings.hidden_size))
+    step = benchmark.Step(benchmark.build(settings, torch.float32, "cpu"), projector, benchmark.Shape(2, 20, 60))
+    config = Config.model_validate({"train": {"predictor_share": 0.5}})
+    told = step_operations(config, LLM, nano_sizes(), 2, projector.parameter_count, Speech(2, 40, 120))
+    assert told["LLM"] == 2 * 200 * 40
+    alone, both = step.operations(0), step.operations(0.5)
+    assert told["talker"] + told["projector"] == pytest.approx(alone, rel=0.2)
+    assert told["code predictor"] == pytest.approx(both - alone, rel=0.3)
+
+
+def test_what_is_not_done_takes_nothing() -> None:
+    config, sizes, seen = Config(), nano_sizes(), Speech(1, 10, 50)
+
+    def talker(**loss: float) -> float:
+        none = dict.fromkeys(type(config.train.loss).model_fields, 0.0)
+        config.train.loss = type(config.train.loss)(**(none | loss))
+        return step_operations(config, LLM, sizes, 4, 100, seen)["talker"]
+
+    assert talker(rows=1) == 0 and fit_operations(config, LLM, sizes, 4) > 0
+    assert talker(talker=1, distill=1) == 1.5 * talker(talker=1), "the teacher is a forward pass"
+    config.tts.finetune = "full"
+    assert talker(talker=1) == 2 * sizes.talker_stack * 3 * (PREFIX + 60)
+    config.projector.kind = "residual"
+    assert fit_operations(config, LLM, sizes, 4) == 0
+
+
+def test_hours() -> None:
+    assert hours(0.4 * 1e15 * 3600, 1e15) == pytest.approx(1.0)

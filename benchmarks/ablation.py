@@ -36,13 +36,13 @@ from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation.asr import Recognizer, word_errors
-from audio_projection.evaluation.report import Report, Row
+from audio_projection.evaluation.report import EvaluationReport, SystemResult
 from audio_projection.evaluation.sentence_sets import read_sentences
 from audio_projection.evaluation.systems import PLAIN, speak_line
 from audio_projection.files.atomic import make_folder, write_bytes, write_json
 from audio_projection.files.json_reader import read_json
 from audio_projection.fit.assemble import assemble, new_projector
-from audio_projection.fit.closed_form import fit
+from audio_projection.fit.closed_form import fit_projector
 from audio_projection.inference import Voice, VoiceDefaults
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.models import Models, load_tts
@@ -129,13 +129,13 @@ class Results:
         self.variants[name] = record
         write_json(self._path, {"conditions": self._conditions, "variants": self.variants})
 
-    def report(self, texts: list[str], seed: int) -> Report:
+    def report(self, texts: list[str], seed: int) -> EvaluationReport:
         """All variants as rows."""
         rows = []
         for name, record in self.variants.items():
             errors = [word_errors(text, heard) for text, heard in zip(texts, record["heard"], strict=True)]
-            rows.append(Row(name, name, record["heard"], errors))
-        return Report(texts, rows, seed)
+            rows.append(SystemResult(name, name, record["heard"], errors))
+        return EvaluationReport(texts, rows, seed)
 
 
 class Ablation:
@@ -176,7 +176,7 @@ class Ablation:
         """Make the projector and hear it: what was heard, what the fit and the training reached."""
         config = self._changed(variant)
         parts = self._parts(variant, config)
-        fit(config.fit, parts.llm, self.tts, parts.projector, self.texts_to_fit)
+        fit_projector(config.fit, parts.llm, self.tts, parts.projector, self.texts_to_fit)
         fitted, loss = parts.projector.info.measurements.get("fit"), None
         if variant.trained:
             outcome = train_projector(config, parts, self.training, self.held_out)
@@ -215,7 +215,7 @@ class Ablation:
 class Outcome:
     """What was found, for people: a table and a picture."""
 
-    def __init__(self, asked: dict[str, dict[str, Variant]], results: Results, report: Report) -> None:
+    def __init__(self, asked: dict[str, dict[str, Variant]], results: Results, report: EvaluationReport) -> None:
         self._asked, self._records, self._report = asked, results.variants, report
         self._rows = {row.name: row for row in report.rows}
 

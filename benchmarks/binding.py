@@ -27,7 +27,7 @@ from audio_projection.alignment.token_states import chunks
 from audio_projection.config import Config, load_config
 from audio_projection.data_loader import transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fit.ridge import RidgeFit, nearest_row_accuracy, row_table
+from audio_projection.fit.ridge import RidgeFit, embedding_table, nearest_embedding_accuracy
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.models import load_llm, load_tts
 from audio_projection.tts.model import Qwen3TTS
@@ -65,7 +65,7 @@ def read(llm: LanguageModel, tts: Qwen3TTS, texts: list[str], batch: int) -> Ite
             ids, spans = tts.tokenize(text)
             overlaps, states = align(encoded.spans, spans), encoded.states.float()
             made = {"last": states[[overlap.tokens[-1] for overlap in overlaps]], "bound": bind(states, overlaps)}
-            rows = tts.text_rows(torch.tensor(ids)).float()
+            rows = tts.text_embeddings(torch.tensor(ids)).float()
             yield Tokens(torch.tensor(ids), rows, torch.tensor([cut(overlap) for overlap in overlaps]), made)
 
 
@@ -96,28 +96,28 @@ def run(config: Config, held_out: int) -> None:
     kept = Kept()
     found = track(read(llm, tts, texts, config.fit.batch), "reading", len(texts), console=Console(stderr=True))
     for number, tokens in enumerate(found):
-        kept.table |= dict(zip(tokens.ids.tolist(), tokens.rows, strict=True))
+        kept.table |= dict(zip(tokens.ids.tolist(), tokens.text_embeddings, strict=True))
         if number < held_out:
             kept.parts.append(tokens)
             continue
         for way, states in tokens.states.items():
             for index, layer in enumerate(layers):
-                sizes = states.shape[-1], tokens.rows.shape[-1]
+                sizes = states.shape[-1], tokens.text_embeddings.shape[-1]
                 fit = fits.setdefault((way, layer), RidgeFit(*sizes, block=2048))
-                fit.add(states[:, index], tokens.rows, tokens.ids)
+                fit.add(states[:, index], tokens.text_embeddings, tokens.ids)
     show(fits, kept)
 
 
 def show(fits: dict[tuple[str, int], RidgeFit], kept: Kept) -> None:
     ids, cuts = (torch.cat([getattr(part, name) for part in kept.parts]) for name in ("ids", "cuts"))
-    known = row_table(kept.table)
+    known = embedding_table(kept.table)
     headings = [f"{name} ({float((cuts == number).float().mean()):.1%})" for number, name in enumerate(CUTS)]
     table = Table("states", "layer", "all", *headings)
     for (way, layer), fit in sorted(fits.items()):
         weight, bias = fit.solve(RIDGE)
         predicted = torch.cat([part.states[way][:, layer] for part in kept.parts]) @ weight.T + bias
         chosen = [torch.ones_like(cuts, dtype=torch.bool), *(cuts == number for number in range(len(CUTS)))]
-        cells = [f"{nearest_row_accuracy(predicted[c], ids[c], *known):.1%}" if c.any() else "-" for c in chosen]
+        cells = [f"{nearest_embedding_accuracy(predicted[c], ids[c], *known):.1%}" if c.any() else "-" for c in chosen]
         table.add_row(way, str(layer), *cells)
     Console().print(table)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from audio_projection.alignment.token_states import TextFeatures, chunks
+from audio_projection.alignment.token_states import TokenStates, chunks
 from audio_projection.config import Config, load_config
 from audio_projection.data import cached_states
 from audio_projection.data.cached_states import CachedStates
@@ -32,7 +32,7 @@ from audio_projection.data.speakers import named_speaker
 from audio_projection.data_loader import BatchOrder, load_pairs, read_texts
 from audio_projection.fit.assemble import assemble
 from audio_projection.models import Models, load_tts
-from audio_projection.train import run
+from audio_projection.train import run_training
 from audio_projection.training.examples import StateSource
 from audio_projection.training.run_log import read_metrics
 
@@ -44,7 +44,7 @@ class Batch:
     """What a training step needs of the data."""
 
     codes: list[Tensor]  # (T, G) int64
-    features: list[TextFeatures]
+    features: list[TokenStates]
 
 
 class Batches(Dataset[Batch]):
@@ -103,7 +103,7 @@ def mean(seconds: Sequence[float]) -> float:
 
 def training(config: Config) -> float:
     """Median seconds of a training step."""
-    run(config, resume=False)
+    run_training(config, resume=False)
     stamps = [record["seconds"] for record in read_metrics(config.run_dir / "metrics.jsonl") if "training" in record]
     return statistics.median(later - sooner for sooner, later in zip(stamps, islice(stamps, 1, None), strict=False))
 

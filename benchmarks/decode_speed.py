@@ -33,7 +33,7 @@ def own_run(model: str) -> Run:
 
     tts = Qwen3TTS.from_pretrained(model)
     speaker = next(iter(tts.config.talker.speakers), None)
-    prefix, rows = tts.prefix(speaker), tts.text_rows(torch.tensor(tts.tokenize(TEXT)[0]))
+    prefix, rows = tts.prefix(speaker), tts.text_embeddings(torch.tensor(tts.tokenize(TEXT)[0]))
 
     def run(frames: int) -> list[list[int]]:
         return generate(tts, [(prefix, rows)], sampling=Sampling.greedy(), max_frames=frames)[0].tolist()

@@ -76,7 +76,7 @@ def prompt_of(tts: Any) -> Any:
     from audio_projection.tts.prompt import STREAMING, text_prompt
 
     speaker = next(iter(tts.config.talker.speakers), None)
-    return text_prompt(tts, tts.prefix(speaker), tts.text_rows(torch.tensor(tts.tokenize(TEXT)[0])), STREAMING)
+    return text_prompt(tts, tts.prefix(speaker), tts.text_embeddings(torch.tensor(tts.tokenize(TEXT)[0])), STREAMING)
 
 
 class Machine:

@@ -28,7 +28,7 @@ from torch.nn import functional
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts import Decoder, Qwen3TTS, Sampling, clone_prefill
 from audio_projection.tts.generate import clone_samples
-from audio_projection.tts.prompt import NONSTREAMING, STREAMING, Prompt, special_rows, text_prompt
+from audio_projection.tts.prompt import NONSTREAMING, STREAMING, Prompt, special_embeddings, text_prompt
 
 # What the script that makes the references does and its files do not tell.
 RATE = 24000  # of enc.in and ref.wav, Hz, unless the number of encoded frames says that it is the codec's own
@@ -98,11 +98,11 @@ def run_case(tts: Qwen3TTS, case: str, reference: Mapping[str, Tensor], voice: R
     prompts = []
     for index, one in enumerate(ids):
         prefix = _prefix(tts, index, voice, _instruction(tts, reference))
-        rows = tts.text_rows(one[3:-5])
+        rows = tts.text_embeddings(one[3:-5])
         if cloned is None:
             prompts.append(text_prompt(tts, prefix, rows, layout))
         else:
-            prompts.append(clone_prefill(tts, prefix, rows, cloned.rows, cloned.codes, layout))
+            prompts.append(clone_prefill(tts, prefix, rows, cloned.text_embeddings, cloned.codes, layout))
     outputs = _prefill(tts, prompts)
     sampling = Sampling.greedy(1.0 if "norep" in case else 1.05)
     outputs |= _decode(tts, prompts, sampling, reference[f"{case}.tokens"].shape[1])
@@ -203,7 +203,7 @@ def _reference(tts: Qwen3TTS, reference: Mapping[str, Tensor], text: str, output
         raise AudioProjectionError("the reference clones a voice (ref.wav), but the checkpoint is of no 'base' kind")
     wave, rate = reference["ref.wav"], _rate(tts, reference)
     outputs["ref.wav"], outputs["ref.x_vector"] = wave, tts.speaker_encoder.embed(wave, rate)
-    rows = tts.text_rows(torch.tensor(tts.tokenize(text)[0]))
+    rows = tts.text_embeddings(torch.tensor(tts.tokenize(text)[0]))
     return Reference(outputs["ref.x_vector"], tts.codec.encode(wave, rate), rows)
 
 
@@ -249,11 +249,11 @@ def _inside(template: str, text: str) -> str:
 
 def _prefill(tts: Qwen3TTS, prompts: Sequence[Prompt]) -> Tensors:
     """Prefill and remaining text rows as the official package has them: the first decoding step counts as prefill."""
-    pad = special_rows(tts).pad
-    first = [prompt.last + (prompt.rows[0] if len(prompt.rows) else pad) for prompt in prompts]
+    pad = special_embeddings(tts).pad
+    first = [prompt.last + (prompt.text_embeddings[0] if len(prompt.text_embeddings) else pad) for prompt in prompts]
     embeds = [torch.cat((prompt.embeds, row[None])) for prompt, row in zip(prompts, first, strict=True)]
     longest = max(len(one) for one in embeds)
-    trailing = [prompt.rows[1:] if len(prompt.rows) > 1 else pad[None] for prompt in prompts]
+    trailing = [prompt.text_embeddings[1:] if len(prompt.text_embeddings) > 1 else pad[None] for prompt in prompts]
     last = max(len(one) for one in trailing)
     return {
         "embeds": torch.stack([functional.pad(one, (0, 0, longest - len(one), 0)) for one in embeds]),
@@ -265,10 +265,10 @@ def _prefill(tts: Qwen3TTS, prompts: Sequence[Prompt]) -> Tensors:
 
 def _decode(tts: Qwen3TTS, prompts: Sequence[Prompt], sampling: Sampling, steps: int) -> Tensors:
     """Decode up to `steps` tokens of codebook 0; the last one gets no other codes, as in the official package."""
-    decoder, pad = Decoder(tts, prompts, sampling), special_rows(tts).pad
+    decoder, pad = Decoder(tts, prompts, sampling), special_embeddings(tts).pad
     logits, scores, tokens, codes, code_logits = [], [], [], [], []
     for step in range(steps):
-        rows = [prompt.rows[step] if step < len(prompt.rows) else pad for prompt in prompts]
+        rows = [prompt.text_embeddings[step] if step < len(prompt.text_embeddings) else pad for prompt in prompts]
         tokens.append(decoder.advance(torch.stack(rows)))
         logits.append(decoder.logits)
         scores.append(decoder.scores)

@@ -31,7 +31,7 @@ from audio_projection.models import Models, load_llm, load_tts
 from audio_projection.train import train_projector
 from audio_projection.training.examples import Examples
 from audio_projection.training.objective import Objective
-from audio_projection.training.validation import HeldOut
+from audio_projection.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def configuration(folder: Path, steps: int, pairs: int, seed: int) -> Config:
 def measured(config: Config, parts: Models, pairs: Sequence[Pair]) -> tuple[float, float]:
     """Loss of codebook 0 on these pairs, projected and with plain text."""
     objective = Objective(config, parts.projector, parts.tts)
-    held_out = HeldOut(objective, objective, Examples(config, parts, pairs), config.train.batch)
+    held_out = Validation(objective, objective, Examples(config, parts, pairs), config.train.batch)
     return held_out.projected()["talker"], held_out.plain()["talker"]
 
 

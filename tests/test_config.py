@@ -18,7 +18,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def complaint(path: Path | None = None, *words: str) -> str:
+def last_error(path: Path | None = None, *words: str) -> str:
     with pytest.raises(AudioProjectionError) as caught:
         load_config(path, words)
     assert "\n" not in str(caught.value)
@@ -93,7 +93,7 @@ def test_relative_paths_start_at_the_root_of_the_file(tmp_path: Path, monkeypatc
     ],
 )
 def test_unknown_keys_are_named_with_the_nearest(word: str, unknown: str, nearest: str) -> None:
-    assert complaint(None, word) == f"configuration: unknown key {unknown!r}, did you mean {nearest!r}?"
+    assert last_error(None, word) == f"configuration: unknown key {unknown!r}, did you mean {nearest!r}?"
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_unknown_keys_are_named_with_the_nearest(word: str, unknown: str, neares
     ],
 )
 def test_wrong_values_are_named_with_what_was_expected(word: str, words: str) -> None:
-    assert words in complaint(None, word)
+    assert words in last_error(None, word)
 
 
 def test_all_mistakes_of_a_file_come_in_one_line(tmp_path: Path) -> None:
     path = written(tmp_path, "train:\n  stepz: 1\n  batch: none\nseed: x\n")
-    message = complaint(path)
+    message = last_error(path)
     assert message.startswith(f"{path}: ")
     for words in ["'train.stepz'", "train.batch: expected", "seed: expected"]:
         assert words in message
@@ -135,7 +135,7 @@ def test_all_mistakes_of_a_file_come_in_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, text: str, words: str) -> None:
-    assert words in complaint(written(tmp_path, text))
+    assert words in last_error(written(tmp_path, text))
 
 
 def test_a_word_like_a_date_is_text() -> None:
@@ -144,15 +144,15 @@ def test_a_word_like_a_date_is_text() -> None:
 
 def test_the_file_is_not_blamed_for_what_was_typed(tmp_path: Path) -> None:
     path = written(tmp_path, "train:\n  steps: 3\n")
-    assert complaint(path, "seed=-1").startswith("configuration: seed: ")
-    assert complaint(path, "train.batch=0").startswith("configuration: train.batch: ")
+    assert last_error(path, "seed=-1").startswith("configuration: seed: ")
+    assert last_error(path, "train.batch=0").startswith("configuration: train.batch: ")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00a: 1")
-    assert "UTF-8" in complaint(tmp_path / "binary.yaml")
-    assert "no configuration file" in complaint(tmp_path / "none.yaml")
-    assert "no configuration file" in complaint(tmp_path)
+    assert "UTF-8" in last_error(tmp_path / "binary.yaml")
+    assert "no configuration file" in last_error(tmp_path / "none.yaml")
+    assert "no configuration file" in last_error(tmp_path)
 
 
 def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from audio_projection.alignment.align import Overlap, align, bind
 from audio_projection.alignment.controls import as_long_as, shuffled
-from audio_projection.alignment.token_states import text_features
+from audio_projection.alignment.token_states import token_states
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
@@ -42,7 +42,7 @@ def reference(voice: Voice, rows: torch.Tensor, layout: str = "nonstreaming") ->
 
 
 def features(voice: Voice, text: str = TEXT) -> Any:
-    return text_features(voice.llm, voice.tts, [text])[0]
+    return token_states(voice.llm, voice.tts, [text])[0]
 
 
 @pytest.mark.parametrize("layout", ["streaming", "nonstreaming"])
@@ -55,7 +55,7 @@ def test_speech_is_that_of_the_projected_states(kind: str, layout: str) -> None:
     found = features(voice)
     assert speech.samples.dtype == np.float32 and speech.sample_rate == voice.tts.sample_rate
     assert len(speech.samples) == 6 * voice.tts.samples_per_frame and speech.text == TEXT
-    expected = reference(voice, voice.projector(found.states, found.rows), layout)
+    expected = reference(voice, voice.projector(found.states, found.text_embeddings), layout)
     np.testing.assert_allclose(speech.samples, expected, atol=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_chunks_grow_where_a_text_is_read_and_stay_short_in_an_answer() -> None:
 def test_plain_speaks_the_text_rows_and_an_untrained_residual_is_the_same() -> None:
     linear, residual = make_voice(), make_voice("residual")
     plain = linear.speak(TEXT, control="plain").samples
-    np.testing.assert_allclose(plain, reference(linear, features(linear).rows), atol=1e-5)
+    np.testing.assert_allclose(plain, reference(linear, features(linear).text_embeddings), atol=1e-5)
     np.testing.assert_array_equal(residual.speak(TEXT).samples, plain)
     assert not np.array_equal(linear.speak(TEXT).samples, plain)
 
@@ -86,7 +86,7 @@ def test_controls_speak_other_states() -> None:
     voice = make_voice()
     found = features(voice)
     spoken = {control: voice.speak(TEXT, control=control).samples for control in (None, "shuffled", "other")}
-    moved = voice.projector(shuffled(found.states, 0), found.rows)
+    moved = voice.projector(shuffled(found.states, 0), found.text_embeddings)
     np.testing.assert_allclose(spoken["shuffled"], reference(voice, moved), atol=1e-5)
     assert not any(np.array_equal(spoken[None], spoken[control]) for control in ("shuffled", "other"))
 
@@ -234,7 +234,7 @@ def test_an_answer_is_spoken_from_the_states_of_its_own_tokens(layout: str, monk
     found = features(voice, answer)
     states = voice.llm.read([head + ids])[0][len(head) :]
     bound = bind(states, text_overlaps(voice, answer))
-    expected = reference(voice, voice.projector(bound, found.rows), layout)
+    expected = reference(voice, voice.projector(bound, found.text_embeddings), layout)
     assert speech.text == answer
     np.testing.assert_allclose(speech.samples, expected, atol=1e-4)
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from audio_projection.alignment.token_states import text_features
+from audio_projection.alignment.token_states import token_states
 from audio_projection.config import Config, TrainConfig
 from audio_projection.data_loader import BatchWalk
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fit.closed_form import run as run_fit
+from audio_projection.fit.closed_form import run_fit as run_fit
 from audio_projection.models import Models
 from audio_projection.projector import Projector
-from audio_projection.train import run, train_projector
+from audio_projection.train import run_training, train_projector
 from audio_projection.training.examples import Examples
 from audio_projection.training.optimizer_step import learning_rate
 from audio_projection.training.run_log import MetricsLog, read_metrics
@@ -134,7 +134,9 @@ def test_states_held_in_memory_and_computed_anew_agree(tmp_path: Path) -> None:
     anew = Examples(config, parts, PAIRS)
     for one, other in zip(held.at([3, 5]), anew.at([3, 5]), strict=True):
         torch.testing.assert_close(one.features.states, other.features.states, rtol=1e-4, atol=1e-5)
-        assert torch.equal(one.features.rows, other.features.rows) and torch.equal(one.prefix, other.prefix)
+        assert torch.equal(one.features.text_embeddings, other.features.text_embeddings) and torch.equal(
+            one.prefix, other.prefix
+        )
     assert held._states._held is not None and anew._states._held is None
 
 
@@ -211,10 +213,10 @@ def test_fit_alone_then_training_from_probe_and_fit(tmp_path: Path, llm_folder: 
     assert fitted.info.measurements["fit"]["nearest_row"] > 0.4
     probed = fitted.info.measurements["probe"]
     assert fitted.info.layers == [probed["chosen"]] and set(probed["layers"]) == {"1", "2", "3", "4"}
-    outcome = run(config)
+    outcome = run_training(config)
     trained = Projector.from_pretrained(outcome.projector)
     assert trained.info.layers == fitted.info.layers and trained.info.steps == 2
-    assert run(config).step == 2  # taken up again, done already; the probe is not made again
+    assert run_training(config).step == 2  # taken up again, done already; the probe is not made again
 
 
 def test_fit_tells_the_tts_what_its_own_rows_would(tmp_path: Path, llm_folder: Path) -> None:
@@ -223,10 +225,10 @@ def test_fit_tells_the_tts_what_its_own_rows_would(tmp_path: Path, llm_folder: P
     from audio_projection.llm.language_model import LanguageModel
 
     llm = LanguageModel.from_pretrained(llm_folder, layers=2)
-    (features,) = text_features(llm, load_tts(), ["hello there the lazy fox 3"])
-    rows = projector(features.states, features.rows)
-    nearest = torch.cdist(rows, features.rows).argmin(1)
-    assert (features.rows[nearest] == features.rows).all(1).float().mean() > 0.4
+    (features,) = token_states(llm, load_tts(), ["hello there the lazy fox 3"])
+    rows = projector(features.states, features.text_embeddings)
+    nearest = torch.cdist(rows, features.text_embeddings).argmin(1)
+    assert (features.text_embeddings[nearest] == features.text_embeddings).all(1).float().mean() > 0.4
 
 
 def test_twenty_steps_on_real_recordings(tmp_path: Path, shared: Path) -> None:

@@ -104,7 +104,7 @@ def held_out(both: nn.ModuleDict, corpus: Corpus, size: int, streaming: bool) ->
     found = []
     for start in range(0, size, 50):
         batch = corpus.batch(list(range(start, min(start + 50, size))), streaming)
-        found.append(losses(both["talker"], both["teacher"], batch, both["talker"].text_rows(batch.text), 0.2))
+        found.append(losses(both["talker"], both["teacher"], batch, both["talker"].text_embeddings(batch.text), 0.2))
     return shown({name: sum(float(each[name]) for each in found) / len(found) for name in found[0]})
 
 
@@ -141,7 +141,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(step)
         streaming = torch.rand(1, generator=generator).item() < arguments.streaming
         batch = corpus.batch(corpus.draw(arguments.batch, arguments.held_out, step), streaming)
-        rows = blur(model.text_rows(batch.text), generator)
+        rows = blur(model.text_embeddings(batch.text), generator)
         found = losses(model, both["teacher"], forget(batch, generator), rows, arguments.share)
         (found["first"] + found["rest"] + LESSON * share * (found["text"] + found["phones"])).backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)

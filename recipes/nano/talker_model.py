@@ -201,14 +201,14 @@ class Talker(nn.Module):
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
 
-    def text_rows(self, text: Tensor) -> Tensor:
+    def text_embeddings(self, text: Tensor) -> Tensor:
         """The rows that a projector imitates: ids (B, S) -> (B, S, H)."""
         return self.text_projection(self.model.text_embedding(text))
 
     def prefix(self) -> Tensor:
         """The rows (1, 9, H) before the text: assistant's turn, English, speaker rms."""
         text, codec = torch.tensor([PREFIX_TEXT]), torch.tensor([PREFIX_CODEC])
-        return self.text_rows(text) + self.code_rows(codec, torch.full((*codec.shape, GROUPS - 1), NONE))
+        return self.text_embeddings(text) + self.code_rows(codec, torch.full((*codec.shape, GROUPS - 1), NONE))
 
     def code_rows(self, codec: Tensor, rest: Tensor) -> Tensor:
         """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 3), NONE where empty -> (B, S, H)."""

@@ -27,7 +27,7 @@ from audio_projection.files.tensors import write_tensors
 from audio_projection.gguf.llm_file import check_llm, write_llm
 from audio_projection.gguf.optional_packages import binding
 from audio_projection.gguf.projector_file import write_projector
-from audio_projection.gguf.quantise import K_QUANTS, describe_types, quantise, surprises
+from audio_projection.gguf.quantise import K_QUANTS, describe_types, quantise, unexpected_types
 from audio_projection.gguf.reader import GGUFFile
 from audio_projection.gguf.talker_file import Checkpoint, is_stack_tensor, write_predictor, write_talker
 from audio_projection.gguf.tokenizer import read_tokenizer
@@ -112,7 +112,7 @@ class Export:
 
     @staticmethod
     def _told(file: GGUFFile, wanted: str) -> str:
-        for surprise in surprises(file, wanted):
+        for surprise in unexpected_types(file, wanted):
             log.warning("%s: %s, not %s", file.path.name, surprise, wanted)
         return f"{file.path}: {file.path.stat().st_size / 1e6:.1f} MB, {describe_types(file)}"
 

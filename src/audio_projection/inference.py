@@ -18,7 +18,7 @@ from torch import Tensor
 
 from audio_projection.alignment.controls import as_long_as, check_control, other_sentence, shuffled
 from audio_projection.alignment.streaming import LiveAnswer, Slot
-from audio_projection.alignment.token_states import TextFeatures, text_features
+from audio_projection.alignment.token_states import TokenStates, token_states
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
@@ -215,15 +215,15 @@ class Voice:
         """
         vector = self.embed_reference(path)
         ids, _ = self.tts.tokenize(as_spoken(text, self.defaults.normalise))
-        rows = self.tts.text_rows(torch.tensor(ids, device=self.tts.device))
+        rows = self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
         return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), rows)
 
     def check(self, voice: VoiceChoice = None, language: str | None = None) -> None:
         """Raises AudioProjectionError for a voice or a language that the TTS has not."""
         self._prefix(voice, language)
 
-    def _opening(self, voice: VoiceChoice, language: str | None) -> Opening:
-        return Opening(self._prefix(voice, language), voice if isinstance(voice, Reference) else None)
+    def _opening(self, voice: VoiceChoice, language: str | None) -> UtterancePrefix:
+        return UtterancePrefix(self._prefix(voice, language), voice if isinstance(voice, Reference) else None)
 
     def _prefix(self, voice: VoiceChoice, language: str | None) -> Tensor:
         """The TTS's rows (P, H) before the text."""
@@ -243,26 +243,26 @@ class Voice:
         """Feature rows (N, H) of one sentence."""
         if control == "plain":
             ids, _ = self.tts.tokenize(piece)
-            return self.tts.text_rows(torch.tensor(ids, device=self.tts.device))
-        features = text_features(self.llm, self.tts, [piece])[0]
-        return self.projector(self._controlled(features, piece, control, seed), features.rows)
+            return self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
+        features = token_states(self.llm, self.tts, [piece])[0]
+        return self.projector(self._controlled(features, piece, control, seed), features.text_embeddings)
 
-    def _controlled(self, features: TextFeatures, piece: str, control: str | None, seed: int) -> Tensor:
+    def _controlled(self, features: TokenStates, piece: str, control: str | None, seed: int) -> Tensor:
         if control == "shuffled":
             return shuffled(features.states, seed)
         if control == "other":
-            other = text_features(self.llm, self.tts, [other_sentence(piece)])[0]
+            other = token_states(self.llm, self.tts, [other_sentence(piece)])[0]
             return as_long_as(other.states, len(features.ids))
         return features.states
 
     @torch.no_grad()
     def _row(self, slot: Slot) -> Tensor:
         """The feature row (H,) of one token of an answer."""
-        own = self.tts.text_rows(torch.tensor([slot.id], device=self.tts.device)).float()
+        own = self.tts.text_embeddings(torch.tensor([slot.id], device=self.tts.device)).float()
         return self.projector(slot.state[None].to(own.device), own)[0]
 
     def _sound(
-        self, opening: Opening, utterances: Iterable[Iterable[Tensor]], seed: int | None, chunks: Sequence[int]
+        self, opening: UtterancePrefix, utterances: Iterable[Iterable[Tensor]], seed: int | None, chunks: Sequence[int]
     ) -> Iterator[np.ndarray]:
         """float32 samples of utterances given as rows, one after another; rows are taken when they are needed."""
         generator = self._generator(self.tts.device, seed)
@@ -272,7 +272,9 @@ class Voice:
             for samples in self.tts.codec.decode_stream(codes, chunks, before):
                 yield samples.cpu().numpy()
 
-    def _codes(self, opening: Opening, rows: Iterable[Tensor], generator: torch.Generator | None) -> Iterator[Tensor]:
+    def _codes(
+        self, opening: UtterancePrefix, rows: Iterable[Tensor], generator: torch.Generator | None
+    ) -> Iterator[Tensor]:
         """Frames (G,) of one utterance."""
         layout, most = self.defaults.layout, self.defaults.max_frames
         sampling, reference = self.defaults.sampling or self.tts.sampling, opening.reference
@@ -280,7 +282,7 @@ class Voice:
             return stream_codes(self.tts, opening.prefix, rows, layout, sampling, generator, most)
         with torch.no_grad():
             text = torch.stack(list(rows))
-            prompt = clone_prefill(self.tts, opening.prefix, text, reference.rows, reference.codes, layout)
+            prompt = clone_prefill(self.tts, opening.prefix, text, reference.text_embeddings, reference.codes, layout)
         return stream_prompt(self.tts, prompt, sampling, generator, most)
 
     def _joined(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
@@ -294,7 +296,7 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Opening:
+class UtterancePrefix:
     """What every utterance begins with: the TTS's rows (P, H) before the text, and the recording it continues."""
 
     prefix: Tensor

@@ -16,7 +16,7 @@ from audio_projection.data.pairs import Pair
 from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.fit.assemble import assemble
-from audio_projection.fit.closed_form import fit
+from audio_projection.fit.closed_form import fit_projector
 from audio_projection.models import Models, choose_device, load_tts
 from audio_projection.training.checkpoints import Checkpoints
 from audio_projection.training.resume import probed_before
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from audio_projection.config import Config
 
 
-def run(config: Config, resume: bool = True) -> Outcome:
+def run_training(config: Config, resume: bool = True) -> Outcome:
     """Trains the projector of a configuration from the models and data it names; see `train_projector`."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -45,7 +45,7 @@ def run(config: Config, resume: bool = True) -> Outcome:
     checkpoints = _checkpoints(config, resume)
     parts = assemble(config, tts, texts, probed_before(checkpoints))
     if checkpoints.latest() is None:
-        fit(config.fit, parts.llm, tts, parts.projector, texts)
+        fit_projector(config.fit, parts.llm, tts, parts.projector, texts)
     parts.projector.set_voice(voice, source)
     return train_projector(config, parts, training, held_out)
 

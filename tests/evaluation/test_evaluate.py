@@ -22,7 +22,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation import evaluate, systems
 from audio_projection.evaluation.asr import Recognizer, RecognizerPool, normalise, word_errors
 from audio_projection.evaluation.bootstrap import PairedBootstrap
-from audio_projection.evaluation.report import Report, Row
+from audio_projection.evaluation.report import EvaluationReport, SystemResult
 from audio_projection.evaluation.sentence_sets import ROBUSTNESS, read_sentences
 from audio_projection.evaluation.spectral_distance import Distances
 from audio_projection.files import audio
@@ -123,9 +123,9 @@ def test_interval_of_a_median_is_that_of_all_possible_draws(values: list[float])
         assert (low, high) == pytest.approx(ends.tolist())
 
 
-def make_row(name: str, texts: list[str], heard: list[str], seconds: float) -> Row:
+def make_row(name: str, texts: list[str], heard: list[str], seconds: float) -> SystemResult:
     errors = [word_errors(text, words) for text, words in zip(texts, heard, strict=True)]
-    return Row(name, "", heard, errors, [seconds] * len(texts), [True] * len(texts))
+    return SystemResult(name, "", heard, errors, [seconds] * len(texts), [True] * len(texts))
 
 
 def test_report_compares_rows_with_plain_and_teacher() -> None:
@@ -134,10 +134,10 @@ def test_report_compares_rows_with_plain_and_teacher() -> None:
         make_row("teacher", texts, texts, 2.0),
         make_row("plain", texts, ["one two three", "five six"], 3.0),
         make_row("linear", texts, ["one two", "five"], 4.0),
-        Row("residual", "", missing="not trained"),
+        SystemResult("residual", "", missing="not trained"),
     ]
     rows[2].distances = [Distances(5.0, 8.0), Distances(6.0, 9.0)]
-    teacher, plain, linear, residual = Report(texts, rows, seed=0).to_json()["rows"]
+    teacher, plain, linear, residual = EvaluationReport(texts, rows, seed=0).to_json()["rows"]
     assert teacher["word_error_rate"] == 0 and plain["word_error_rate"] == pytest.approx(1 / 6)
     assert plain["minus_plain"] is None and linear["minus_plain"][0] == pytest.approx(2 / 6)
     assert teacher["minus_teacher"] is None and linear["minus_teacher"][0] == pytest.approx(3 / 6)
@@ -157,7 +157,7 @@ def test_tables_fit_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [make_row(name, texts, wrong, 2.0) for name in ("teacher", "plain", "residual")]
     for row in rows[1:]:
         row.distances = [Distances(12.345 + index, 23.456 + index) for index in range(30)]
-    for table in Report(texts, rows, seed=0).tables():
+    for table in EvaluationReport(texts, rows, seed=0).tables():
         Console(width=80).print(table)
     shown = capsys.readouterr().out
     assert "…" not in shown and "147.0 [138.0, 156.3]" in shown and "+0.0 [0.0, 0.0]" in shown
@@ -208,12 +208,12 @@ def test_rows_of_folders_have_names_that_differ(tmp_path: Path) -> None:
     linear = make_folder(tmp_path / "c" / "linear")
 
     def names(*rows: str) -> list[str]:
-        return [row.name for row in systems.name_rows(rows)]
+        return [row.name for row in systems.name_systems(rows)]
 
     assert names("plain", first) == ["plain", "projector"]
     assert names(first, second) == ["a-linear-projector", "b-linear-projector"]
     assert names("linear", linear) == ["linear", "c-linear"]
-    assert [row.projector for row in systems.name_rows(["linear", linear, "plain"])] == ["linear", linear, None]
+    assert [row.projector for row in systems.name_systems(["linear", linear, "plain"])] == ["linear", linear, None]
     for twice in (["plain", "plain"], [first, f"{first}/."]):
         with pytest.raises(AudioProjectionError, match="twice"):
             names(*twice)
@@ -222,10 +222,10 @@ def test_rows_of_folders_have_names_that_differ(tmp_path: Path) -> None:
 def test_a_projectors_layer_and_training_are_told() -> None:
     fitted = {"projector": {"layers": [1], "steps": 0, "measurements": {"fit": {}}}}
     trained = {"projector": {"layers": [1, 3], "steps": 40, "measurements": {}}, "share_from_states": 0.25}
-    assert Row("linear", "states", notes=fitted).remark == "states; layer 1; fit only"
-    remark = Row("residual", "both", notes=trained).remark
+    assert SystemResult("linear", "states", notes=fitted).remark == "states; layer 1; fit only"
+    remark = SystemResult("residual", "both", notes=trained).remark
     assert remark == "both; layers 1, 3; 40 steps; 25.0 % of the row from the states"
-    assert Row("plain", "text rows", notes=fitted).remark == "text rows"
+    assert SystemResult("plain", "text rows", notes=fitted).remark == "text rows"
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_rows_are_compared_with_the_teacher(tiny: Config, tmp_path: Path) -> Non
 @needs_flite
 def test_teacher_speaks_and_its_silence_is_cut() -> None:
     text = "The old dog slept beside the warm stove."
-    utterance = next(iter(systems.Stage(Config(), [text]).teacher()))
+    utterance = next(iter(systems.Speakers(Config(), [text]).teacher()))
     assert 1.5 < len(utterance.samples) / utterance.rate < 4
     assert np.abs(utterance.samples[-1_919:]).max() <= 200 / 32768 < np.abs(utterance.samples[-1_920])
     assert word_errors(text, Recognizer().transcribe(utterance.samples, utterance.rate)).rate < 0.4

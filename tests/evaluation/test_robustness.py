@@ -14,18 +14,18 @@ import pytest
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation import robustness, systems
-from audio_projection.evaluation.skips_and_repeats import CLAUSE, WORD, Lapses, find_lapses
+from audio_projection.evaluation.skips_and_repeats import CLAUSE, WORD, SkipsAndRepeats, find_skips_and_repeats
 from audio_projection.evaluation.spectral_distance import Frames
-from audio_projection.evaluation.systems import Stage, Utterance
+from audio_projection.evaluation.systems import Speakers, SpokenSentence
 from audio_projection.files import audio
 from helpers.evaluation import RATE, babble, save_tiny
 
 SOUNDS = babble(20)
-FINE = Lapses(None, None)
+FINE = SkipsAndRepeats(None, None)
 
 
-def lapses(sound: list[np.ndarray], teacher: list[np.ndarray] = SOUNDS, shortest: float = WORD) -> Lapses:
-    return find_lapses(*(Frames(np.concatenate(parts), RATE) for parts in (sound, teacher)), shortest)[0]
+def lapses(sound: list[np.ndarray], teacher: list[np.ndarray] = SOUNDS, shortest: float = WORD) -> SkipsAndRepeats:
+    return find_skips_and_repeats(*(Frames(np.concatenate(parts), RATE) for parts in (sound, teacher)), shortest)[0]
 
 
 def test_the_same_speech_is_fine() -> None:
@@ -84,15 +84,17 @@ def flite(text: str, path: Path, *options: str) -> Frames:
 @needs_flite
 @pytest.mark.parametrize("text", CLAUSES)
 def test_a_clause_cut_out_or_doubled_is_found(text: str) -> None:
-    spoken = Stage(Config(), [text]).teacher()[0].samples
+    spoken = Speakers(Config(), [text]).teacher()[0].samples
     start, end = clause(spoken)
     cut, doubled = np.concatenate([spoken[:start], spoken[end:]]), np.concatenate([spoken[:end], spoken[start:]])
     teacher = Frames(spoken, RATE)
-    found = find_lapses(Frames(cut, RATE), teacher, WORD)[0]
+    found = find_skips_and_repeats(Frames(cut, RATE), teacher, WORD)[0]
     assert found.repeated is None and start / RATE - 0.2 <= found.skipped <= end / RATE
-    found = find_lapses(Frames(doubled, RATE), teacher, WORD)[0]
+    found = find_skips_and_repeats(Frames(doubled, RATE), teacher, WORD)[0]
     assert found.skipped is None and found.repeated is not None
-    assert find_lapses(Frames(spoken[:end], RATE), teacher, WORD)[0].skipped == pytest.approx(end / RATE, abs=0.4)
+    assert find_skips_and_repeats(Frames(spoken[:end], RATE), teacher, WORD)[0].skipped == pytest.approx(
+        end / RATE, abs=0.4
+    )
 
 
 def clause(spoken: np.ndarray) -> tuple[int, int]:
@@ -112,9 +114,9 @@ def test_other_tempos_and_speakers_are_fine(text: str, tmp_path: Path) -> None:
     for tempo in (0.85, 1.15):
         stretched = flite(text, tmp_path / "tempo.wav", "-voice", "rms", "--setf", f"duration_stretch={1 / tempo}")
         assert len(stretched) / len(teacher) == pytest.approx(1 / tempo, rel=0.03)
-        assert find_lapses(stretched, teacher, WORD)[0] == FINE
+        assert find_skips_and_repeats(stretched, teacher, WORD)[0] == FINE
     for voice in ("slt", "kal16"):
-        assert find_lapses(flite(text, tmp_path / "voice.wav", "-voice", voice), teacher, WORD)[0] == FINE
+        assert find_skips_and_repeats(flite(text, tmp_path / "voice.wav", "-voice", voice), teacher, WORD)[0] == FINE
 
 
 # --- the command
@@ -135,8 +137,8 @@ def sentences(tmp_path: Path) -> Path:
 def test_run_counts_and_reports(
     tiny: Config, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    teacher = [Utterance(np.concatenate(SOUNDS[:count]), RATE) for count in (4, 20)]
-    monkeypatch.setattr(Stage, "teacher", lambda _: teacher)
+    teacher = [SpokenSentence(np.concatenate(SOUNDS[:count]), RATE) for count in (4, 20)]
+    monkeypatch.setattr(Speakers, "teacher", lambda _: teacher)
     report = robustness.run(tiny, sentences, ["teacher", "plain", "linear"], tmp_path / "out", limit=2)
     told, plain, linear = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert report.sentences == ["hello there", "The lazy dog. Good day."]
@@ -160,7 +162,7 @@ def test_without_flite_nothing_is_spoken(tiny: Config, sentences: Path, monkeypa
 def test_without_any_row_there_is_no_table(
     tiny: Config, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Stage, "teacher", lambda _: [Utterance(SOUNDS[0], RATE)] * 3)
+    monkeypatch.setattr(Speakers, "teacher", lambda _: [SpokenSentence(SOUNDS[0], RATE)] * 3)
     untrained = tiny.model_copy(update={"output_dir": tmp_path})
     with pytest.raises(AudioProjectionError, match="no row could be measured: missing: a trained projector"):
         robustness.run(untrained, sentences)

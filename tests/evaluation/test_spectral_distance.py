@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.audio_utils import mel_filter_bank
 
-from audio_projection.evaluation.spectral_distance import Frames, align, distances
+from audio_projection.evaluation.spectral_distance import Frames, distances, dtw_path
 from audio_projection.evaluation.spectrograms import draw
 from helpers.evaluation import RATE, babble
 
@@ -37,7 +37,7 @@ def cheapest(left: np.ndarray, right: np.ndarray) -> float:
 def test_the_path_is_a_cheapest_one(rows: int, columns: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     left, right = random.normal(size=(rows, 3)), random.normal(size=(columns, 3))
-    i, j = align(left, right)
+    i, j = dtw_path(left, right)
     assert (i[0], j[0], i[-1], j[-1]) == (0, 0, rows - 1, columns - 1)
     steps = set(zip(np.diff(i).tolist(), np.diff(j).tolist(), strict=True))
     assert steps <= {(1, 1), (1, 0), (0, 1)}
@@ -63,7 +63,7 @@ def test_spectrum_and_cepstra_are_those_of_other_programs() -> None:
 def test_mel_cepstral_distance_is_the_rms_of_the_smoothed_spectra_in_db() -> None:
     left, right = frames(SPEECH), frames(np.concatenate(babble(20, seed=1)))
     assert left.speech.all() and right.speech.all()
-    i, j = align(left.cepstra, right.cepstra)
+    i, j = dtw_path(left.cepstra, right.cepstra)
     angles = np.pi * (np.arange(4000) + 0.5) / 4000
     cosines = np.cos(np.arange(1, 14)[:, None] * angles)
     decibels = 20 / np.log(10) * (left.cepstra[i] - right.cepstra[j]) @ cosines

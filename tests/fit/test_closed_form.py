@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from audio_projection.alignment.token_states import TextFeatures
+from audio_projection.alignment.token_states import TokenStates
 from audio_projection.config import FitConfig
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fit.closed_form import FitReport, fit
+from audio_projection.fit.closed_form import FitReport, fit_projector
 from audio_projection.fit.closed_form import fit_linear as fit_in_place
 from audio_projection.fit.layer_probe import ProbeReport
 from audio_projection.fit.layer_probe import probe_layers as probe_given
-from audio_projection.fit.ridge import RidgeFit, Split, nearest_row_accuracy, pre_image, r_squared
+from audio_projection.fit.ridge import RidgeFit, Split, nearest_embedding_accuracy, pre_image, r_squared
 from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
 
 D, H, VOCABULARY = 24, 12, 40
@@ -38,12 +38,12 @@ def corpus(texts: int, activation: str = "identity", noise: float = 0.0, blur: f
         ids = torch.randint(VOCABULARY, (10,), generator=generator)
         states = torch.stack([table[ids], (1 - blur) * table[ids] + blur * table[ids.roll(-1)]], 1)
         states = states + noise * torch.randn(states.shape, generator=generator)
-        pairs.append((f"text {index}", TextFeatures(ids.tolist(), states, rows[ids])))
+        pairs.append((f"text {index}", TokenStates(ids.tolist(), states, rows[ids])))
     return pairs
 
 
 def only_first_layer(pairs: list) -> list:
-    return [(text, TextFeatures(item.ids, item.states[:, :1], item.rows)) for text, item in pairs]
+    return [(text, TokenStates(item.ids, item.states[:, :1], item.text_embeddings)) for text, item in pairs]
 
 
 def linear(activation: str):  # noqa: ANN201
@@ -143,7 +143,7 @@ def test_fit_reports_texts_it_never_saw() -> None:
     generator = torch.Generator().manual_seed(2)
     pairs = only_first_layer(corpus(60))
     noise = [
-        (text, TextFeatures(item.ids, torch.randn(item.states.shape, generator=generator), item.rows))
+        (text, TokenStates(item.ids, torch.randn(item.states.shape, generator=generator), item.text_embeddings))
         for text, item in pairs
     ]
     report = fit_linear(linear("identity"), noise, settings())
@@ -171,14 +171,14 @@ def test_too_few_texts_are_refused() -> None:
 def test_residual_needs_no_fit() -> None:
     projector = build_projector(ProjectorInfo(kind="residual", llm_size=D, tts_size=H))
     before = {name: value.clone() for name, value in projector.state_dict().items()}
-    assert fit(settings(), None, None, projector, []) is None  # type: ignore[arg-type]
+    assert fit_projector(settings(), None, None, projector, []) is None  # type: ignore[arg-type]
     assert all(torch.equal(before[name], value) for name, value in projector.state_dict().items())
 
 
 def test_nearest_row_accuracy_counts_tokens() -> None:
     table = torch.eye(4)
     predicted = table[[0, 1, 2, 2]] + 0.1
-    assert nearest_row_accuracy(predicted, torch.tensor([7, 8, 9, 5]), table, torch.tensor([7, 8, 9, 5])) == 0.75
+    assert nearest_embedding_accuracy(predicted, torch.tensor([7, 8, 9, 5]), table, torch.tensor([7, 8, 9, 5])) == 0.75
 
 
 def test_probe_prefers_the_layer_that_knows_its_token() -> None:

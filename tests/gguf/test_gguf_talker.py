@@ -17,12 +17,12 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.export import Export
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.gguf.decoder_stack import load_gguf_tts
-from audio_projection.gguf.quantise import quantise, surprises
+from audio_projection.gguf.quantise import quantise, unexpected_types
 from audio_projection.gguf.reader import read_gguf
 from audio_projection.gguf.talker_file import Checkpoint, write_predictor, write_talker
 from audio_projection.tts import Qwen3TTS, Sampling, generate
 from audio_projection.tts.generate import stream
-from audio_projection.tts.prompt import special_rows, text_prompt
+from audio_projection.tts.prompt import special_embeddings, text_prompt
 from helpers.gguf_files import projector_file, tiny_projector
 
 FOLDER = NANO_FOLDER / "tts"
@@ -48,8 +48,8 @@ def gguf_tts(exported: Path) -> Qwen3TTS:
     return load_gguf_tts(exported / "tts", exported / "talker.gguf", exported / "predictor.gguf")
 
 
-def rows_of(tts: Qwen3TTS, text: str) -> Tensor:
-    return tts.text_rows(torch.tensor(tts.tokenize(text)[0]))
+def embeddings_of(tts: Qwen3TTS, text: str) -> Tensor:
+    return tts.text_embeddings(torch.tensor(tts.tokenize(text)[0]))
 
 
 @pytest.mark.parametrize("layout", ["streaming", "nonstreaming"])
@@ -57,7 +57,7 @@ def test_f32_gives_the_codes_of_torch(torch_tts: Qwen3TTS, gguf_tts: Qwen3TTS, l
     """Greedy, a batch of two whose prompts differ in length, as the torch path decodes them one by one."""
     codes = {}
     for name, tts in {"torch": torch_tts, "gguf": gguf_tts}.items():
-        prompts = [(tts.prefix("rms", "english"), rows_of(tts, text)) for text in (TEXT, SHORT)]
+        prompts = [(tts.prefix("rms", "english"), embeddings_of(tts, text)) for text in (TEXT, SHORT)]
         codes[name] = generate(tts, prompts, layout, Sampling.greedy(), max_frames=40)
     for mine, theirs in zip(codes["gguf"], codes["torch"], strict=True):
         assert len(mine) > 5 and torch.equal(mine, theirs)
@@ -67,7 +67,7 @@ def test_streaming_one_utterance_and_growing_memory(torch_tts: Qwen3TTS, gguf_tt
     """Past the 256 positions that a context begins with; the same sampled codes from the same seed."""
     said = []
     for tts in (torch_tts, gguf_tts):
-        rows = rows_of(tts, " ".join([TEXT] * 12))
+        rows = embeddings_of(tts, " ".join([TEXT] * 12))
         frames = stream(
             tts, tts.prefix("rms", "english"), rows, "streaming", None, torch.Generator().manual_seed(3), 270
         )
@@ -80,7 +80,7 @@ def argmaxes(tts: Qwen3TTS, rows: Tensor, codes: Tensor) -> Tensor:
     prompt = text_prompt(tts, tts.prefix("rms", "english"), rows, "nonstreaming")
     talker = tts.talker.transformer.begin(1, 64, prompt.embeds)
     talker.prefill(prompt.embeds[None], None)
-    predictor, last, pad = tts.code_predictor, prompt.last, special_rows(tts).pad
+    predictor, last, pad = tts.code_predictor, prompt.last, special_embeddings(tts).pad
     size, said = predictor.config.vocab_size, []
     for frame in codes:
         hidden = talker.step((pad + last)[None])
@@ -100,7 +100,7 @@ def argmaxes(tts: Qwen3TTS, rows: Tensor, codes: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def spoken(torch_tts: Qwen3TTS) -> tuple[Tensor, Tensor]:
     """(text rows, codes) of the torch path, and what it says teacher-forced."""
-    rows = rows_of(torch_tts, TEXT)
+    rows = embeddings_of(torch_tts, TEXT)
     prompts = [(torch_tts.prefix("rms", "english"), rows)]
     return rows, generate(torch_tts, prompts, "nonstreaming", Sampling.greedy(), max_frames=60)[0]
 
@@ -122,7 +122,7 @@ def test_agreement_when_every_frame_before_is_given(
 def test_k_quants_say_what_each_tensor_became(exported: Path, spoken: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     file = quantise(exported / "talker.gguf", tmp_path / "talker é.gguf", "Q4_K_M", 1)
     kinds = {info.type for info in file.tensors.values() if len(info.shape) > 1}
-    assert kinds == {"Q4_K", "Q6_K"} and not surprises(file, "Q4_K_M")
+    assert kinds == {"Q4_K", "Q6_K"} and not unexpected_types(file, "Q4_K_M")
     predictor = quantise(exported / "predictor.gguf", tmp_path / "predictor.gguf", "Q4_K_M", 1)
     tts = load_gguf_tts(exported / "tts", file.path, predictor.path)
     with torch.inference_mode():
@@ -132,7 +132,7 @@ def test_k_quants_say_what_each_tensor_became(exported: Path, spoken: tuple[Tens
 def test_rows_that_no_block_divides_are_told(parity: Path, tmp_path: Path) -> None:
     file = write_predictor(Checkpoint.from_folder(parity / "tiny_base"), tmp_path / "predictor.gguf", "F16")
     small = quantise(file.path, tmp_path / "small.gguf", "Q4_K_M", 1)
-    told = surprises(small, "Q4_K_M")
+    told = unexpected_types(small, "Q4_K_M")
     assert told and all("rows of" in line for line in told)
 
 
@@ -167,7 +167,9 @@ def test_the_talkers_layout_is_llama_cpps_own(exported: Path, torch_tts: Qwen3TT
     assert file.architecture == "qwen3tts" and file.metadata["qwen3tts.rope.dimension_sections"] == [12, 10, 10, 0]
     table = torch.from_numpy(file.array("token_embd.weight"))
     texts = config.talker.text_vocab_size
-    torch.testing.assert_close(table[:texts], torch_tts.text_rows(torch.arange(texts)).detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        table[:texts], torch_tts.text_embeddings(torch.arange(texts)).detach(), atol=1e-5, rtol=0
+    )
     assert torch.equal(table[texts : texts + config.talker.vocab_size], torch_tts.talker.codec_embedding.weight)
     assert file.metadata["tokenizer.ggml.eos_token_id"] == texts + config.talker.codec_eos
     assert config.talker.codec_eos + texts not in file.metadata["tokenizer.ggml.suppress_tokens"]

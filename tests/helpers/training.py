@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from audio_projection.alignment.token_states import TextFeatures
+from audio_projection.alignment.token_states import TokenStates
 from audio_projection.config import Config
 from audio_projection.data.pairs import Pair, PairFolder
 from audio_projection.files import audio
@@ -138,8 +138,8 @@ def forced(count: int, layout: str = "nonstreaming", noise: float = 0.0) -> Teac
     utterances, rows = [], []
     for pair in make_pairs(count):
         ids = tts.tokenize(pair.text)[0]
-        own = tts.text_rows(torch.tensor(ids))
-        utterances.append(Utterance(TextFeatures(ids, own[:, None], own), pair.codes, tts.prefix("ada", "english")))
+        own = tts.text_embeddings(torch.tensor(ids))
+        utterances.append(Utterance(TokenStates(ids, own[:, None], own), pair.codes, tts.prefix("ada", "english")))
         rows.append((own + noise * own.std() * torch.randn(own.shape, generator=generator)).requires_grad_())
     return TeacherForced(tts, utterances, rows, layout)
 

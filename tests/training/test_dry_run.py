@@ -7,7 +7,7 @@ import pytest
 
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.training.dry_run import KNOWN_TTS, describe, plan
+from audio_projection.training.dry_run import KNOWN_TTS, describe, estimate_run
 from audio_projection.tts.model import Qwen3TTS
 from helpers.training import load_tts, make_config, make_texts, parity_file, save_llm
 
@@ -21,7 +21,7 @@ def default(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_default_configuration_is_planned_without_any_file(default: Config) -> None:
-    made = plan(default)
+    made = estimate_run(default)
     assert abs(made.parameters - 8.39e6) < 0.01 * 8.39e6
     assert made.utterances == 28_539 and made.steps is not None
     text = describe(default)
@@ -46,7 +46,7 @@ def test_what_is_tuned_in_the_talker_is_counted(tmp_path: Path, kind: str) -> No
     config = make_config(tmp_path)
     config.tts.name, config.llm.name = str(parity_file("tiny_custom_voice")), str(save_llm(tmp_path / "llm"))
     config.tts.finetune, config.tts.lora_rank = kind, 4  # type: ignore[assignment]
-    told, tts = plan(config).tts.finetuned(config), Qwen3TTS.from_pretrained(config.tts.name)
+    told, tts = estimate_run(config).tts.finetuned(config), Qwen3TTS.from_pretrained(config.tts.name)
     finetuning(config, tts)
     assert told == sum(weight.numel() for weight in tts.parameters() if weight.requires_grad)
     assert f"tts.finetune={kind}: {told:,}" in describe(config)
@@ -54,13 +54,13 @@ def test_what_is_tuned_in_the_talker_is_counted(tmp_path: Path, kind: str) -> No
 
 def test_residual_of_the_default_is_as_large(default: Config) -> None:
     default.projector.kind = "residual"
-    assert abs(plan(default).parameters - 8.39e6) < 0.01 * 8.39e6
+    assert abs(estimate_run(default).parameters - 8.39e6) < 0.01 * 8.39e6
 
 
 def test_a_model_without_known_sizes_is_asked_for(default: Config) -> None:
     default.llm.name = "someone/unknown"
     with pytest.raises(AudioProjectionError, match="sizes of someone/unknown are not known"):
-        plan(default)
+        estimate_run(default)
 
 
 def test_folders_are_read_by_their_configuration_only(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_folders_are_read_by_their_configuration_only(tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", steps=None, epochs=3.0, batch=5)
     config.llm.name, config.tts.name, config.data.texts = str(llm), str(tts), tmp_path / "texts.txt"
     config.llm.layers, config.data.held_out = [1, -1], 10
-    made = plan(config)
+    made = estimate_run(config)
     assert made.layers == "1, 4" and made.parameters == 32 * 64 + 3 * 64 + 2
     assert made.utterances == 50 and made.steps == 3 * 40 // 5
     real = load_tts()

@@ -10,8 +10,16 @@ import torch
 from audio_projection.config import Config
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.projector import ProjectorInfo, build_projector
-from audio_projection.training.dry_run import plan
-from audio_projection.training.flops import PREFIX, LLMSizes, Speech, TTSSizes, fit_operations, hours, step_operations
+from audio_projection.training.dry_run import estimate_run
+from audio_projection.training.flops import (
+    PREFIX,
+    LLMSizes,
+    SpeechAmount,
+    TTSSizes,
+    fit_operations,
+    hours,
+    step_operations,
+)
 from audio_projection.tts.config import Qwen3TTSConfig
 from helpers import parity_kit
 
@@ -20,7 +28,7 @@ LLM = LLMSizes(hidden=64, layers=4, parameters=400)
 
 
 def nano_sizes() -> TTSSizes:
-    return plan(Config.model_validate({"llm": {"name": "nano"}, "tts": {"name": "nano"}})).tts
+    return estimate_run(Config.model_validate({"llm": {"name": "nano"}, "tts": {"name": "nano"}})).tts
 
 
 def test_a_step_takes_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +38,7 @@ def test_a_step_takes_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     projector = build_projector(ProjectorInfo(kind="linear", llm_size=64, tts_size=settings.hidden_size))
     step = benchmark.Step(benchmark.build(settings, torch.float32, "cpu"), projector, benchmark.Shape(2, 20, 60))
     config = Config.model_validate({"train": {"predictor_share": 0.5}})
-    told = step_operations(config, LLM, nano_sizes(), 2, projector.parameter_count, Speech(2, 40, 120))
+    told = step_operations(config, LLM, nano_sizes(), 2, projector.parameter_count, SpeechAmount(2, 40, 120))
     assert told["LLM"] == 2 * 200 * 40
     alone, both = step.operations(0), step.operations(0.5)
     assert told["talker"] + told["projector"] == pytest.approx(alone, rel=0.2)
@@ -38,7 +46,7 @@ def test_a_step_takes_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_not_done_takes_nothing() -> None:
-    config, sizes, seen = Config(), nano_sizes(), Speech(1, 10, 50)
+    config, sizes, seen = Config(), nano_sizes(), SpeechAmount(1, 10, 50)
 
     def talker(**loss: float) -> float:
         none = dict.fromkeys(type(config.train.loss).model_fields, 0.0)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from audio_projection.alignment.token_states import TextFeatures
+from audio_projection.alignment.token_states import TokenStates
 from audio_projection.config import TrainConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.training.examples import Examples
@@ -43,7 +43,7 @@ def test_losses_and_gradient_equal_the_official_ones() -> None:
     features, codes = reference["feats"].requires_grad_(), reference["codes"]
     prefix = reference["pre"].shape[1]
     embeds = torch.cat((reference["pre"], tts.frame_embedding(codes) + features), 1)
-    empty = TextFeatures([], torch.empty(0), torch.empty(0))
+    empty = TokenStates([], torch.empty(0), torch.empty(0))
     batch = TeacherForced(tts, [Utterance(empty, frames, torch.empty(0)) for frames in codes], [], "streaming")
     batch.states = list(tts.talker(embeds)[:, prefix - 1 :])  # the state before a frame predicts it
     batch.targets = F.pad(codes[..., 0], (0, 1), value=-100).flatten()  # the reference has no end: left out
@@ -64,7 +64,7 @@ def test_batched_sums_equal_one_utterance_at_a_time_by_definition(layout: str) -
     sums = {name: value(name, batch, predictor_share=1.0) for name in PREDICTED}
     talker, predictor, hits = 0.0, 0.0, 0
     for index, frames in enumerate(batch.codes):
-        hidden = alone(batch, index, batch.rows[index], layout)
+        hidden = alone(batch, index, batch.embeddings[index], layout)
         for place, label in enumerate([*frames[:, 0].tolist(), tts.config.talker.codec_eos]):
             scores = tts.talker.codec_head(hidden[place])
             talker += float(torch.logsumexp(scores, 0) - scores[label])
@@ -82,8 +82,8 @@ def test_distillation_equals_its_definition_and_is_nothing_for_the_plain_text() 
     batch = forced(3, noise=1.0)
     divergence, error = 0.0, 0.0
     for index in range(3):
-        student = alone(batch, index, batch.rows[index]).double()
-        teacher = alone(batch, index, batch.utterances[index].features.rows).double()
+        student = alone(batch, index, batch.embeddings[index]).double()
+        teacher = alone(batch, index, batch.utterances[index].features.text_embeddings).double()
         head = batch.tts.talker.codec_head.weight.double()
         for ours, theirs in zip(student, teacher, strict=True):
             p, q = (head @ theirs).softmax(0), (head @ ours).softmax(0)
@@ -99,8 +99,8 @@ def test_distillation_equals_its_definition_and_is_nothing_for_the_plain_text() 
 def test_rows_loss_is_the_relative_squared_error_of_each_token() -> None:
     batch = forced(3, noise=0.5)
     wanted = 0.0
-    for utterance, rows in zip(batch.utterances, batch.rows, strict=True):
-        for given, own in zip(rows.tolist(), utterance.features.rows.tolist(), strict=True):
+    for utterance, rows in zip(batch.utterances, batch.embeddings, strict=True):
+        for given, own in zip(rows.tolist(), utterance.features.text_embeddings.tolist(), strict=True):
             wanted += sum((a - b) ** 2 for a, b in zip(given, own, strict=True)) / sum(b * b for b in own)
     assert value("rows", batch) == pytest.approx(wanted, rel=1e-4)
     tokens = [len(utterance.features.ids) for utterance in batch.utterances]
@@ -124,8 +124,8 @@ def test_at_least_one_and_at_most_all() -> None:
 def test_every_loss_reaches_the_rows_and_no_frozen_weight(name: str) -> None:
     batch = forced(2, noise=1.0)
     LOSSES[name](batch, draw(perceptual_share=1.0)).backward()
-    reached = [rows.grad is not None and bool(rows.grad.isfinite().all()) for rows in batch.rows]
-    assert all(reached) and all(rows.grad.abs().sum() > 0 for rows in batch.rows)  # type: ignore[union-attr]
+    reached = [rows.grad is not None and bool(rows.grad.isfinite().all()) for rows in batch.embeddings]
+    assert all(reached) and all(rows.grad.abs().sum() > 0 for rows in batch.embeddings)  # type: ignore[union-attr]
     assert all(parameter.grad is None for parameter in batch.tts.parameters())
 
 

@@ -85,7 +85,7 @@ def test_certain_codes_sound_as_they_should(monkeypatch: pytest.MonkeyPatch) -> 
 def test_gradient_is_the_slope_of_the_distance() -> None:
     """Along the gradient itself, by the difference of two small steps."""
     batch = forced(1, noise=1.0)
-    tts, (rows,), place = batch.tts, batch.rows, slice(1, 5)
+    tts, (rows,), place = batch.tts, batch.embeddings, slice(1, 5)
 
     def at(moved: Tensor) -> Tensor:
         other = TeacherForced(tts, batch.utterances, [moved], "nonstreaming")

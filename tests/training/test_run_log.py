@@ -11,7 +11,7 @@ import torch
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
-from audio_projection.train import run, train_projector
+from audio_projection.train import run_training, train_projector
 from audio_projection.training.run_log import read_metrics
 from helpers.training import load_tts, make_config, make_pairs, make_parts
 
@@ -57,4 +57,4 @@ def test_tensorboard_has_the_records_and_the_samples(tmp_path: Path) -> None:
 def test_tensorboard_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(AudioProjectionError, match=r"pip install 'audio-projection\[tensorboard\]'"):
-        run(make_config(tmp_path, tensorboard=True))
+        run_training(make_config(tmp_path, tensorboard=True))

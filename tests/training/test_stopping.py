@@ -19,7 +19,7 @@ from audio_projection.config import Config
 from audio_projection.data.pairs import Pair, PairFolder
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.projector import Projector
-from audio_projection.train import run
+from audio_projection.train import run_training
 from audio_projection.training.run_log import read_metrics
 from audio_projection.tts.config import Qwen3TTSConfig
 from helpers.paths import TESTS
@@ -83,7 +83,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_weights_of_one_never_stopp
     ended = {}
     for name, values in {"straight": straight, "killed": killed}.items():
         chosen = Config.model_validate(values)
-        assert run(chosen).step == settings["steps"]
+        assert run_training(chosen).step == settings["steps"]
         records = read_metrics(chosen.run_dir / "metrics.jsonl")
         losses = [record["training"]["loss"] for record in records if "training" in record]
         ended[name] = Projector.from_pretrained(chosen.trained_projector).state_dict(), losses

@@ -146,7 +146,7 @@ def test_the_teacher_is_the_talker_as_it_was_loaded(tmp_path: Path) -> None:
         for name, value in tts.named_parameters():
             if ".lora_B." in name:
                 value.normal_(std=0.3)
-    other = TeacherForced(tts, batch.utterances, batch.rows, "nonstreaming", lora.untuned)
+    other = TeacherForced(tts, batch.utterances, batch.embeddings, "nonstreaming", lora.untuned)
     student = torch.cat(other.states)
     assert torch.equal(other.taught.states, batch.taught.states)
     assert (student - other.taught.states).abs().max() > 1e-2
@@ -193,18 +193,18 @@ def test_frozen_weights_get_no_optimizer_state(tmp_path: Path, kind: str) -> Non
 
 
 def test_what_cannot_be_trained_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def complaint(kind: str, tts: Qwen3TTS | None = None, **loss: float) -> str:
+    def last_error(kind: str, tts: Qwen3TTS | None = None, **loss: float) -> str:
         config, parts = tuned(tmp_path, kind, tts, loss={"talker": 0.0, "predictor": 0.0} | loss)
         with pytest.raises(AudioProjectionError) as caught:
             Trainer(config, parts, PAIRS[:6], [])
         return str(caught.value)
 
-    assert "needs a loss through the talker" in complaint("lora", rows=1.0)
-    assert "train.loss.distill=0" in complaint("full", distill=1.0)
+    assert "needs a loss through the talker" in last_error("lora", rows=1.0)
+    assert "train.loss.distill=0" in last_error("full", distill=1.0)
     half = Qwen3TTS.from_pretrained(parity_file("tiny_custom_voice"), torch.bfloat16)
-    assert "tts.dtype=float32" in complaint("full", half, talker=1.0)
+    assert "tts.dtype=float32" in last_error("full", half, talker=1.0)
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert "pip install 'audio-projection[finetune]'" in complaint("lora", talker=1.0)
+    assert "pip install 'audio-projection[finetune]'" in last_error("lora", talker=1.0)
 
 
 def test_projectors_made_before_there_was_fine_tuning_are_read(tmp_path: Path) -> None:

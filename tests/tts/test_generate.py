@@ -19,7 +19,7 @@ from audio_projection.tts.config import TransformerConfig
 from audio_projection.tts.decode_step import Stepper
 from audio_projection.tts.generate import LengthGuard
 from audio_projection.tts.layers import KVCache
-from audio_projection.tts.prompt import special_rows, text_prompt, training_sequence
+from audio_projection.tts.prompt import special_embeddings, text_prompt, training_sequence
 from audio_projection.tts.transformer import Transformer
 from helpers import parity_kit
 
@@ -41,7 +41,7 @@ def odd() -> Qwen3TTS:
 def utterance(
     tts: Qwen3TTS, text: str, speaker: str | None = "ada", language: str = "english"
 ) -> tuple[Tensor, Tensor]:
-    return tts.prefix(speaker, language), tts.text_rows(torch.tensor(tts.tokenize(text)[0]))
+    return tts.prefix(speaker, language), tts.text_embeddings(torch.tensor(tts.tokenize(text)[0]))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -177,7 +177,7 @@ def test_the_guard_leaves_slow_speech_alone(odd: Qwen3TTS) -> None:
 def test_teacher_forcing_sees_what_decoding_sees(odd: Qwen3TTS, layout: str) -> None:
     prefix, rows = utterance(odd, LONG, "dan", "auto")
     decoder, frames = Decoder(odd, [text_prompt(odd, prefix, rows, layout)], GREEDY), []
-    coming = [*text_prompt(odd, prefix, rows, layout).rows, *[special_rows(odd).pad] * 20][:13]
+    coming = [*text_prompt(odd, prefix, rows, layout).text_embeddings, *[special_embeddings(odd).pad] * 20][:13]
     hidden = []
     for row in coming[:-1]:
         frames.append(decoder.step(row[None])[0][0])

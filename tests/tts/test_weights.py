@@ -199,7 +199,7 @@ def test_half_precision_keeps_the_rotary_positions(tts: Qwen3TTS) -> None:
         assert cos.dtype == sin.dtype == torch.float32
     error = (exact - rounded).norm(dim=-1) / exact.norm(dim=-1)
     assert error[:, 500:].mean() < 1.5 * error[:, :300].mean() < 0.05  # rounded angles are worse the further on
-    prefix, rows = half.prefix("ada"), half.text_rows(torch.tensor(half.tokenize("lazy dog")[0]))
+    prefix, rows = half.prefix("ada"), half.text_embeddings(torch.tensor(half.tokenize("lazy dog")[0]))
     codes = generate(half, [(prefix, rows)], sampling=Sampling.greedy(), max_frames=3)[0]
     assert torch.equal(codes, generate(half, [(prefix, rows.float())], sampling=Sampling.greedy(), max_frames=3)[0])
 

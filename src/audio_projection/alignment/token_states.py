@@ -20,35 +20,35 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class TextFeatures:
+class TokenStates:
     """The N TTS tokens of one text."""
 
     ids: list[int]
     states: Tensor  # (N, L, D) float32, of the LLM tokens that each overlaps
-    rows: Tensor  # (N, H) float32, the TTS's own text rows
+    text_embeddings: Tensor  # (N, H) float32, the TTS's own text rows
 
 
-def text_features(llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> list[TextFeatures]:
-    """One TextFeatures per text, the LLM run over all texts in one batch; tensors on the TTS's device."""
+def token_states(llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> list[TokenStates]:
+    """One TokenStates per text, the LLM run over all texts in one batch; tensors on the TTS's device."""
     encoded = llm.states(list(texts))
-    return [align_features(tts, text, tokens) for text, tokens in zip(texts, encoded, strict=True)]
+    return [align_states(tts, text, tokens) for text, tokens in zip(texts, encoded, strict=True)]
 
 
 @torch.no_grad()
-def align_features(tts: Qwen3TTS, text: str, encoded: Encoded) -> TextFeatures:
+def align_states(tts: Qwen3TTS, text: str, encoded: Encoded) -> TokenStates:
     """The TTS tokens of a text with the states of their LLM tokens, on the TTS's device."""
     ids, spans = tts.tokenize(text)
-    rows = tts.text_rows(torch.tensor(ids, dtype=torch.long, device=device_of(tts))).float()
+    rows = tts.text_embeddings(torch.tensor(ids, dtype=torch.long, device=device_of(tts))).float()
     states = encoded.states.to(rows.device, torch.float32)
-    return TextFeatures(ids, bind(states, align(encoded.spans, spans)), rows)
+    return TokenStates(ids, bind(states, align(encoded.spans, spans)), rows)
 
 
-def stream_features(
+def stream_token_states(
     llm: LanguageModel, tts: Qwen3TTS, texts: Iterable[str], batch: int
-) -> Iterator[tuple[str, TextFeatures]]:
-    """(text, TextFeatures) one by one, `batch` texts in one pass of the LLM."""
+) -> Iterator[tuple[str, TokenStates]]:
+    """(text, TokenStates) one by one, `batch` texts in one pass of the LLM."""
     for group in chunks(texts, batch):
-        yield from zip(group, text_features(llm, tts, group), strict=True)
+        yield from zip(group, token_states(llm, tts, group), strict=True)
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

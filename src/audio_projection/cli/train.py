@@ -40,9 +40,9 @@ def train(
         typer.echo(describe(settings))
         return
     check_for_training(settings)
-    from audio_projection.train import run
+    from audio_projection.train import run_training
 
-    typer.echo(run(settings, resume=resume))
+    typer.echo(run_training(settings, resume=resume))
 
 
 def fit(
@@ -61,9 +61,9 @@ def fit(
     """
     settings = _training_settings(config, overrides, projector, device, seed, threads)
     check_for_fitting(settings)
-    from audio_projection.fit.closed_form import run
+    from audio_projection.fit.closed_form import run_fit
 
-    typer.echo(f"the projector is in {run(settings)}")
+    typer.echo(f"the projector is in {run_fit(settings)}")
 
 
 def _training_settings(

@@ -63,7 +63,7 @@ def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Pat
 
 
 def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, seed: int) -> list[Tensor]:
-    prompts = [(prefix, tts.text_rows(torch.tensor(tts.tokenize(text)[0], device=tts.device))) for text in texts]
+    prompts = [(prefix, tts.text_embeddings(torch.tensor(tts.tokenize(text)[0], device=tts.device))) for text in texts]
     generator = torch.Generator(tts.device).manual_seed(seed)
     longest = math.ceil(config.data.max_seconds * tts.frame_rate) + 1  # what runs on is then too long, and dropped
     return generate(tts, prompts, config.tts.layout, tts.sampling, generator, longest)

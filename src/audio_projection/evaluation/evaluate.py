@@ -18,11 +18,11 @@ from pathlib import Path
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation.asr import RecognizerPool, word_errors
-from audio_projection.evaluation.report import Report, Row
+from audio_projection.evaluation.report import EvaluationReport, SystemResult
 from audio_projection.evaluation.sentence_sets import read_sentences
 from audio_projection.evaluation.spectral_distance import Frames, distances
 from audio_projection.evaluation.spectrograms import draw
-from audio_projection.evaluation.systems import ROWS, TEACHER, NamedRow, Stage, keep, name_rows
+from audio_projection.evaluation.systems import ROWS, TEACHER, Speakers, System, keep, name_systems
 from audio_projection.files.atomic import make_folder, write_json
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def run(
     output: str | Path | None = None,
     jobs: int = 2,
     limit: int | None = None,
-) -> Report:
+) -> EvaluationReport:
     """Speak, hear and compare; prints the tables on stdout.
 
     `sentences`: a file, one a line; none: the held-out ones. `rows`: of `ROWS`, or folders of trained projectors.
@@ -48,13 +48,13 @@ def run(
     """
     from rich.console import Console
 
-    texts, named = read_sentences(sentences, limit), name_rows(rows)
+    texts, named = read_sentences(sentences, limit), name_systems(rows)
     folder = None if output is None else make_folder(Path(output))
     with RecognizerPool(jobs) as pool:
-        evaluation = _Evaluation(Stage(config, texts), pool, folder)
+        evaluation = _Evaluation(Speakers(config, texts), pool, folder)
         if any(row.name == TEACHER for row in named):
             evaluation.compare_with_teacher()
-        report = Report(texts, [evaluation.measure(row) for row in named], config.seed)
+        report = EvaluationReport(texts, [evaluation.measure(row) for row in named], config.seed)
     if not any(row.errors for row in report.rows):
         raise AudioProjectionError(f"no row could be measured: {'; '.join(row.missing for row in report.rows)}")
     console = Console(markup=False, highlight=False)
@@ -69,7 +69,7 @@ def run(
 class _Evaluation:
     """Speaks and hears row after row, and keeps of the sound what is to be drawn."""
 
-    def __init__(self, stage: Stage, pool: RecognizerPool, folder: Path | None) -> None:
+    def __init__(self, stage: Speakers, pool: RecognizerPool, folder: Path | None) -> None:
         self._stage, self._pool, self._folder = stage, pool, folder
         self._teacher: list[Frames] = []
         self._drawn: list[list[tuple[str, Frames]]] = [[] for _ in stage.texts[:DRAWN]]
@@ -79,9 +79,9 @@ class _Evaluation:
         with contextlib.suppress(AudioProjectionError):
             self._teacher = [Frames(each.samples, each.rate) for each in self._stage.teacher()]
 
-    def measure(self, named: NamedRow) -> Row:
+    def measure(self, named: System) -> SystemResult:
         """What cannot be had becomes a row that says why."""
-        row, hearing = Row(named.name, named.meaning), list[Future[str]]()
+        row, hearing = SystemResult(named.name, named.meaning), list[Future[str]]()
         drawn: list[tuple[str, Frames]] = []
         try:
             for index, utterance in enumerate(named.utterances(self._stage)):
@@ -97,7 +97,7 @@ class _Evaluation:
                     keep(utterance, self._folder, row.name, index)
             row.notes = named.notes(self._stage)
         except AudioProjectionError as error:
-            return Row(row.name, row.meaning, missing=str(error))
+            return SystemResult(row.name, row.meaning, missing=str(error))
         for panels, panel in zip(self._drawn, drawn, strict=True):
             panels.append(panel)
         row.heard = [each.result() for each in hearing]

@@ -22,7 +22,7 @@ Estimate = tuple[float, float, float]
 
 
 @dataclass
-class Row:
+class SystemResult:
     """One line of the table: what was heard, sentence by sentence."""
 
     name: str
@@ -53,11 +53,11 @@ class Row:
 
 
 @dataclass
-class Report:
+class EvaluationReport:
     """All rows on the same sentences; intervals are 95 % ones, by one paired bootstrap over the sentences."""
 
     sentences: list[str]
-    rows: list[Row]
+    rows: list[SystemResult]
     seed: int
 
     @cached_property
@@ -68,28 +68,28 @@ class Report:
     def _bootstrap(self) -> PairedBootstrap:
         return PairedBootstrap(self._words, seed=self.seed)
 
-    def row(self, name: str) -> Row | None:
+    def row(self, name: str) -> SystemResult | None:
         """The measured row of that name."""
         return next((row for row in self.rows if row.name == name and row.errors), None)
 
-    def interval(self, row: Row) -> tuple[float, float]:
+    def interval(self, row: SystemResult) -> tuple[float, float]:
         return self._bootstrap.interval(row.wrong)
 
-    def difference(self, row: Row, other: str) -> Estimate | None:
+    def difference(self, row: SystemResult, other: str) -> Estimate | None:
         """Word error rate minus that of another row; None for that row itself or without it."""
         baseline = self.row(other)
         if baseline is None or row is baseline:
             return None
         return row.word_error_rate - baseline.word_error_rate, *self._bootstrap.difference(row.wrong, baseline.wrong)
 
-    def distance(self, row: Row, kind: str) -> Estimate | None:
+    def distance(self, row: SystemResult, kind: str) -> Estimate | None:
         """Median over the sentences of a distance to the teacher, "mel_cepstral" or "log_spectral", in dB."""
         if not row.distances:
             return None
         values = [getattr(each, kind) for each in row.distances]
         return float(np.median(values)), *self._bootstrap.median_interval(values)
 
-    def duration_ratio(self, row: Row) -> float | None:
+    def duration_ratio(self, row: SystemResult) -> float | None:
         """Median over the sentences of this row's length to the teacher's."""
         teacher = self.row(TEACHER)
         if teacher is None:
@@ -99,7 +99,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         return {"seed": self.seed, "sentences": self.sentences, "rows": [self._row_json(row) for row in self.rows]}
 
-    def _row_json(self, row: Row) -> dict[str, Any]:
+    def _row_json(self, row: SystemResult) -> dict[str, Any]:
         if row.missing:
             return {"name": row.name, "meaning": row.meaning, "missing": row.missing}
         return {
@@ -138,14 +138,14 @@ class Report:
             sound.add_row(row.name, *(["-"] * 4 if row.missing else self._sound_cells(row)))
         return [words, sound]
 
-    def _words_cells(self, row: Row) -> list[str]:
+    def _words_cells(self, row: SystemResult) -> list[str]:
         differences = [self.difference(row, other) for other in (TEACHER, PLAIN)]
         return [
             f"{100 * row.word_error_rate:.1f} {_points(self.interval(row))}",
             *("" if each is None else f"{100 * each[0]:+.1f} {_points(each[1:])}" for each in differences),
         ]
 
-    def _sound_cells(self, row: Row) -> list[str]:
+    def _sound_cells(self, row: SystemResult) -> list[str]:
         distances = [self.distance(row, kind) for kind in ("mel_cepstral", "log_spectral")]
         ratio = self.duration_ratio(row)
         return [

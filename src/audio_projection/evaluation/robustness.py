@@ -18,9 +18,17 @@ import numpy as np
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation.sentence_sets import ROBUSTNESS, read_sentences
-from audio_projection.evaluation.skips_and_repeats import CLAUSE, WORD, Lapses, find_lapses
+from audio_projection.evaluation.skips_and_repeats import CLAUSE, WORD, SkipsAndRepeats, find_skips_and_repeats
 from audio_projection.evaluation.spectral_distance import Frames
-from audio_projection.evaluation.systems import PLAIN, NamedRow, Stage, Utterance, keep, name_rows, notes_in_words
+from audio_projection.evaluation.systems import (
+    PLAIN,
+    Speakers,
+    SpokenSentence,
+    System,
+    keep,
+    name_systems,
+    notes_in_words,
+)
 from audio_projection.files.atomic import make_folder, write_json
 
 if TYPE_CHECKING:
@@ -40,14 +48,14 @@ class Spoken:
     ratio: float
     """Of its length to the teacher's."""
     ended: bool
-    words: Lapses
+    words: SkipsAndRepeats
     """From the length of a word on."""
-    clauses: Lapses
+    clauses: SkipsAndRepeats
     """From that of a clause on."""
 
 
 @dataclass
-class Row:
+class RobustnessResult:
     """One line of the table."""
 
     name: str
@@ -77,7 +85,7 @@ class Row:
         return {"name": self.name, "meaning": self.meaning, **self.summary(), "spoken": each, **self.notes}
 
 
-def _shares(length: str, found: Sequence[Lapses]) -> dict[str, float]:
+def _shares(length: str, found: Sequence[SkipsAndRepeats]) -> dict[str, float]:
     """Shares of the sentences in which something of that length is skipped, repeated, or either."""
     skipped = np.array([lapses.skipped is not None for lapses in found])
     repeated = np.array([lapses.repeated is not None for lapses in found])
@@ -86,11 +94,11 @@ def _shares(length: str, found: Sequence[Lapses]) -> dict[str, float]:
 
 
 @dataclass
-class Report:
+class RobustnessReport:
     """All rows on the same sentences."""
 
     sentences: list[str]
-    rows: list[Row]
+    rows: list[RobustnessResult]
     seed: int
 
     def to_json(self) -> dict[str, Any]:
@@ -121,7 +129,7 @@ def _cells(summary: dict[str, float]) -> list[str]:
     return [ended, *lengths, f"{summary['too_long']:d}", *lapses]
 
 
-def _caption(row: Row) -> str:
+def _caption(row: RobustnessResult) -> str:
     notes = "" if row.name == PLAIN else notes_in_words(row.notes)
     return f"{row.name}: " + (row.missing or "; ".join(filter(None, (row.meaning, notes))))
 
@@ -132,7 +140,7 @@ def run(
     rows: Sequence[str] = ROWS,
     output: str | Path | None = None,
     limit: int | None = None,
-) -> Report:
+) -> RobustnessReport:
     """Speak the sentences and compare them with the teacher's; prints the table on stdout.
 
     `sentences`: a file, one a line; none: those of benchmarks/robustness.txt. `rows`: as those of `evaluate`. With
@@ -141,11 +149,11 @@ def run(
     """
     from rich.console import Console
 
-    texts, named = read_sentences(sentences, limit, ROBUSTNESS), name_rows(rows)
+    texts, named = read_sentences(sentences, limit, ROBUSTNESS), name_systems(rows)
     folder = None if output is None else make_folder(Path(output))
-    stage = Stage(config, texts)
+    stage = Speakers(config, texts)
     stage.teacher()
-    report = Report(texts, [_measure(row, stage, folder) for row in named], config.seed)
+    report = RobustnessReport(texts, [_measure(row, stage, folder) for row in named], config.seed)
     if not any(row.spoken for row in report.rows):
         raise AudioProjectionError(f"no row could be measured: {'; '.join(row.missing for row in report.rows)}")
     Console(markup=False, highlight=False).print(report.table())
@@ -154,9 +162,9 @@ def run(
     return report
 
 
-def _measure(named: NamedRow, stage: Stage, folder: Path | None) -> Row:
+def _measure(named: System, stage: Speakers, folder: Path | None) -> RobustnessResult:
     """Speak and compare one row; what cannot be had becomes a row that says why."""
-    row = Row(named.name, named.meaning)
+    row = RobustnessResult(named.name, named.meaning)
     try:
         for index, (utterance, teacher) in enumerate(zip(named.utterances(stage), stage.teacher(), strict=True)):
             row.spoken.append(_compared(utterance, teacher))
@@ -164,11 +172,11 @@ def _measure(named: NamedRow, stage: Stage, folder: Path | None) -> Row:
                 keep(utterance, folder, row.name, index)
         row.notes = named.notes(stage)
     except AudioProjectionError as error:
-        return Row(row.name, row.meaning, missing=str(error))
+        return RobustnessResult(row.name, row.meaning, missing=str(error))
     return row
 
 
-def _compared(utterance: Utterance, teacher: Utterance) -> Spoken:
+def _compared(utterance: SpokenSentence, teacher: SpokenSentence) -> Spoken:
     pair = Frames(utterance.samples, utterance.rate), Frames(teacher.samples, teacher.rate)
-    words, clauses = find_lapses(*pair, WORD, CLAUSE)
+    words, clauses = find_skips_and_repeats(*pair, WORD, CLAUSE)
     return Spoken(utterance.seconds, utterance.seconds / teacher.seconds, utterance.ended, words, clauses)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audio_projection.evaluation.spectral_distance import FRAMES_PER_SECOND, Frames, align
+from audio_projection.evaluation.spectral_distance import FRAMES_PER_SECOND, Frames, dtw_path
 
 WORD, CLAUSE = 0.4, 0.8
 """Seconds of speech that one says and the other does not, to be called skipped or repeated."""
@@ -29,7 +29,7 @@ SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Lapses:
+class SkipsAndRepeats:
     """What went wrong in a sentence, in seconds from its beginning; None: nothing."""
 
     skipped: float | None
@@ -38,15 +38,15 @@ class Lapses:
     """Where the speech begins to say what the teacher does not, or has said."""
 
 
-def find_lapses(sound: Frames, teacher: Frames, *shortest: float) -> list[Lapses]:
+def find_skips_and_repeats(sound: Frames, teacher: Frames, *shortest: float) -> list[SkipsAndRepeats]:
     """Compare a sentence with the teacher's, for each of some lengths in seconds of speech."""
-    ours, theirs = align(sound.cepstra, teacher.cepstra)
+    ours, theirs = dtw_path(sound.cepstra, teacher.cepstra)
     said, told = sound.speech.cumsum()[ours], teacher.speech.cumsum()[theirs]
     found = []
     for length in (round(seconds * FRAMES_PER_SECOND) for seconds in shortest):
         skipped, repeated = _stall(told, said, length), _stall(said, told, length)
         found.append(
-            Lapses(
+            SkipsAndRepeats(
                 None if skipped is None else float(theirs[skipped]) / FRAMES_PER_SECOND,
                 None if repeated is None else float(ours[repeated]) / FRAMES_PER_SECOND,
             )

@@ -63,7 +63,7 @@ class Distances:
 def distances(sound: Frames, reference: Frames) -> Distances:
     """How far a sound is from a recording of the same words, wherever each word stands in time."""
     ours, theirs = _spoken(sound), _spoken(reference)
-    left, right = align(sound.cepstra[ours], reference.cepstra[theirs])
+    left, right = dtw_path(sound.cepstra[ours], reference.cepstra[theirs])
     ours, theirs = ours[left], theirs[right]
     cepstral = np.square(sound.cepstra[ours] - reference.cepstra[theirs]).sum(1)
     spectral = np.square(sound.spectrum[ours] - reference.spectrum[theirs]).mean(1)
@@ -75,7 +75,7 @@ def _spoken(frames: Frames) -> np.ndarray:
     return np.flatnonzero(frames.speech) if frames.speech.any() else np.arange(len(frames))
 
 
-def align(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dtw_path(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cheapest path (P,), (P,) through the pairs of rows of (N, D) and (M, D), by dynamic time warping.
 
     It goes from the first pair to the last; a step goes on by one row in one or in both. A pair costs the Euclidean

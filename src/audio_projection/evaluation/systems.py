@@ -38,7 +38,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Utterance:
+class SpokenSentence:
     """One sentence as a row speaks it."""
 
     samples: np.ndarray
@@ -51,30 +51,30 @@ class Utterance:
         return len(self.samples) / self.rate
 
 
-class Stage:
+class Speakers:
     """All who can speak; each is loaded when it is asked for, and once."""
 
     def __init__(self, config: Config, texts: Sequence[str]) -> None:
         self.config = config
         self.texts = [as_spoken(text, config.tts.normalise) for text in texts]
         self._voices: dict[str, Voice] = {}
-        self._teacher: list[Utterance] = []
+        self._teacher: list[SpokenSentence] = []
 
-    def teacher(self) -> list[Utterance]:
+    def teacher(self) -> list[SpokenSentence]:
         """All sentences by flite, spoken once; AudioProjectionError when flite is not installed."""
         if shutil.which("flite") is None:
             raise AudioProjectionError("flite is not installed (Debian: apt-get install flite)")
         self._teacher = self._teacher or [_flite(text) for text in self.texts]
         return self._teacher
 
-    def through_codec(self) -> Iterator[Utterance]:
+    def through_codec(self) -> Iterator[SpokenSentence]:
         """The teacher's sentences encoded and decoded by the codec of the TTS."""
         from audio_projection.models import load_tts
 
         teacher, codec = self.teacher(), load_tts(self.config).codec
         for utterance in teacher:
             samples = codec.decode(codec.encode(utterance.samples, utterance.rate))
-            yield Utterance(samples.cpu().numpy(), codec.sample_rate)
+            yield SpokenSentence(samples.cpu().numpy(), codec.sample_rate)
 
     def voice(self, projector: str) -> Voice:
         """The voice of a projector, loaded once: a kind as `speak` finds it, or a folder."""
@@ -89,7 +89,7 @@ class Stage:
             self._voices[projector] = Voice.from_config(settings, projector=str(find_projector(settings, choice)))
         return self._voices[projector]
 
-    def spoken(self, projector: str, control: str | None) -> Iterator[Utterance]:
+    def spoken(self, projector: str, control: str | None) -> Iterator[SpokenSentence]:
         """All sentences by a projector's voice."""
         voice = self.voice(projector)
         for number, text in enumerate(self.texts):
@@ -97,7 +97,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class NamedRow:
+class System:
     """One who speaks: a row of `ROWS`, or a projector's folder under a short name that is none of them."""
 
     name: str
@@ -107,7 +107,7 @@ class NamedRow:
     def meaning(self) -> str:
         return MEANINGS.get(self.name, f"projector {self.projector}")
 
-    def utterances(self, stage: Stage) -> Iterator[Utterance]:
+    def utterances(self, stage: Speakers) -> Iterator[SpokenSentence]:
         """All sentences, with a bar on stderr while they are spoken."""
         from rich.console import Console
         from rich.progress import track
@@ -116,7 +116,7 @@ class NamedRow:
         hidden = not console.is_terminal
         yield from track(self._utterances(stage), self.name, total, console=console, transient=True, disable=hidden)
 
-    def notes(self, stage: Stage) -> dict[str, Any]:
+    def notes(self, stage: Speakers) -> dict[str, Any]:
         """What else is to be said about the row in results.json."""
         if self.name in (TEACHER, "codec"):
             return {}
@@ -126,18 +126,18 @@ class NamedRow:
             notes["share_from_states"] = share_from_states(voice, stage.texts)
         return notes
 
-    def _utterances(self, stage: Stage) -> Iterator[Utterance]:
+    def _utterances(self, stage: Speakers) -> Iterator[SpokenSentence]:
         if self.name == TEACHER:
             return iter(stage.teacher())
         if self.name == "codec":
             return stage.through_codec()
         return stage.spoken(self._projector(stage), self.name if self.name in CONTROLS else None)
 
-    def _projector(self, stage: Stage) -> str:
+    def _projector(self, stage: Speakers) -> str:
         return self.projector or stage.config.projector.kind
 
 
-def name_rows(rows: Sequence[str]) -> list[NamedRow]:
+def name_systems(rows: Sequence[str]) -> list[System]:
     """Rows by name or by a projector's folder; folders are named by the ends of their paths, so that they differ.
 
     Raises AudioProjectionError for what is neither, and for a row that is given twice.
@@ -151,7 +151,7 @@ def name_rows(rows: Sequence[str]) -> list[NamedRow]:
     if len(set(rows)) < len(rows) or len(set(paths.values())) < len(paths):
         raise AudioProjectionError(f"a row is given twice: {', '.join(rows)}; give each once")
     short = dict(zip(paths, _short_names(list(paths.values())), strict=True))
-    return [NamedRow(short.get(row, row), row if row in PROJECTOR_KINDS or row in paths else None) for row in rows]
+    return [System(short.get(row, row), row if row in PROJECTOR_KINDS or row in paths else None) for row in rows]
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -179,25 +179,25 @@ def share_from_states(voice: Voice, texts: Sequence[str]) -> float:
     """Mean over all tokens of |g*U(V norm(h))| / |row| of a residual projector."""
     import torch
 
-    from audio_projection.alignment.token_states import stream_features
+    from audio_projection.alignment.token_states import stream_token_states
     from audio_projection.projector import ResidualProjector
 
     projector = voice.projector
     assert isinstance(projector, ResidualProjector)
     with torch.no_grad():
         shares = [
-            projector.share_from_states(features.states, features.rows)
-            for _, features in stream_features(voice.llm, voice.tts, texts, batch=16)
+            projector.share_from_states(features.states, features.text_embeddings)
+            for _, features in stream_token_states(voice.llm, voice.tts, texts, batch=16)
         ]
     return float(torch.cat(shares).mean())
 
 
-def keep(utterance: Utterance, folder: Path, row: str, index: int) -> None:
+def keep(utterance: SpokenSentence, folder: Path, row: str, index: int) -> None:
     """Write the sound of a row's sentence into the row's folder."""
     audio.write(make_folder(folder / row) / f"{index + 1:04d}.wav", utterance.samples, utterance.rate)
 
 
-def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -> Utterance:
+def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -> SpokenSentence:
     """One line, sentence by sentence as `speak` does it, so that each sentence's end can be judged."""
     from audio_projection.tts.generate import LengthGuard
 
@@ -208,14 +208,14 @@ def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -
         parts.append(voice.speak(piece, seed=seed, control=control).samples)
         limit = guard.limit(len(voice.tts.tokenize(piece)[0])) * voice.tts.samples_per_frame
         ended = ended and len(parts[-1]) < limit
-    return Utterance(np.concatenate(parts), voice.sample_rate, ended)
+    return SpokenSentence(np.concatenate(parts), voice.sample_rate, ended)
 
 
-def _flite(text: str) -> Utterance:
+def _flite(text: str) -> SpokenSentence:
     """flite's voice `rms`; the silence at the end cut to 120 ms, as in the training corpus."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flite.wav"
         subprocess.run(["flite", "-voice", "rms", "-t", text, "-o", str(path)], check=True, capture_output=True)
         samples = audio.read(path, 16_000)
     loud = np.flatnonzero(np.abs(samples) > 200 / 32768)
-    return Utterance(samples[: loud[-1] + 1_920] if len(loud) else samples, 16_000)
+    return SpokenSentence(samples[: loud[-1] + 1_920] if len(loud) else samples, 16_000)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from audio_projection.alignment.token_states import TextFeatures, stream_features
+from audio_projection.alignment.token_states import TokenStates, stream_token_states
 from audio_projection.data.speakers import named_speaker
 from audio_projection.data_loader import transcripts_to_fit
 from audio_projection.fit.assemble import assemble
@@ -26,10 +26,10 @@ from audio_projection.fit.ridge import (
     RidgeFit,
     Split,
     channel_lines,
-    nearest_row_accuracy,
+    embedding_table,
+    nearest_embedding_accuracy,
     pre_image,
     r_squared,
-    row_table,
     standardise,
 )
 from audio_projection.models import load_tts
@@ -65,7 +65,7 @@ class FitReport:
         )
 
 
-def run(config: Config) -> Path:
+def run_fit(config: Config) -> Path:
     """Fits the projector that a configuration names and saves it; returns its folder.
 
     A base model's voice comes from recordings: a projector that is only fitted has none, and is spoken with
@@ -76,7 +76,7 @@ def run(config: Config) -> Path:
     tts = load_tts(config)
     texts = transcripts_to_fit(config)
     parts = assemble(config, tts, texts)
-    fit(config.fit, parts.llm, tts, parts.projector, texts)
+    fit_projector(config.fit, parts.llm, tts, parts.projector, texts)
     parts.projector.set_voice(None if tts.config.kind == "base" else named_speaker(config, tts))
     folder = parts.projector.save_pretrained(config.trained_projector)
     log.info("fit: the projector is in %s", folder)
@@ -84,7 +84,7 @@ def run(config: Config) -> Path:
 
 
 @torch.no_grad()
-def fit(
+def fit_projector(
     settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, texts: Sequence[str]
 ) -> FitReport | None:
     """Fits `projector` in place to the TTS's own text rows, from texts alone.
@@ -96,7 +96,7 @@ def fit(
         log.info("fit: a %s projector starts as plain text (g = 0); nothing to fit", projector.kind)
         return None
     split = Split(len(set(texts)), settings)
-    report = fit_linear(projector, stream_features(llm, tts, texts, settings.batch), split, settings.ridges)
+    report = fit_linear(projector, stream_token_states(llm, tts, texts, settings.batch), split, settings.ridges)
     projector.info.measurements["fit"] = report.to_json()
     log.info("fit: %s", report)
     return report
@@ -104,7 +104,7 @@ def fit(
 
 @torch.no_grad()
 def fit_linear(
-    projector: LinearProjector, pairs: Iterable[tuple[str, TextFeatures]], split: Split, ridges: Sequence[float]
+    projector: LinearProjector, pairs: Iterable[tuple[str, TokenStates]], split: Split, ridges: Sequence[float]
 ) -> FitReport:
     """The closed form, in place; the ridge is the one with the best R2 on the calibration texts.
 
@@ -116,7 +116,7 @@ def fit_linear(
     channels: tuple[Tensor, Tensor] | None = None
     for features in split.stream(pairs):
         channels = channels or _channel_moments(pre_image(split.calibration.stacked()[1], activation))
-        targets = standardise((pre_image(features.rows, activation) - channels[0]) / channels[1])
+        targets = standardise((pre_image(features.text_embeddings, activation) - channels[0]) / channels[1])
         equations.add(projector.mixed(features.states.to(device)), targets, torch.tensor(features.ids))
     ridge = _choose_ridge(projector, equations, _moved(split.calibration, device), ridges)
     states, rows, ids = _moved(split.held_out, device)
@@ -127,7 +127,7 @@ def fit_linear(
         held_out_tokens=len(ids),
         ridge=ridge,
         r2=r_squared(predicted, rows),
-        nearest_row=nearest_row_accuracy(predicted, ids, *row_table(split.table)),
+        nearest_row=nearest_embedding_accuracy(predicted, ids, *embedding_table(split.table)),
     )
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from audio_projection.alignment.token_states import TextFeatures, stream_features
-from audio_projection.fit.ridge import RidgeFit, Split, nearest_row_accuracy, r_squared, row_table
+from audio_projection.alignment.token_states import TokenStates, stream_token_states
+from audio_projection.fit.ridge import RidgeFit, Split, embedding_table, nearest_embedding_accuracy, r_squared
 
 if TYPE_CHECKING:
     from audio_projection.config import FitConfig
@@ -57,26 +57,26 @@ def probe(
 ) -> ProbeReport:
     """Probes the layers that `llm` gives, named by `layers` (L numbers in the order of its states)."""
     split = Split(len(set(texts)), settings)
-    report = probe_layers(stream_features(llm, tts, texts, settings.batch), layers, split, settings.ridges)
+    report = probe_layers(stream_token_states(llm, tts, texts, settings.batch), layers, split, settings.ridges)
     log.info("probe: %s", report)
     return report
 
 
 @torch.no_grad()
 def probe_layers(
-    pairs: Iterable[tuple[str, TextFeatures]], layers: Sequence[int], split: Split, ridges: Sequence[float]
+    pairs: Iterable[tuple[str, TokenStates]], layers: Sequence[int], split: Split, ridges: Sequence[float]
 ) -> ProbeReport:
     """A ridge from each layer's states to the text rows; the deepest layer close to the best one is chosen."""
     equations: list[RidgeFit] = []
     for features in split.stream(pairs):
         if not equations:
-            sizes = features.states.shape[-1], features.rows.shape[-1]
+            sizes = features.states.shape[-1], features.text_embeddings.shape[-1]
             equations = [RidgeFit(*sizes, features.states.device, BLOCK) for _ in layers]
         ids = torch.tensor(features.ids)
         for index, equation in enumerate(equations):
-            equation.add(features.states[:, index], features.rows, ids)
+            equation.add(features.states[:, index], features.text_embeddings, ids)
     calibration, held_out = split.calibration.stacked(), split.held_out.stacked()
-    table = row_table(split.table)
+    table = embedding_table(split.table)
     results = [
         _layer_result(layer, equations[index], _layer(calibration, index), _layer(held_out, index), table, ridges)
         for index, layer in enumerate(layers)
@@ -107,4 +107,4 @@ def _layer_result(
     _, weight, bias = equation.best(ridges, judge)
     states, rows, ids = held_out
     predicted = states @ weight.T + bias
-    return LayerResult(layer, r_squared(predicted, rows), nearest_row_accuracy(predicted, ids, *table))
+    return LayerResult(layer, r_squared(predicted, rows), nearest_embedding_accuracy(predicted, ids, *table))

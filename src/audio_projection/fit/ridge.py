@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audio_projection.alignment.token_states import TextFeatures
+from audio_projection.alignment.token_states import TokenStates
 from audio_projection.errors import AudioProjectionError
 from audio_projection.projector import ACTIVATIONS
 
@@ -221,7 +221,7 @@ def r_squared(predicted: Tensor, actual: Tensor) -> float:
     return float(1 - error / total.clamp_min(1e-12))
 
 
-def nearest_row_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, table_ids: Tensor) -> float:
+def nearest_embedding_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, table_ids: Tensor) -> float:
     """Share of `predicted` (N, H) whose nearest row of `table` (V, H) belongs to the token `ids` (N,)."""
     nearest = torch.cat([torch.cdist(part, table).argmin(1) for part in predicted.split(1024)])
     return float((table_ids[nearest] == ids).double().mean())
@@ -231,10 +231,10 @@ class Reserve:
     """Features kept aside: of the first texts, up to a number of rows that always fits in memory."""
 
     def __init__(self) -> None:
-        self._parts: list[TextFeatures] = []
+        self._parts: list[TokenStates] = []
         self.count = 0
 
-    def add(self, features: TextFeatures) -> None:
+    def add(self, features: TokenStates) -> None:
         if self.count < _RESERVED_ROWS:
             self._parts.append(features)
             self.count += len(features.ids)
@@ -242,7 +242,7 @@ class Reserve:
     def stacked(self) -> tuple[Tensor, Tensor, Tensor]:
         """states (N, L, D), rows (N, H), ids (N,)."""
         states = torch.cat([part.states for part in self._parts])
-        rows = torch.cat([part.rows for part in self._parts])
+        rows = torch.cat([part.text_embeddings for part in self._parts])
         return states, rows, torch.tensor([i for part in self._parts for i in part.ids], device=rows.device)
 
 
@@ -259,7 +259,7 @@ class Split:
         self.table: dict[int, Tensor] = {}  # row of every token id met
         self.tokens = 0
 
-    def stream(self, pairs: Iterable[tuple[str, TextFeatures]]) -> Iterator[TextFeatures]:
+    def stream(self, pairs: Iterable[tuple[str, TokenStates]]) -> Iterator[TokenStates]:
         """Yields the features to fit on, up to the limit of tokens; those kept aside come first and are complete then.
 
         A text that comes again is left out, or the held-out ones would not be held out. Raises AudioProjectionError
@@ -270,7 +270,7 @@ class Split:
             if text in seen or not features.ids:
                 continue
             seen.add(text)
-            self.table |= dict(zip(features.ids, features.rows, strict=True))
+            self.table |= dict(zip(features.ids, features.text_embeddings, strict=True))
             if len(seen) <= 2 * self.aside:
                 (self.held_out if len(seen) <= self.aside else self.calibration).add(features)
                 continue
@@ -285,7 +285,7 @@ class Split:
             )
 
 
-def row_table(table: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+def embedding_table(table: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
     """rows (V, H) and their token ids (V,) of all tokens met."""
     rows = torch.stack(list(table.values()))
     return rows, torch.tensor(list(table), device=rows.device)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import file_fingerprint
-from audio_projection.gguf.llama_cpp_runtime import MEMORY_MODES, LayerTap, LlamaContext, LlamaWeights
+from audio_projection.gguf.llama_cpp_runtime import MEMORY_MODES, GraphTap, LlamaContext, LlamaWeights
 from audio_projection.gguf.llm_file import check_llm
 from audio_projection.gguf.tokenizer import NORMAL, read_tokenizer
 from audio_projection.llm.hidden_states import Layers, resolve_layers
@@ -61,7 +61,7 @@ class GGUFLanguageModel(LanguageModel):
         self._reading: LlamaContext | None = None
         self._reading_lock = threading.Lock()  # one context reads for all threads
         self._listen(layers)
-        self._head = self._context_ids()
+        self._context_prefix = self._context_ids()
 
     @property
     def device(self) -> torch.device:
@@ -79,7 +79,7 @@ class GGUFLanguageModel(LanguageModel):
         self._check_length(longest)
         with self._reading_lock:
             if self._reading is None or self._reading.capacity < longest:
-                self._reading = LlamaContext(self.weights, longest, self.settings.threads, tap=LayerTap())
+                self._reading = LlamaContext(self.weights, longest, self.settings.threads, tap=GraphTap())
             return [self._read_one(self._reading, ids) for ids in sequences]
 
     @property
@@ -97,7 +97,7 @@ class GGUFLanguageModel(LanguageModel):
 
     def _step(self, cache: LlamaContext | None, ids: list[int]) -> tuple[LlamaContext, Tensor, Tensor]:
         """As in `LanguageModel`; the cache is a context of llama.cpp, and knows how much it holds."""
-        context = cache or LlamaContext(self.weights, len(ids) + 1, self.settings.threads, tap=LayerTap())
+        context = cache or LlamaContext(self.weights, len(ids) + 1, self.settings.threads, tap=GraphTap())
         context.reserve(context.length + len(ids))
         tap = _tap(context)
         tap.listen(self._names(self.layers), stop=False)
@@ -113,7 +113,7 @@ class GGUFLanguageModel(LanguageModel):
         context.decode_ids(ids, every_output=self.num_layers in self.layers)
         return self._stacked(tap, len(ids))
 
-    def _stacked(self, tap: LayerTap, count: int) -> Tensor:
+    def _stacked(self, tap: GraphTap, count: int) -> Tensor:
         """The last `count` states (count, L, D) that the tap took."""
         return self._finite(torch.stack([self._state(tap, layer)[-count:] for layer in self.layers], dim=1))
 
@@ -122,7 +122,7 @@ class GGUFLanguageModel(LanguageModel):
             raise AudioProjectionError(f"{self.file.path} is damaged: it computes no finite numbers; make it again")
         return values
 
-    def _state(self, tap: LayerTap, layer: int) -> Tensor:
+    def _state(self, tap: GraphTap, layer: int) -> Tensor:
         (name,) = self._names([layer])
         x = torch.from_numpy(tap.rows(name, self.hidden_size))
         if layer == self.num_layers:
@@ -153,6 +153,6 @@ class GGUFLanguageModel(LanguageModel):
         super()._check_length(length)
 
 
-def _tap(context: LlamaContext) -> LayerTap:
+def _tap(context: LlamaContext) -> GraphTap:
     assert context.tap is not None, "every context of a language model has a tap"
     return context.tap

@@ -55,7 +55,7 @@ class LlamaWeights:
         locked = _locked_memory()
         self.handle = call(library.llama_model_load_from_file, os.fsencode(file.path), parameters)
         if not self.handle:
-            raise AudioProjectionError(f"llama.cpp cannot load {file.path}: {complaint()}")
+            raise AudioProjectionError(f"llama.cpp cannot load {file.path}: {last_error()}")
         self._free = weakref.finalize(self, library.llama_model_free, self.handle)
         if memory == "lock" and locked is not None and _locked_memory() == locked:
             log.warning("%s is not locked in memory: the system allows this process too little (ulimit -l)", file.path)
@@ -72,7 +72,7 @@ class LlamaWeights:
         return bool(binding().llama_vocab_is_eog(self.vocabulary, token))
 
 
-class LayerTap:
+class GraphTap:
     """Copies named tensors out of the graph while it is computed, and can end the computation after the last of them.
 
     `wanted` are the names in the order in which they are computed; after a decode `taken` holds for each an array
@@ -141,7 +141,7 @@ class LlamaContext:
     """
 
     def __init__(
-        self, weights: LlamaWeights, capacity: int, threads: int, sequences: int = 1, tap: LayerTap | None = None
+        self, weights: LlamaWeights, capacity: int, threads: int, sequences: int = 1, tap: GraphTap | None = None
     ) -> None:
         """`capacity`: positions of each sequence that there is room for without growing."""
         self.weights, self.threads, self.sequences, self.tap = weights, threads, sequences, tap
@@ -170,7 +170,7 @@ class LlamaContext:
         failed = call(binding().llama_decode, self._handle, inputs.batch)
         if failed:
             raise AudioProjectionError(
-                f"llama.cpp cannot read on in {self.weights.file.path.name}: code {failed}, {complaint()}"
+                f"llama.cpp cannot read on in {self.weights.file.path.name}: code {failed}, {last_error()}"
             )
 
     def logits(self) -> Tensor:
@@ -217,7 +217,7 @@ class LlamaContext:
             parameters.cb_eval = self.tap.callback
         self._handle = call(library.llama_init_from_model, self.weights.handle, parameters)
         if not self._handle:
-            raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {complaint()}")
+            raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {last_error()}")
         # the weights must outlive what was made of them, also where both are garbage at once
         self._free = weakref.finalize(self, _free_context, self._handle, self.weights)
         self.capacity = room
@@ -263,7 +263,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     return result
 
 
-def complaint() -> str:
+def last_error() -> str:
     """The first that llama.cpp complained of in its last call."""
     return _MESSAGES[0] if _MESSAGES else "no reason given"
 

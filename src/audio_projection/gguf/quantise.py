@@ -9,7 +9,7 @@ from pathlib import Path
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import replacing
-from audio_projection.gguf.llama_cpp_runtime import call, complaint, quiet_library
+from audio_projection.gguf.llama_cpp_runtime import call, last_error, quiet_library
 from audio_projection.gguf.optional_packages import binding
 from audio_projection.gguf.reader import GGUFFile, read_gguf
 from audio_projection.gguf.writer import seal
@@ -28,7 +28,7 @@ def quantise(source: Path, target: Path, wanted: str, threads: int) -> GGUFFile:
         files = os.fsencode(source), os.fsencode(temporary)
         failed = call(library.llama_model_quantize, *files, ctypes.byref(parameters))
         if failed:
-            raise AudioProjectionError(f"llama.cpp cannot write {target} as {wanted}: {complaint()}")
+            raise AudioProjectionError(f"llama.cpp cannot write {target} as {wanted}: {last_error()}")
         seal(temporary)
     return read_gguf(target)
 
@@ -39,7 +39,7 @@ def describe_types(file: GGUFFile) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
 
 
-def surprises(file: GGUFFile, wanted: str) -> list[str]:
+def unexpected_types(file: GGUFFile, wanted: str) -> list[str]:
     """The matrices that are of no type that `wanted` stands for, each with the length of its rows.
 
     A row must be a whole number of blocks: 256 numbers in K-quants, 32 in Q8_0. Others silently become another type.

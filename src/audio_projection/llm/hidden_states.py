@@ -79,15 +79,15 @@ class LayerTap:
         self._epsilon = float(getattr(config, "rms_norm_eps", None) or 1e-6)
 
     @contextmanager
-    def listening(self) -> Iterator[Heard]:
+    def listening(self) -> Iterator[CapturedStates]:
         """Forward passes of the decoder inside leave their layers' outputs in what is given."""
-        heard = Heard(self.layers, self._last, self._epsilon)
+        heard = CapturedStates(self.layers, self._last, self._epsilon)
         with ExitStack() as hooks:
             for layer in set(self.layers):
                 hooks.callback(self._attach(layer, heard).remove)
             yield heard
 
-    def _attach(self, layer: int, heard: Heard) -> Any:
+    def _attach(self, layer: int, heard: CapturedStates) -> Any:
         if layer == self._last:
             return self._decoder.register_forward_hook(heard.keep_output(layer))
         if layer == 0:
@@ -95,7 +95,7 @@ class LayerTap:
         return self._blocks[layer - 1].register_forward_hook(heard.keep_output(layer))
 
 
-class Heard:
+class CapturedStates:
     """What layers gave in the passes of the thread that made this; the newest replaces the older.
 
     Hooks belong to the modules, so another thread's pass calls them too.

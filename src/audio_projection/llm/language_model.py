@@ -79,7 +79,7 @@ class LanguageModel:
         self.hidden_size: int = model.config.hidden_size
         self.num_layers: int = model.config.num_hidden_layers
         self._listen(layers)
-        self._head = self._context_ids()
+        self._context_prefix = self._context_ids()
 
     @classmethod
     def from_pretrained(
@@ -125,9 +125,9 @@ class LanguageModel:
     def states(self, texts: Sequence[str]) -> list[Encoded]:
         """The tokens of each text with their states, read in the model's context, all texts in one batch."""
         ids = [self.tokenize(text) for text in texts]
-        read = self.read([self._head + tokens for tokens in ids])
+        read = self.read([self._context_prefix + tokens for tokens in ids])
         return [
-            Encoded(tokens, byte_spans(self.tokenizer, tokens, text), states[len(self._head) :])
+            Encoded(tokens, byte_spans(self.tokenizer, tokens, text), states[len(self._context_prefix) :])
             for text, tokens, states in zip(texts, ids, read, strict=True)
         ]
 

@@ -22,7 +22,7 @@ from audio_projection.training.flops import (
     PEAKS,
     REACHED,
     LLMSizes,
-    Speech,
+    SpeechAmount,
     TTSSizes,
     fit_operations,
     hours,
@@ -64,7 +64,7 @@ LIBRISPEECH = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunEstimate:
     """Everything that `describe` tells."""
 
     llm: LLMSizes
@@ -81,7 +81,7 @@ class Plan:
         return self.projector.parameter_count
 
 
-def plan(config: Config) -> Plan:
+def estimate_run(config: Config) -> RunEstimate:
     """Sizes, data and steps of a run; AudioProjectionError when a model's sizes are unknown without its config.json."""
     llm, tts = _llm_sizes(config), _tts_sizes(config)
     probing = config.llm.layers == "probe"
@@ -98,7 +98,7 @@ def plan(config: Config) -> Plan:
         projector = build_projector(info)
     utterances, hours = _data(config)
     known = utterances if utterances is not None or config.train.steps is None else 0
-    return Plan(
+    return RunEstimate(
         llm=llm,
         tts=tts,
         projector=projector,
@@ -111,10 +111,10 @@ def plan(config: Config) -> Plan:
 
 def describe(config: Config) -> str:
     """The plan as text: parameters, shapes, memory, data."""
-    return "\n".join(_lines(config, plan(config)))
+    return "\n".join(_lines(config, estimate_run(config)))
 
 
-def _lines(config: Config, made: Plan) -> Iterator[str]:
+def _lines(config: Config, made: RunEstimate) -> Iterator[str]:
     llm, tts, train = made.llm, made.tts, config.train
     batch, groups = train.batch, tts.code_groups
     frames, tokens = round(config.data.max_seconds * FRAME_RATE), round(config.data.max_seconds * _TOKENS_A_SECOND)
@@ -147,7 +147,7 @@ def _lines(config: Config, made: Plan) -> Iterator[str]:
     yield from _effort(config, made)
 
 
-def _effort(config: Config, made: Plan) -> Iterator[str]:
+def _effort(config: Config, made: RunEstimate) -> Iterator[str]:
     """Operations of the fit and of the training, and their time."""
     layer = max(made.projector.info.layers)
     total = fit_operations(config, made.llm, made.tts, layer)
@@ -157,7 +157,7 @@ def _effort(config: Config, made: Plan) -> Iterator[str]:
     count = made.steps * config.train.batch * config.train.grad_accumulation
     known = made.hours is not None and made.utterances
     mean = made.hours * 3600 / made.utterances if known else config.data.max_seconds / 2  # type: ignore[operator]
-    seen = Speech(count, count * mean * _TOKENS_A_SECOND, count * mean * FRAME_RATE)
+    seen = SpeechAmount(count, count * mean * _TOKENS_A_SECOND, count * mean * FRAME_RATE)
     parts = step_operations(config, made.llm, made.tts, layer, made.parameters, seen)
     total += sum(parts.values())
     guessed = "" if known else f", taken for the half of {config.data.max_seconds:g} s each"
@@ -172,7 +172,7 @@ def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{max(hours * 60, 0.1):.1f} min"
 
 
-def _memory(config: Config, made: Plan, positions: int) -> dict[str, float]:
+def _memory(config: Config, made: RunEstimate, positions: int) -> dict[str, float]:
     """Bytes by part, roughly. Activations: what one talker layer keeps for its backward pass, a position."""
     llm, tts = made.llm, made.tts
     width = 4 if config.tts.dtype == "float32" or config.device == "cpu" else 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from audio_projection.alignment.token_states import TextFeatures, align_features, chunks, text_features
+from audio_projection.alignment.token_states import TokenStates, align_states, chunks, token_states
 from audio_projection.data import cached_states
 from audio_projection.data.pairs import Pair
 from audio_projection.models import Models
@@ -27,7 +27,7 @@ class StateSource:
     def __init__(self, config: Config, parts: Models, pairs: Sequence[Pair]) -> None:
         """Raises AudioProjectionError when the cached states are not those that `parts.llm` would give."""
         self._parts, self._pairs = parts, pairs
-        self._held: list[TextFeatures] | None = None
+        self._held: list[TokenStates] | None = None
         self.tokens = [len(parts.tts.tokenize(pair.text)[0]) for pair in pairs]
         self._cached = [pair.states for pair in pairs if pair.states is not None]
         if self._cached and len(self._cached) == len(pairs):
@@ -39,20 +39,20 @@ class StateSource:
             groups = chunks(range(len(pairs)), batch)
             self._held = [features for group in groups for features in self._compute(group)]
 
-    def at(self, indices: Sequence[int]) -> list[TextFeatures]:
+    def at(self, indices: Sequence[int]) -> list[TokenStates]:
         if self._cached:
             return [self._restore(index) for index in indices]
         return self._compute(indices) if self._held is None else [self._held[index] for index in indices]
 
-    def _restore(self, index: int) -> TextFeatures:
+    def _restore(self, index: int) -> TokenStates:
         text = self._pairs[index].text
         encoded = cached_states.restore(self._parts.llm, text, self._cached[index])
         with torch.autocast(self._parts.tts.device.type, enabled=False):
-            return align_features(self._parts.tts, text, encoded)
+            return align_states(self._parts.tts, text, encoded)
 
-    def _compute(self, indices: Sequence[int]) -> list[TextFeatures]:
+    def _compute(self, indices: Sequence[int]) -> list[TokenStates]:
         with torch.autocast(self._parts.tts.device.type, enabled=False):  # the LLM keeps its own precision
-            return text_features(self._parts.llm, self._parts.tts, [self._pairs[index].text for index in indices])
+            return token_states(self._parts.llm, self._parts.tts, [self._pairs[index].text for index in indices])
 
 
 class Examples:

@@ -57,7 +57,7 @@ class TTSSizes:
 
 
 @dataclass(frozen=True)
-class Speech:
+class SpeechAmount:
     """What is passed through the models: utterances with their text tokens and frames, in sum."""
 
     utterances: float
@@ -74,7 +74,7 @@ def fit_operations(config: Config, llm: LLMSizes, tts: TTSSizes, layer: int) -> 
 
 
 def step_operations(
-    config: Config, llm: LLMSizes, tts: TTSSizes, layer: int, trained: int, seen: Speech
+    config: Config, llm: LLMSizes, tts: TTSSizes, layer: int, trained: int, seen: SpeechAmount
 ) -> dict[str, float]:
     """Of the training on `seen`, by part; `trained` are the projector's parameters."""
     loss = config.train.loss

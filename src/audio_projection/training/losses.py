@@ -67,10 +67,10 @@ def distill_states_loss(batch: TeacherForced, draw: Draw) -> Tensor:
     return relative_error(torch.cat(batch.states), batch.taught.states)
 
 
-def rows_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+def embedding_loss(batch: TeacherForced, draw: Draw) -> Tensor:
     """Relative squared error of all text rows against the TTS's own: what the closed-form fit lessens, by gradient."""
-    own = [utterance.features.rows for utterance in batch.utterances]
-    return relative_error(torch.cat(list(batch.rows)), torch.cat(own))
+    own = [utterance.features.text_embeddings for utterance in batch.utterances]
+    return relative_error(torch.cat(list(batch.embeddings)), torch.cat(own))
 
 
 def perceptual_loss(batch: TeacherForced, draw: Draw) -> Tensor:
@@ -93,7 +93,7 @@ LOSSES: dict[str, Callable[[TeacherForced, Draw], Tensor]] = {
     "predictor": predictor_loss,
     "distill": distill_loss,
     "distill_states": distill_states_loss,
-    "rows": rows_loss,
+    "rows": embedding_loss,
     "perceptual": perceptual_loss,
 }
 """All losses by their names in `train.loss`, and the accuracy of codebook 0."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from audio_projection.alignment.token_states import TextFeatures
+from audio_projection.alignment.token_states import TokenStates
 from audio_projection.errors import AudioProjectionError
 from audio_projection.training.examples import Examples
 from audio_projection.training.losses import LOSSES, Draw, count_targets
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from audio_projection.projector import Projector
     from audio_projection.tts.model import Qwen3TTS
 
-RowsOf = Callable[[TextFeatures], Tensor]
+EmbeddingsOf = Callable[[TokenStates], Tensor]
 
 
 class Objective(nn.Module):
@@ -51,25 +51,25 @@ class Objective(nn.Module):
         """How many targets `forward` sums over, by the lengths of a batch in frames and text tokens."""
         return count_targets(names, frames, tokens, self.tts.config.code_groups, self._settings)
 
-    def projected(self, features: TextFeatures) -> Tensor:
+    def projected(self, features: TokenStates) -> Tensor:
         """Rows (N, H), float32, that the projector makes of the states of a text."""
-        with torch.autocast(features.rows.device.type, enabled=False):  # whatever the TTS computes in
-            return self.projector(features.states, features.rows)
+        with torch.autocast(features.text_embeddings.device.type, enabled=False):  # whatever the TTS computes in
+            return self.projector(features.states, features.text_embeddings)
 
     @staticmethod
-    def plain(features: TextFeatures) -> Tensor:
+    def plain(features: TokenStates) -> Tensor:
         """The TTS's own rows (N, H)."""
-        return features.rows
+        return features.text_embeddings
 
     def forward(
-        self, examples: Examples, indices: Sequence[int], rows_of: RowsOf, names: Iterable[str], seed: int
+        self, examples: Examples, indices: Sequence[int], embeddings_of: EmbeddingsOf, names: Iterable[str], seed: int
     ) -> dict[str, Tensor]:
         """Sums (scalars, float32) of the losses `names` over one micro-batch; what it draws comes from `seed`."""
         utterances = examples.at(indices)
         device = self.tts.device.type
         draw = Draw(torch.Generator().manual_seed(seed), self._settings)
         with torch.autocast(device, torch.bfloat16, enabled=self._settings.precision == "bf16"):
-            rows = [rows_of(utterance.features) for utterance in utterances]
+            rows = [embeddings_of(utterance.features) for utterance in utterances]
             batch = TeacherForced(self.tts, utterances, rows, self._layout, self._untuned)
             return {name: LOSSES[name](batch, draw).float() for name in names}
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Optimization:
+class OptimizerStep:
     """The objective as the processes share it, and the optimizer of what trains in it.
 
     Frozen weights are in no parameter group: they get neither gradient nor optimizer state.
@@ -80,7 +80,7 @@ class Optimization:
             last = place + processes >= len(batches)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 sums += self._backward(batches[place], _seed_at(self._seed, first + place), targets)
-        norm = self._move(rate)
+        norm = self._apply_gradients(rate)
         totals = dict(zip(targets, self.accelerator.reduce(sums, "sum").tolist(), strict=True))
         reached = means(totals, targets)
         loss = sum(weight * reached[name] for name, weight in self.objective.weights.items())
@@ -106,7 +106,7 @@ class Optimization:
         self.accelerator.backward(self.objective.weighted(sums, targets) * self.accelerator.num_processes)
         return torch.stack([sums[name].detach() for name in targets])
 
-    def _move(self, rate: float) -> float:
+    def _apply_gradients(self, rate: float) -> float:
         """Moves the weights against the gradient; returns its norm before it was clipped."""
         norm = gathered(self.accelerator.clip_grad_norm_(self.parameters, self._settings.clip))
         for group in self.optimizer.param_groups:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from audio_projection.alignment.token_states import TextFeatures
-from audio_projection.tts.prompt import Sequence, training_sequence
+from audio_projection.alignment.token_states import TokenStates
+from audio_projection.tts.prompt import TrainingSequence, training_sequence
 
 if TYPE_CHECKING:
     from audio_projection.tts.model import Qwen3TTS
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class Utterance:
     """One training example as the models meet it."""
 
-    features: TextFeatures
+    features: TokenStates
     codes: Tensor  # (T, G) int64, on the TTS's device
-    prefix: Tensor  # (P, H), the TTS's rows before the text
+    prefix: Tensor  # (P, H), the TTS's embeddings before the text
 
 
 class TeacherForced:
-    """Utterances whose talker is fed with `rows`, for each its text rows (N, H); differentiable in them.
+    """Utterances whose talker is fed with `embeddings`, for each its text embeddings (N, H); differentiable in them.
 
     M counts all frames of the batch and one end for each utterance. What no loss asks for is not computed.
     """
@@ -39,12 +39,12 @@ class TeacherForced:
         self,
         tts: Qwen3TTS,
         utterances: Seq[Utterance],
-        rows: Seq[Tensor],
+        embeddings: Seq[Tensor],
         layout: str,
         untuned: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Within `untuned()` the talker is the one that was loaded, whatever trains on it."""
-        self.tts, self.utterances, self.rows = tts, utterances, rows
+        self.tts, self.utterances, self.embeddings = tts, utterances, embeddings
         self._layout, self._untuned = layout, untuned
 
     @property
@@ -62,8 +62,8 @@ class TeacherForced:
     def states(self) -> list[Tensor]:
         """For each utterance the talker's states (T + 1, H) before its frames and its end."""
         sequences = [
-            training_sequence(self.tts, utterance.prefix, rows.to(self.tts.dtype), utterance.codes, self._layout)
-            for utterance, rows in zip(self.utterances, self.rows, strict=True)
+            training_sequence(self.tts, utterance.prefix, embeddings.to(self.tts.dtype), utterance.codes, self._layout)
+            for utterance, embeddings in zip(self.utterances, self.embeddings, strict=True)
         ]
         return predicting_states(self.tts, sequences, self.codes)
 
@@ -73,23 +73,23 @@ class TeacherForced:
         return self.tts.talker.logits(torch.cat(self.states)).float()
 
     @cached_property
-    def taught(self) -> Taught:
-        """The same utterances with the TTS's own text rows, through the talker as it was loaded; no gradient."""
-        plain = [utterance.features.rows for utterance in self.utterances]
+    def taught(self) -> TeacherOutputs:
+        """The same utterances with the TTS's own text embeddings, through the talker as it was loaded; no gradient."""
+        plain = [utterance.features.text_embeddings for utterance in self.utterances]
         teacher = TeacherForced(self.tts, self.utterances, plain, self._layout)
         with torch.no_grad(), self._untuned():
-            return Taught(torch.cat(teacher.states), teacher.logits)
+            return TeacherOutputs(torch.cat(teacher.states), teacher.logits)
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherOutputs:
     """What the talker makes of the plain text: states (M, H) and scores (M, V)."""
 
     states: Tensor
     logits: Tensor
 
 
-def predicting_states(tts: Qwen3TTS, sequences: Seq[Sequence], codes: Seq[Tensor]) -> list[Tensor]:
+def predicting_states(tts: Qwen3TTS, sequences: Seq[TrainingSequence], codes: Seq[Tensor]) -> list[Tensor]:
     """For each teacher-forced sequence the states (T + 1, H) that predict its frames `codes` (T, G) and its end.
 
     No label is shifted: the sequence already says which state predicts which frame (`Sequence.first`).

@@ -22,10 +22,10 @@ from audio_projection.training.checkpoints import Checkpoints, TrainingState
 from audio_projection.training.examples import Examples
 from audio_projection.training.fsdp import load_optimizer_state, load_trained, optimizer_state, trained_weights
 from audio_projection.training.objective import Objective
-from audio_projection.training.optimizer_step import Optimization, learning_rate
+from audio_projection.training.optimizer_step import OptimizerStep, learning_rate
 from audio_projection.training.resume import check_same, fixed_settings
 from audio_projection.training.run_log import RunLog
-from audio_projection.training.validation import HeldOut
+from audio_projection.training.validation import Validation
 from audio_projection.tts.finetune import finetuning
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ class Trainer:
         parts.tts.talker.transformer.checkpointing = config.train.activation_checkpointing
         examples, kept = Examples(config, parts, training), Examples(config, parts, held_out)
         self.objective = Objective(config, parts.projector, parts.tts, self.finetuning.untuned)
-        self.optimization = Optimization(config, self.objective, examples)
+        self.optimization = OptimizerStep(config, self.objective, examples)
         self.accelerator = self.optimization.accelerator
-        self.held_out = HeldOut(self.optimization.model, self.objective, kept, config.train.batch)
+        self.held_out = Validation(self.optimization.model, self.objective, kept, config.train.batch)
         self.sample = SpokenSample(config, parts, [*held_out, *training][0])
         self.order = BatchOrder(examples.frames, config.train.batch, config.seed)
         self.checkpoints = Checkpoints(config.run_dir / "checkpoints", config.train.keep_checkpoints)
@@ -114,10 +114,10 @@ class Trainer:
                 self.records.add({"step": self.step, "training": record, "seconds": round(self.seconds, 2)})
                 progress.update(task, completed=self.step, loss=f"{self.loss:.3f}")
                 done = self._stopping(terminated)
-                self._look(done)
+                self._after_step(done)
         return self._finish()
 
-    def _look(self, done: bool) -> None:
+    def _after_step(self, done: bool) -> None:
         """What comes after some steps; a run that is over evaluates when it finishes."""
         if self._due(self.settings.eval_every) and not done:
             self._evaluate()

@@ -11,13 +11,13 @@ from torch import nn
 from audio_projection.alignment.token_states import chunks
 from audio_projection.training.examples import Examples
 from audio_projection.training.losses import LOSSES
-from audio_projection.training.objective import Objective, RowsOf, means
+from audio_projection.training.objective import EmbeddingsOf, Objective, means
 
 ALWAYS = ("talker", "accuracy", "predictor")
 """What is measured whatever is trained on: all that plain text is compared by."""
 
 
-class HeldOut:
+class Validation:
     """Held-out examples in batches of like length; the same frames and segments are drawn every time."""
 
     def __init__(self, model: nn.Module, objective: Objective, examples: Examples, batch: int) -> None:
@@ -43,12 +43,12 @@ class HeldOut:
         return self._plain
 
     @torch.no_grad()
-    def _means(self, rows_of: RowsOf, names: Iterable[str]) -> dict[str, float]:
+    def _means(self, embeddings_of: EmbeddingsOf, names: Iterable[str]) -> dict[str, float]:
         sums, targets = Counter[str](), Counter[str]()
         lengths = self._examples.frames, self._examples.tokens
         for number, batch in enumerate(self._batches):
             frames, tokens = ([each[index] for index in batch] for each in lengths)
-            found = self._model(self._examples, batch, rows_of, names, number)
+            found = self._model(self._examples, batch, embeddings_of, names, number)
             sums.update({name: float(total) for name, total in found.items()})
             targets.update(self._objective.targets(names, frames, tokens))
         return means(sums, targets)

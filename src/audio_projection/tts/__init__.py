@@ -3,7 +3,7 @@
 Example:
     tts = Qwen3TTS.from_pretrained("models/Qwen3-TTS-12Hz-1.7B-CustomVoice")
     ids, spans = tts.tokenize("Hello there.")
-    codes = generate(tts, [(tts.prefix("ryan", "english"), tts.text_rows(torch.tensor(ids)))])[0]
+    codes = generate(tts, [(tts.prefix("ryan", "english"), tts.text_embeddings(torch.tensor(ids)))])[0]
     samples = tts.codec.decode(codes)
 """
 

@@ -19,7 +19,7 @@ from audio_projection.sampling import Choice, Sampling
 from audio_projection.tts.code_predictor import CodePredictor
 from audio_projection.tts.config import SPECIAL_CODES
 from audio_projection.tts.model import Qwen3TTS
-from audio_projection.tts.prompt import STREAMING, Prompt, check_layout, open_prompt, special_rows, text_prompt
+from audio_projection.tts.prompt import STREAMING, Prompt, check_layout, open_prompt, special_embeddings, text_prompt
 from audio_projection.tts.rules import TalkerRules
 
 log = logging.getLogger(__name__)
@@ -51,15 +51,15 @@ class Decoder:
         self.hidden = self.first = self.logits = self.scores = self.last
         self.code_logits: list[Tensor] = []
 
-    def step(self, text_rows: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Feed text rows (B, H); gives codes (B, G), int64, and ended (B,), bool: codes of ended rows mean nothing."""
-        self.advance(text_rows)
+        self.advance(text_embeddings)
         return self.complete(), self.ended
 
     @torch.inference_mode()
-    def advance(self, text_rows: Tensor) -> Tensor:
+    def advance(self, text_embeddings: Tensor) -> Tensor:
         """The talker's half of a step: codebook 0 (B,) of the next frame, or the end."""
-        self.hidden = self.talker.step(text_rows + self.last)
+        self.hidden = self.talker.step(text_embeddings + self.last)
         self.logits = self.tts.talker.logits(self.hidden)
         self.scores = self.sampling.talker.warp(self.rules.apply(self.logits))
         first = self.sampling.talker.pick(self.scores, self.generator)
@@ -136,16 +136,16 @@ def stream_prompt(
 ) -> Iterator[Tensor]:
     """As `stream`, of a prompt that has its whole text, also one that clones a voice (`prompt.clone_prefill`)."""
     decoder = Decoder(tts, [prompt], sampling or tts.sampling, generator)
-    text = chain(prompt.rows, repeat(special_rows(tts).pad))
+    text = chain(prompt.text_embeddings, repeat(special_embeddings(tts).pad))
     yield from _frames(decoder, text, LengthGuard(tts, max_frames), lambda: prompt.text_length)
 
 
 def _frames(
-    decoder: Decoder, text: Iterator[Tensor], guard: LengthGuard, text_rows: Callable[[], int]
+    decoder: Decoder, text: Iterator[Tensor], guard: LengthGuard, text_embeddings: Callable[[], int]
 ) -> Iterator[Tensor]:
-    """Frames (G,) up to the end; `text_rows` says how many there have been, which grows in a live stream."""
+    """Frames (G,) up to the end; `text_embeddings` says how many there have been, which grows in a live stream."""
     frames = 0
-    while not (frames and guard.reached(frames, text_rows())):
+    while not (frames and guard.reached(frames, text_embeddings())):
         codes, ended = decoder.step(next(text)[None])
         if ended.item():
             return
@@ -224,20 +224,20 @@ class LengthGuard:
         self.frame_rate = tts.frame_rate
         self.longest = max(1, int(tts.generation.get("max_new_tokens", 8192)) - 1)
 
-    def limit(self, text_rows: int) -> int:
+    def limit(self, text_embeddings: int) -> int:
         """The most frames that a text of so many rows may take."""
         if self.max_frames is not None:
             return self.max_frames
-        return min(self.longest, round((self.SECONDS + self.SECONDS_PER_ROW * text_rows) * self.frame_rate))
+        return min(self.longest, round((self.SECONDS + self.SECONDS_PER_ROW * text_embeddings) * self.frame_rate))
 
-    def reached(self, frames: int, text_rows: int) -> bool:
-        if frames < self.limit(text_rows):
+    def reached(self, frames: int, text_embeddings: int) -> bool:
+        if frames < self.limit(text_embeddings):
             return False
         if self.max_frames is None:
             log.warning(
                 "no end of speech after %.1f s for %d text tokens: stopped there; another seed may do better",
                 frames / self.frame_rate,
-                text_rows,
+                text_embeddings,
             )
         return True
 
@@ -246,7 +246,7 @@ class _LiveText(Iterator[Tensor]):
     """The text rows (H,) of one utterance as they come, then the end of text once, then padding for ever."""
 
     def __init__(self, tts: Qwen3TTS, rows: Iterable[Tensor]) -> None:
-        self.special = special_rows(tts)
+        self.special = special_embeddings(tts)
         self.coming: Iterator[Tensor] | None = iter(rows)
         self.count = 0
         self.like = self.special.pad
@@ -277,11 +277,11 @@ class _LiveText(Iterator[Tensor]):
 
 def _text_rows(tts: Qwen3TTS, prompts: Sequence[Prompt]) -> Iterator[Tensor]:
     """For each step the text rows (B, H) of a batch; prompts that have no more get padding."""
-    pad = special_rows(tts).pad
-    longest = max(len(prompt.rows) for prompt in prompts)
+    pad = special_embeddings(tts).pad
+    longest = max(len(prompt.text_embeddings) for prompt in prompts)
     table = pad.repeat(longest, len(prompts), 1)
     for index, prompt in enumerate(prompts):
-        table[: len(prompt.rows), index] = prompt.rows
+        table[: len(prompt.text_embeddings), index] = prompt.text_embeddings
     yield from table
     while True:
         yield pad.expand(len(prompts), -1)

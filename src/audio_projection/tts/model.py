@@ -149,9 +149,9 @@ class Qwen3TTS(nn.Module):
         """Ids of the bare text and for each its (start, end) in the text's UTF-8 bytes."""
         return self.tokenizer.encode(text)
 
-    def text_rows(self, ids: Tensor) -> Tensor:
+    def text_embeddings(self, ids: Tensor) -> Tensor:
         """Text rows (N, H) of ids (N,), int64."""
-        return self.talker.text_rows(ids)
+        return self.talker.text_embeddings(ids)
 
     def frame_embedding(self, codes: Tensor) -> Tensor:
         """Sum (..., H) of the code embeddings of frames (..., G), int64."""

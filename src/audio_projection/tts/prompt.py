@@ -37,12 +37,12 @@ class Prompt:
 
     embeds: Tensor
     last: Tensor
-    rows: Tensor
+    text_embeddings: Tensor
     text_length: int
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TrainingSequence:
     """A teacher-forced input: `embeds` (S, H); hidden[first + t] predicts codes[t, 0], hidden[first + T] the end."""
 
     embeds: Tensor
@@ -58,7 +58,7 @@ class Reference:
 
     voice: Tensor
     codes: Tensor
-    rows: Tensor
+    text_embeddings: Tensor
 
 
 def prefix(tts: Qwen3TTS, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None) -> Tensor:
@@ -73,12 +73,12 @@ def prefix(tts: Qwen3TTS, speaker: str | Tensor | None, language: str = "auto", 
     if number is not None:
         ids = [config.codec_think, config.codec_think_bos, number, config.codec_think_eos]
     tags = talker.codec_embedding(_ids(tts, ids))
-    voice = speaker_row(tts, speaker)
+    voice = speaker_embedding(tts, speaker)
     if voice is not None:
         tags = torch.cat((tags, voice[None]))
-    rows = [tts.text_rows(_ids(tts, tts.role_ids)), tags + special_rows(tts).pad]
+    rows = [tts.text_embeddings(_ids(tts, tts.role_ids)), tags + special_embeddings(tts).pad]
     if instruct and _follows_instructions(tts):
-        rows.insert(0, tts.text_rows(_ids(tts, tts.instruct_ids(instruct))))
+        rows.insert(0, tts.text_embeddings(_ids(tts, tts.instruct_ids(instruct))))
     return torch.cat(rows)
 
 
@@ -106,7 +106,7 @@ def language_id(tts: Qwen3TTS, speaker: str | Tensor | None, language: str) -> i
     return int(number)
 
 
-def speaker_row(tts: Qwen3TTS, speaker: str | Tensor | None) -> Tensor | None:
+def speaker_embedding(tts: Qwen3TTS, speaker: str | Tensor | None) -> Tensor | None:
     """The voice row (H,): a codec embedding for a name, an x-vector as it is."""
     config = tts.config
     if speaker is None or isinstance(speaker, Tensor):
@@ -126,7 +126,7 @@ def speaker_row(tts: Qwen3TTS, speaker: str | Tensor | None) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class SpecialRows:
+class SpecialEmbeddings:
     """Text rows (H,) of the three special text tokens."""
 
     bos: Tensor
@@ -134,45 +134,50 @@ class SpecialRows:
     pad: Tensor
 
 
-def special_rows(tts: Qwen3TTS) -> SpecialRows:
+def special_embeddings(tts: Qwen3TTS) -> SpecialEmbeddings:
     config = tts.config
-    return SpecialRows(*tts.text_rows(_ids(tts, [config.tts_bos, config.tts_eos, config.tts_pad])))
+    return SpecialEmbeddings(*tts.text_embeddings(_ids(tts, [config.tts_bos, config.tts_eos, config.tts_pad])))
 
 
-def open_prompt(tts: Qwen3TTS, prefix_rows: Tensor) -> Prompt:
+def open_prompt(tts: Qwen3TTS, prefix_embeddings: Tensor) -> Prompt:
     """A prompt whose text rows are still to come, one a frame: what a live stream starts from."""
-    special, codec = special_rows(tts), _codec_rows(tts)
-    embeds = torch.cat((prefix_rows, (special.bos + codec.pad)[None]))
+    special, codec = special_embeddings(tts), _codec_embeddings(tts)
+    embeds = torch.cat((prefix_embeddings, (special.bos + codec.pad)[None]))
     return Prompt(embeds, codec.bos, embeds[:0], 0)
 
 
-def text_prompt(tts: Qwen3TTS, prefix_rows: Tensor, rows: Tensor, layout: str) -> Prompt:
+def text_prompt(tts: Qwen3TTS, prefix_embeddings: Tensor, rows: Tensor, layout: str) -> Prompt:
     """A prompt for all text rows (N, H) of an utterance in `layout`."""
     check_layout(layout)
-    rows = _own_rows(tts, rows)
-    start, special = open_prompt(tts, prefix_rows), special_rows(tts)
+    rows = _checked_embeddings(tts, rows)
+    start, special = open_prompt(tts, prefix_embeddings), special_embeddings(tts)
     text = torch.cat((rows, special.eos[None]))
     if layout == STREAMING:
         return Prompt(start.embeds, start.last, text, len(rows))
-    embeds = torch.cat((start.embeds, text + _codec_rows(tts).pad))
+    embeds = torch.cat((start.embeds, text + _codec_embeddings(tts).pad))
     return Prompt(embeds, start.last, embeds[:0], len(rows))
 
 
 def clone_prefill(
-    tts: Qwen3TTS, prefix_rows: Tensor, rows: Tensor, reference_rows: Tensor, reference_codes: Tensor, layout: str
+    tts: Qwen3TTS,
+    prefix_embeddings: Tensor,
+    rows: Tensor,
+    reference_embeddings: Tensor,
+    reference_codes: Tensor,
+    layout: str,
 ) -> Prompt:
     """A prompt that continues a recording: its text rows (R, H) and codes (T, G), as in `Reference`.
 
     In the streaming layout all text rows that fit are summed over the reference codes, the others follow one a frame.
     """
     check_layout(layout)
-    rows = _own_rows(tts, rows)
+    rows = _checked_embeddings(tts, rows)
     if reference_codes.ndim != 2 or reference_codes.shape[1] != tts.config.code_groups or not len(reference_codes):
         raise AudioProjectionError(
             f"reference codes have shape {tuple(reference_codes.shape)}, need (frames, {tts.config.code_groups})"
         )
-    start, special, codec = open_prompt(tts, prefix_rows), special_rows(tts), _codec_rows(tts)
-    text = torch.cat((_own_rows(tts, reference_rows), rows, special.eos[None]))
+    start, special, codec = open_prompt(tts, prefix_embeddings), special_embeddings(tts), _codec_embeddings(tts)
+    text = torch.cat((_checked_embeddings(tts, reference_embeddings), rows, special.eos[None]))
     codes = torch.cat((codec.bos[None], tts.frame_embedding(reference_codes.to(tts.device))))
     # The last reference frame is no part of the prefill: it is what the first decoding step adds its text row to.
     if layout == NONSTREAMING:
@@ -184,16 +189,18 @@ def clone_prefill(
     return Prompt(embeds, codes[-1], text[before:], len(rows))
 
 
-def training_sequence(tts: Qwen3TTS, prefix_rows: Tensor, rows: Tensor, codes: Tensor, layout: str) -> Sequence:
+def training_sequence(
+    tts: Qwen3TTS, prefix_embeddings: Tensor, rows: Tensor, codes: Tensor, layout: str
+) -> TrainingSequence:
     """Teacher-forced input of an utterance: text rows (N, H) and its codes (T, G). Differentiable in the rows.
 
     Text rows that a streaming utterance never reaches (N + 1 > T + 1) are left out, as in decoding.
     """
-    prompt = text_prompt(tts, prefix_rows, rows, layout)
+    prompt = text_prompt(tts, prefix_embeddings, rows, layout)
     frames = torch.cat((prompt.last[None], tts.frame_embedding(codes)))
-    text = prompt.rows[: len(frames)]
-    padding = special_rows(tts).pad.expand(len(frames) - len(text), -1)
-    return Sequence(torch.cat((prompt.embeds, torch.cat((text, padding)) + frames)), len(prompt.embeds))
+    text = prompt.text_embeddings[: len(frames)]
+    padding = special_embeddings(tts).pad.expand(len(frames) - len(text), -1)
+    return TrainingSequence(torch.cat((prompt.embeds, torch.cat((text, padding)) + frames)), len(prompt.embeds))
 
 
 def check_layout(layout: str) -> None:
@@ -202,17 +209,17 @@ def check_layout(layout: str) -> None:
 
 
 @dataclass(frozen=True)
-class _CodecRows:
+class _CodecEmbeddings:
     pad: Tensor
     bos: Tensor
 
 
-def _codec_rows(tts: Qwen3TTS) -> _CodecRows:
+def _codec_embeddings(tts: Qwen3TTS) -> _CodecEmbeddings:
     config = tts.config.talker
-    return _CodecRows(*tts.talker.codec_embedding(_ids(tts, [config.codec_pad, config.codec_bos])))
+    return _CodecEmbeddings(*tts.talker.codec_embedding(_ids(tts, [config.codec_pad, config.codec_bos])))
 
 
-def _own_rows(tts: Qwen3TTS, rows: Tensor) -> Tensor:
+def _checked_embeddings(tts: Qwen3TTS, rows: Tensor) -> Tensor:
     """The rows (N, H) in the model's dtype and on its device: a projector may work in float32 beside bfloat16."""
     if rows.ndim != 2 or rows.shape[1] != tts.config.hidden_size or not len(rows):
         raise AudioProjectionError(

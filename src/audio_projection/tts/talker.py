@@ -36,7 +36,7 @@ class Talker(nn.Module):
         self.transformer = Transformer(config.transformer)
         self.codec_head = nn.Linear(hidden, config.vocab_size, bias=False)
 
-    def text_rows(self, ids: Tensor) -> Tensor:
+    def text_embeddings(self, ids: Tensor) -> Tensor:
         """Text rows (..., hidden) of token ids (...), int64: the space that projected features live in."""
         return self.text_projection(self.text_embedding(ids))
 

@@ -28,7 +28,7 @@ from audio_projection.data_loader import load_pairs
 from audio_projection.errors import AudioProjectionError
 from audio_projection.fit.assemble import new_projector
 from audio_projection.models import Models
-from audio_projection.train import run
+from audio_projection.train import run_training
 from audio_projection.training.examples import StateSource
 from helpers.corpora import assert_whole, contents, finished, manifest, run_killed
 from helpers.tiny_llm import make_llm
@@ -97,7 +97,7 @@ def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) ->
     fresh = StateSource(config, parts, [replace(pair, states=None) for pair in pairs]).at(indices)
     computed = parts.llm.states([pair.text for pair in pairs])
     for one, other, pair, encoded in zip(kept, fresh, pairs, computed, strict=True):
-        assert one.ids == other.ids and torch.equal(one.rows, other.rows)
+        assert one.ids == other.ids and torch.equal(one.text_embeddings, other.text_embeddings)
         assert pair.states is not None
         values = pair.states.values.float()
         torch.testing.assert_close(values, encoded.states, rtol=2**-8, atol=1e-3)  # bfloat16
@@ -195,7 +195,7 @@ def test_rows_from_cached_states_need_no_llm(prepared: Path, tmp_path: Path) -> 
 
 def projected(config: Config, parts: Models, pairs: Sequence[Pair]) -> list[torch.Tensor]:
     features = StateSource(config, parts, pairs).at([0, 1, 2])
-    return [parts.projector(each.states, each.rows) for each in features]
+    return [parts.projector(each.states, each.text_embeddings) for each in features]
 
 
 def test_a_run_on_features(prepared: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_run_on_features(prepared: Path, tmp_path: Path) -> None:
     config.llm.name, config.tts.name = str(save_llm(tmp_path / "llm")), str(parity_file("tiny_custom_voice"))
     extract(prepared, tmp_path / "out", config, Share(), 1, states=True)
     config.data.source, config.data.path, config.data.held_out = "pairs", tmp_path / "out", 1
-    outcome = run(config)
+    outcome = run_training(config)
     assert outcome.finished and outcome.step == 3 and outcome.held_out is not None
 
 

@@ -18,7 +18,7 @@ import pytest
 from audio_projection.config import DataConfig
 from audio_projection.data.corpora.cuts import read_cuts
 from audio_projection.data.corpora.prepare import Prepared, Source, prepare
-from audio_projection.data.corpora.report import Report
+from audio_projection.data.corpora.report import CorpusReport
 from audio_projection.data.corpora.workers import run_shards
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
@@ -31,7 +31,7 @@ def kept(out: Path) -> list[Any]:
     return [recording for shard in range(Prepared(out).shards) for recording in read_cuts(out, shard)]
 
 
-def prepared(source: Source, out: Path, shard: int = 8, **limits: Any) -> Report:
+def prepared(source: Source, out: Path, shard: int = 8, **limits: Any) -> CorpusReport:
     return prepare(source, out, DataConfig(**limits), shard, 1)
 
 

@@ -21,7 +21,7 @@ from audio_projection.data.corpora.cuts import to_cut, write_cuts
 from audio_projection.data.corpora.dataset import unpack
 from audio_projection.data.corpora.items import Dropped, Item, Recording, Unusable, printable
 from audio_projection.data.corpora.layouts import read_items, vetted
-from audio_projection.data.corpora.report import Histogram, Report, write_dropped
+from audio_projection.data.corpora.report import CorpusReport, Histogram, write_dropped
 from audio_projection.data.corpora.workers import run_shards
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import remove_unfinished, write_json
@@ -69,7 +69,7 @@ class Prepared:
         self.seconds: float = read_json(folder / "report.json")["kept"]["seconds"]
 
 
-def prepare(source: Source, out: Path, limits: DataConfig, shard_size: int, processes: int) -> Report:
+def prepare(source: Source, out: Path, limits: DataConfig, shard_size: int, processes: int) -> CorpusReport:
     """Checks a corpus into `out`; goes on where an earlier call was stopped. Files are equal for any `processes`.
 
     Raises AudioProjectionError when the source has no recording, when nothing of it is fit, when `out` was made from
@@ -84,7 +84,7 @@ def prepare(source: Source, out: Path, limits: DataConfig, shard_size: int, proc
     make = partial(_checker, out, limits)
     for _ in shown(run_shards(make, missing, processes), "checking the recordings", len(missing)):
         pass
-    report = Report.of([read_json(_mark(out, number)) for number in range(len(shards))], str(source.path))
+    report = CorpusReport.of([read_json(_mark(out, number)) for number in range(len(shards))], str(source.path))
     if not report.kept:
         write_dropped(out / "dropped.tsv", report.dropped)
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())

@@ -50,7 +50,7 @@ class Histogram:
 
 
 @dataclass
-class Report:
+class CorpusReport:
     """One preparation of a corpus."""
 
     source: str
@@ -61,7 +61,7 @@ class Report:
     dropped: list[Dropped] = field(default_factory=list)
 
     @classmethod
-    def of(cls, shards: Iterable[dict[str, Any]], source: str) -> Report:
+    def of(cls, shards: Iterable[dict[str, Any]], source: str) -> CorpusReport:
         """The sum of what was written down for each shard, in their order."""
         report = cls(source)
         for shard in shards:

@@ -57,7 +57,7 @@ class Codec(nn.Module):
         _load(codec.decoder, "decoder.", folder, others="encoder.")
         codec.to(device).eval().requires_grad_(False)
         if torch.device(device).type != "mps":  # which has no float64
-            codec.decoder.widen()
+            codec.decoder.to_float64()
         return codec
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -307,7 +307,7 @@ class CodecDecoder(nn.Module):
             hidden = hidden.to(narrow)
         return run(stages, hidden, state).squeeze(1)
 
-    def widen(self) -> None:
+    def to_float64(self) -> None:
         """Hold all layers before the waveform stages in float64, for decoding in chunks.
 
         They run at a few steps a frame, so it costs little. Rounding depends on the length of a chunk, and the waveform

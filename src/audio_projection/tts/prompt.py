@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
-
-if TYPE_CHECKING:
-    from audio_projection.tts.model import Qwen3TTS
+from audio_projection.tts.interface import SpeechModel
 
 _Value = TypeVar("_Value")
 log = logging.getLogger(__name__)
@@ -61,7 +59,9 @@ class Reference:
     text_embeddings: Tensor
 
 
-def prefix(tts: Qwen3TTS, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None) -> Tensor:
+def prefix(
+    tts: SpeechModel, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None
+) -> Tensor:
     """Rows (P, H) of everything before the text: instruction, role, language tag and voice.
 
     `speaker`: a name of the checkpoint's, an x-vector (H,), or None for no voice row. AudioProjectionError names the
@@ -82,7 +82,7 @@ def prefix(tts: Qwen3TTS, speaker: str | Tensor | None, language: str = "auto", 
     return torch.cat(rows)
 
 
-def language_id(tts: Qwen3TTS, speaker: str | Tensor | None, language: str) -> int | None:
+def language_id(tts: SpeechModel, speaker: str | Tensor | None, language: str) -> int | None:
     """The codec id of the language tag, None for automatic.
 
     A speaker of a dialect turns 'auto' and 'chinese' into that dialect (official: Qwen3TTS generate).
@@ -106,7 +106,7 @@ def language_id(tts: Qwen3TTS, speaker: str | Tensor | None, language: str) -> i
     return int(number)
 
 
-def speaker_embedding(tts: Qwen3TTS, speaker: str | Tensor | None) -> Tensor | None:
+def speaker_embedding(tts: SpeechModel, speaker: str | Tensor | None) -> Tensor | None:
     """The voice row (H,): a codec embedding for a name, an x-vector as it is."""
     config = tts.config
     if speaker is None or isinstance(speaker, Tensor):
@@ -134,19 +134,19 @@ class SpecialEmbeddings:
     pad: Tensor
 
 
-def special_embeddings(tts: Qwen3TTS) -> SpecialEmbeddings:
+def special_embeddings(tts: SpeechModel) -> SpecialEmbeddings:
     config = tts.config
     return SpecialEmbeddings(*tts.text_embeddings(_ids(tts, [config.tts_bos, config.tts_eos, config.tts_pad])))
 
 
-def open_prompt(tts: Qwen3TTS, prefix_embeddings: Tensor) -> Prompt:
+def open_prompt(tts: SpeechModel, prefix_embeddings: Tensor) -> Prompt:
     """A prompt whose text rows are still to come, one a frame: what a live stream starts from."""
     special, codec = special_embeddings(tts), _codec_embeddings(tts)
     embeds = torch.cat((prefix_embeddings, (special.bos + codec.pad)[None]))
     return Prompt(embeds, codec.bos, embeds[:0], 0)
 
 
-def text_prompt(tts: Qwen3TTS, prefix_embeddings: Tensor, rows: Tensor, layout: str) -> Prompt:
+def text_prompt(tts: SpeechModel, prefix_embeddings: Tensor, rows: Tensor, layout: str) -> Prompt:
     """A prompt for all text rows (N, H) of an utterance in `layout`."""
     check_layout(layout)
     rows = _checked_embeddings(tts, rows)
@@ -159,7 +159,7 @@ def text_prompt(tts: Qwen3TTS, prefix_embeddings: Tensor, rows: Tensor, layout: 
 
 
 def clone_prefill(
-    tts: Qwen3TTS,
+    tts: SpeechModel,
     prefix_embeddings: Tensor,
     rows: Tensor,
     reference_embeddings: Tensor,
@@ -190,7 +190,7 @@ def clone_prefill(
 
 
 def training_sequence(
-    tts: Qwen3TTS, prefix_embeddings: Tensor, rows: Tensor, codes: Tensor, layout: str
+    tts: SpeechModel, prefix_embeddings: Tensor, rows: Tensor, codes: Tensor, layout: str
 ) -> TrainingSequence:
     """Teacher-forced input of an utterance: text rows (N, H) and its codes (T, G). Differentiable in the rows.
 
@@ -214,12 +214,12 @@ class _CodecEmbeddings:
     bos: Tensor
 
 
-def _codec_embeddings(tts: Qwen3TTS) -> _CodecEmbeddings:
+def _codec_embeddings(tts: SpeechModel) -> _CodecEmbeddings:
     config = tts.config.talker
     return _CodecEmbeddings(*tts.talker.codec_embedding(_ids(tts, [config.codec_pad, config.codec_bos])))
 
 
-def _checked_embeddings(tts: Qwen3TTS, rows: Tensor) -> Tensor:
+def _checked_embeddings(tts: SpeechModel, rows: Tensor) -> Tensor:
     """The rows (N, H) in the model's dtype and on its device: a projector may work in float32 beside bfloat16."""
     if rows.ndim != 2 or rows.shape[1] != tts.config.hidden_size or not len(rows):
         raise AudioProjectionError(
@@ -228,14 +228,14 @@ def _checked_embeddings(tts: Qwen3TTS, rows: Tensor) -> Tensor:
     return rows.to(tts.device, tts.dtype)
 
 
-def _follows_instructions(tts: Qwen3TTS) -> bool:
+def _follows_instructions(tts: SpeechModel) -> bool:
     if tts.config.kind == "custom_voice" and tts.config.model_size == "0b6":
         log.warning("the 0.6B custom voices follow no instructions: the instruction is left out")
         return False
     return True
 
 
-def _ids(tts: Qwen3TTS, ids: list[int]) -> Tensor:
+def _ids(tts: SpeechModel, ids: list[int]) -> Tensor:
     return torch.tensor(ids, device=tts.device)
 
 

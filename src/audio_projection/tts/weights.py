@@ -10,16 +10,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from audio_projection.files.tensor_folder import Shape, TensorFolder, check_tensors
 from audio_projection.tts.config import Qwen3TTSConfig, TransformerConfig
-
-if TYPE_CHECKING:
-    from audio_projection.tts.model import Qwen3TTS
+from audio_projection.tts.interface import SpeechModel
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def _fused(stack: TransformerConfig) -> dict[str, dict[str, int]]:
     }
 
 
-def load_weights(tts: Qwen3TTS, folder: str | Path, dtype: torch.dtype) -> None:
+def load_weights(tts: SpeechModel, folder: str | Path, dtype: torch.dtype) -> None:
     """Give the modules of `tts` (built on the meta device) the tensors of `folder`, in `dtype`.
 
     The speaker encoder stays float32. AudioProjectionError names tensors that are missing, misshapen or unknown.
@@ -93,7 +90,7 @@ def load_weights(tts: Qwen3TTS, folder: str | Path, dtype: torch.dtype) -> None:
         module.load_state_dict(own, assign=True)
 
 
-def official_state_dict(tts: Qwen3TTS) -> dict[str, Tensor]:
+def official_state_dict(tts: SpeechModel) -> dict[str, Tensor]:
     """All weights but the codec's under their official names and in their official shapes, detached.
 
     What `save_file(..., 'model.safetensors')` needs for a folder that the official package loads.
@@ -104,14 +101,14 @@ def official_state_dict(tts: Qwen3TTS) -> dict[str, Tensor]:
     return state
 
 
-def _owners(tts: Qwen3TTS) -> list[tuple[str, nn.Module]]:
+def _owners(tts: SpeechModel) -> list[tuple[str, nn.Module]]:
     owners: list[tuple[str, nn.Module]] = [("talker", tts.talker), ("code_predictor", tts.code_predictor)]
     if tts.speaker_encoder is not None:
         owners.append(("speaker_encoder", tts.speaker_encoder))
     return owners
 
 
-def _weights(tts: Qwen3TTS) -> Iterator[tuple[str, Tensor]]:
+def _weights(tts: SpeechModel) -> Iterator[tuple[str, Tensor]]:
     for owner, module in _owners(tts):
         for name, value in module.state_dict().items():
             yield f"{owner}.{name}", value

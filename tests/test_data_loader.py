@@ -1,3 +1,5 @@
+"""Training data: batch order, held-out split, pairs of every source, and the default voice."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""Training end to end on tiny models: what changes, what is saved, what resumes, what is refused."""
+
 from __future__ import annotations
 
 import hashlib
@@ -126,18 +128,18 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(tmp_path: Path
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_states_held_in_memory_and_computed_anew_agree(tmp_path: Path) -> None:
+def test_states_in_memory_and_computed_again_agree(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     models = make_models(config)
-    held = Examples(models, PAIRS, config.train, config.tts)
+    in_memory = Examples(models, PAIRS, config.train, config.tts)
     config.train.states_memory = 0.0
-    anew = Examples(models, PAIRS, config.train, config.tts)
-    for one, other in zip(held.at([3, 5]), anew.at([3, 5]), strict=True):
+    computed = Examples(models, PAIRS, config.train, config.tts)
+    for one, other in zip(in_memory.at([3, 5]), computed.at([3, 5]), strict=True):
         torch.testing.assert_close(one.features.states, other.features.states, rtol=1e-4, atol=1e-5)
         assert torch.equal(one.features.text_embeddings, other.features.text_embeddings) and torch.equal(
             one.prefix, other.prefix
         )
-    assert held._states._in_memory is not None and anew._states._in_memory is None
+    assert in_memory._states._in_memory is not None and computed._states._in_memory is None
 
 
 def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:

@@ -1,3 +1,5 @@
+"""The dry run's estimate: parameters, sizes, data, FLOPs and time, without any weights."""
+
 from __future__ import annotations
 
 from dataclasses import replace

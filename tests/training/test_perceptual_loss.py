@@ -70,7 +70,7 @@ def test_distance_equals_the_expectation_written_out() -> None:
 
 
 def test_certain_codes_sound_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a context, that both sounds have heard."""
+    """After a context of true codes, which both waveforms share."""
     batch = forced(1)
     codes = batch.codes[0]
 

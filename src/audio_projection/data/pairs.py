@@ -57,7 +57,7 @@ class PairFolder:
         if conditions is not None and self.conditions != conditions:
             raise AudioProjectionError(
                 f"the pairs in {self.folder} were made otherwise ({_difference(self.conditions, conditions)}); choose "
-                "another folder, or delete that one to make them anew"
+                "another folder, or delete that one to make them again"
             )
 
     def parts(self) -> list[str]:

@@ -69,7 +69,7 @@ def distill_states_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
 
 
 def embedding_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
-    """Relative squared error of all projected embeddings against the TTS's own; the closed-form fit minimises it too."""
+    """Relative squared error of the projected embeddings against the TTS's own, as in the closed-form fit."""
     own = [utterance.features.text_embeddings for utterance in batch.utterances]
     return relative_error(torch.cat(list(batch.embeddings)), torch.cat(own))
 

@@ -56,14 +56,14 @@ class RunLog:
         if self._board is not None:
             self._board.add_sample(sample, step)
 
-    def draw(self) -> None:
+    def plot(self) -> None:
         """Writes loss.png, the loss curve of all steps so far."""
         if self._metrics is not None:
-            draw_losses(self._metrics.records(), self._folder / "loss.png")
+            plot_losses(self._metrics.records(), self._folder / "loss.png")
 
     def close(self) -> None:
         """Writes the loss curve and closes TensorBoard."""
-        self.draw()
+        self.plot()
         if self._board is not None:
             self._board.close()
 
@@ -113,7 +113,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_losses(records: list[dict[str, Any]], path: str | Path) -> None:
+def plot_losses(records: list[dict[str, Any]], path: str | Path) -> None:
     """Writes the loss curve as PNG: training, held out, and held out with plain text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

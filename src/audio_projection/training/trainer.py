@@ -154,7 +154,7 @@ class Trainer:
             *(self.step, reached["talker"], plain["talker"]),
             *(100 * reached["accuracy"], 100 * plain["accuracy"]),
         )
-        self.run_log.draw()
+        self.run_log.plot()
 
     def _speak(self) -> None:
         if self.accelerator.is_main_process:

@@ -13,6 +13,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.train import run_training, train_projector
 from audio_projection.training.run_log import read_metrics
+from audio_projection.training.trainer import Trainer
 from helpers.training import load_tts, make_config, make_models, make_pairs
 
 PAIRS = make_pairs(8)
@@ -37,6 +38,17 @@ def test_samples_are_what_the_projector_says_and_change_nothing(tmp_path: Path) 
     assert len(sounds[0]) != len(sounds[1]) or np.abs(sounds[0] - sounds[1]).max() > 0  # two projectors
     assert (folder / "step-00000002.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "None" / "linear" / "samples").exists()
+
+
+def test_a_trainer_logs_nothing_before_it_begins_and_all_steps_after_it(tmp_path: Path) -> None:
+    config = make_config(tmp_path, steps=1)
+    trainer = Trainer(config, make_models(config), PAIRS[:6], PAIRS[6:])
+    trainer.run_log.add({"step": 0})
+    trainer.run_log.close()
+    assert not config.run_dir.exists()
+    trainer.run_log.begin(0)
+    trainer.run_log.add({"step": 1})
+    assert read_metrics(config.run_dir / "metrics.jsonl") == [{"step": 1}]
 
 
 def test_tensorboard_has_the_records_and_the_samples(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
-"""What the design turns on, one change at a time: how well the speech is understood after each.
+"""Ablation of the design: the word error rate of the speech after one change at a time.
 
     python benchmarks/ablation.py --pairs work/pairs --output runs/ablation
     python benchmarks/ablation.py --sentences 20 --questions kind training layer
 
 Questions: the kind of projector; its activation; the hidden state at the token or one position before it; the layer;
-what the LLM reads; the fit alone or audio tokens after it; how much text the fit sees. Each variant differs in one
-thing only from the baseline, the `linear` projector of the configuration, and is fitted, trained and heard by
-pocketsphinx. Plain text through the same TTS is the reference.
+what the LLM reads; the fit alone or training on audio tokens after it; how much text the fit sees. Each variant differs
+in one thing only from the baseline, the `linear` projector of the configuration. It is fitted, trained, and its speech
+transcribed by pocketsphinx. Plain text through the same TTS is the reference.
 
-The output folder gets results.json, written after every variant, so that the command can be stopped and started again;
+The output folder gets results.json, written after every variant, so that a stopped command resumes with the next one;
 table.md; and ablation.png. Without --pairs the TTS speaks the configuration's own training texts first.
 """
 
@@ -30,7 +30,6 @@ from rich.progress import track
 from torch import Tensor
 
 from audio_projection.config import Config, load_config
-from audio_projection.data.make_pairs import fingerprint
 from audio_projection.data.pairs import seeded_digest
 from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
@@ -40,6 +39,7 @@ from audio_projection.evaluation.report import EvaluationReport, SystemResult
 from audio_projection.evaluation.sentence_sets import read_sentences
 from audio_projection.evaluation.systems import PLAIN, speak_line
 from audio_projection.files.atomic import make_folder, write_bytes, write_json
+from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.json_reader import read_json
 from audio_projection.fit.assemble import assemble, new_projector
 from audio_projection.fit.closed_form import fit_projector
@@ -67,11 +67,11 @@ TEXT_TOKENS = (1_000, 10_000, 100_000)
 
 @dataclass(frozen=True)
 class Variant:
-    """One projector: the baseline but for these settings. The baseline itself has no changes."""
+    """A projector to compare: the baseline with these settings changed. The baseline itself has no changes."""
 
     changes: tuple[tuple[str, Any], ...] = ()  # dotted keys and their values
     trained: bool = True  # on audio tokens, after the fit
-    before: bool = False  # from the states one position before the tokens
+    before: bool = False  # reads the states one position before the tokens
 
     @property
     def name(self) -> str:
@@ -81,7 +81,7 @@ class Variant:
 
 
 class StateBefore(LanguageModel):
-    """The same model, giving each token the state of the position before it, which has not seen the token.
+    """An LLM that gives each token the hidden state of the position before it, which has not seen the token.
 
     The first token of a text takes that of the context's end; without any context it keeps its own.
     """
@@ -91,9 +91,9 @@ class StateBefore(LanguageModel):
 
 
 def variants(config: Config, layers: int) -> dict[str, dict[str, Variant]]:
-    """For each question the answers by name; the baseline, under its own name, is one of them.
+    """The variants of each question by label; one of them is the baseline.
 
-    `config` is the baseline's; `layers`: how many the LLM has.
+    `config` is the baseline's; `layers`: the number of the LLM's layers.
     """
 
     def one_of(key: str, present: Any, values: Iterable[Any]) -> dict[str, Variant]:
@@ -111,10 +111,10 @@ def variants(config: Config, layers: int) -> dict[str, dict[str, Variant]]:
 
 
 class Results:
-    """What was heard of each variant, kept in results.json as it comes."""
+    """Transcripts, fit and loss of each variant, stored in results.json as they come."""
 
     def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
-        """Takes up what is there; AudioProjectionError when that was measured under other conditions."""
+        """Reads earlier results; AudioProjectionError when they were measured under other conditions."""
         self._path, self._conditions = path, conditions
         self.variants: dict[str, dict[str, Any]] = {}
         if not path.is_file():
@@ -130,16 +130,16 @@ class Results:
         write_json(self._path, {"conditions": self._conditions, "variants": self.variants})
 
     def report(self, texts: list[str], seed: int) -> EvaluationReport:
-        """All variants as rows."""
-        rows = []
+        """All variants as systems of an evaluation."""
+        systems = []
         for name, record in self.variants.items():
             errors = [word_errors(text, heard) for text, heard in zip(texts, record["heard"], strict=True)]
-            rows.append(SystemResult(name, name, record["heard"], errors))
-        return EvaluationReport(texts, rows, seed)
+            systems.append(SystemResult(name, name, record["heard"], errors))
+        return EvaluationReport(texts, systems, seed)
 
 
 class Ablation:
-    """The models and data that all variants share, loaded once."""
+    """Trains and measures variants; models and data are loaded once and shared."""
 
     def __init__(self, config: Config, texts: Sequence[str]) -> None:
         """`config` is the baseline's; with `llm.layers: probe` the probe chooses its layer."""
@@ -149,7 +149,7 @@ class Ablation:
         training, self.held_out = split_held_out(load_pairs(config, self.tts), config.data.held_out, config.seed)
         self.texts_to_fit = texts_to_fit(config, training, self.held_out)
         self.training = training[: config.train.total_steps(len(training)) * config.train.batch]
-        self.voice = default_voice(config, self.tts, training)
+        self.voice = default_voice(config.tts, self.tts, training, config.data.voice_speaker)
         self.llm = assemble(config, self.tts, self.texts_to_fit).llm
         layers = self.llm.layers[0] if len(self.llm.layers) == 1 else self.llm.layers
         self.config = config.model_copy(update={"llm": config.llm.model_copy(update={"layers": layers})})
@@ -157,7 +157,7 @@ class Ablation:
         self.recognizer = Recognizer()
 
     def conditions(self) -> dict[str, Any]:
-        """Everything that the results depend on, but for the variants."""
+        """Everything that the results depend on besides the variants."""
         return {
             "sentences": self.sentences,
             "settings": self.config.model_dump(mode="json", exclude={"root", "output_dir", "models_dir", "data"}),
@@ -168,24 +168,24 @@ class Ablation:
         }
 
     def plain(self) -> dict[str, Any]:
-        """The TTS fed with its own text rows."""
-        parts = self._parts(Variant(), self.config)
-        return {"heard": self._hear(parts, self.config, PLAIN, PLAIN)}
+        """Transcripts of the TTS fed with its own text embeddings."""
+        models = self._models(Variant(), self.config)
+        return {"heard": self._transcribe(models, self.config, PLAIN, PLAIN)}
 
     def measure(self, variant: Variant) -> dict[str, Any]:
-        """Make the projector and hear it: what was heard, what the fit and the training reached."""
+        """Makes the projector and transcribes its speech; returns transcripts, fit and held-out loss."""
         config = self._changed(variant)
-        parts = self._parts(variant, config)
-        fit_projector(config.fit, parts.llm, self.tts, parts.projector, self.texts_to_fit)
-        fitted, loss = parts.projector.info.measurements.get("fit"), None
+        models = self._models(variant, config)
+        fit_projector(config.fit, models.llm, self.tts, models.projector, self.texts_to_fit)
+        fitted, loss = models.projector.info.measurements.get("fit"), None
         if variant.trained:
-            outcome = train_projector(config, parts, self.training, self.held_out)
+            outcome = train_projector(config, models, self.training, self.held_out)
             if not outcome.finished:
                 raise AudioProjectionError(str(outcome))
             loss = outcome.held_out
-        return {"heard": self._hear(parts, config, variant.name), "fit": fitted, "held_out": loss}
+        return {"heard": self._transcribe(models, config, variant.name), "fit": fitted, "held_out": loss}
 
-    def _parts(self, variant: Variant, config: Config) -> Models:
+    def _models(self, variant: Variant, config: Config) -> Models:
         kind = StateBefore if variant.before else LanguageModel
         reading = config.llm.layers, config.llm.context, config.llm.prompt
         llm = kind(self.llm.model, self.llm.tokenizer, self.llm.name, *reading)
@@ -194,7 +194,7 @@ class Ablation:
         return Models(llm, projector, self.tts)
 
     def _changed(self, variant: Variant) -> Config:
-        """The baseline's configuration with a variant's changes, and a folder of its own for its training."""
+        """The baseline's configuration with a variant's changes, and its own folder for the training."""
         config = self.config.model_copy(deep=True)
         for key, value in variant.changes:
             section, _, name = key.partition(".")
@@ -202,25 +202,25 @@ class Ablation:
         config.output_dir = config.output_dir / re.sub(r"\W+", "-", variant.name)
         return config
 
-    def _hear(self, parts: Models, config: Config, name: str, control: str | None = None) -> list[str]:
-        voice = Voice(parts.llm, self.tts, parts.projector, VoiceDefaults.from_config(config))
-        console, heard = Console(stderr=True), []
+    def _transcribe(self, models: Models, config: Config, name: str, control: str | None = None) -> list[str]:
+        voice = Voice(models.llm, self.tts, models.projector, VoiceDefaults.from_config(config))
+        console, transcripts = Console(stderr=True), []
         lines = track(self.sentences, name, console=console, transient=True, disable=not console.is_terminal)
         for number, text in enumerate(lines):
             utterance = speak_line(voice, text, config.seed + number, control)
-            heard.append(self.recognizer.transcribe(utterance.samples, utterance.rate))
-        return heard
+            transcripts.append(self.recognizer.transcribe(utterance.samples, utterance.rate))
+        return transcripts
 
 
-class Outcome:
-    """What was found, for people: a table and a picture."""
+class AblationReport:
+    """Results as a Markdown table and a picture."""
 
     def __init__(self, asked: dict[str, dict[str, Variant]], results: Results, report: EvaluationReport) -> None:
         self._asked, self._records, self._report = asked, results.variants, report
-        self._rows = {row.name: row for row in report.rows}
+        self._systems = {system.name: system for system in report.rows}
 
     def markdown(self) -> str:
-        """A table with 95 % intervals."""
+        """A Markdown table with 95 % intervals."""
         lines = [
             "| question | variant | word error rate | minus plain text | tokens fitted | R2 | held-out loss |",
             "|---|---|---|---|---|---|---|",
@@ -231,7 +231,7 @@ class Outcome:
         return "\n".join(lines) + "\n"
 
     def draw(self, path: Path) -> None:
-        """Points with their intervals, a panel a question; the dashed line and the band behind it are plain text."""
+        """Writes a picture: points with intervals, a panel for each question; dashed line and band are plain text."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -248,7 +248,7 @@ class Outcome:
         write_bytes(path, picture.getvalue())
 
     def _cells(self, label: str, variant: Variant) -> str:
-        record, difference = self._records[variant.name], self._report.difference(self._rows[variant.name], PLAIN)
+        record, difference = self._records[variant.name], self._report.difference(self._systems[variant.name], PLAIN)
         assert difference is not None, "no variant is plain text itself"
         fitted, loss = record["fit"], record["held_out"]
         cells = [label, self._rate(variant.name), percent(difference[0], difference[1:], "+")]
@@ -257,36 +257,37 @@ class Outcome:
         return " | ".join(cells)
 
     def _rate(self, name: str) -> str:
-        row = self._rows[name]
-        return percent(row.word_error_rate, self._report.interval(row))
+        system = self._systems[name]
+        return percent(system.word_error_rate, self._report.interval(system))
 
     def _draw_panel(self, axes: Any, answers: dict[str, Variant]) -> None:
-        plain = self._rows[PLAIN]
+        plain = self._systems[PLAIN]
         axes.axvline(100 * plain.word_error_rate, linestyle="--", color="grey", linewidth=1)
         axes.axvspan(*(100 * end for end in self._report.interval(plain)), color="grey", alpha=0.15, linewidth=0)
         for place, variant in enumerate(answers.values()):
-            row = self._rows[variant.name]
-            axes.plot([100 * end for end in self._report.interval(row)], [place, place], color="tab:blue")
-            axes.plot(100 * row.word_error_rate, place, "o", color="tab:blue")
+            system = self._systems[variant.name]
+            axes.plot([100 * end for end in self._report.interval(system)], [place, place], color="tab:blue")
+            axes.plot(100 * system.word_error_rate, place, "o", color="tab:blue")
         axes.set_yticks(range(len(answers)), list(answers))
         axes.set_ylim(len(answers) - 0.5, -0.5)
 
 
 def percent(value: float, interval: Sequence[float], sign: str = "") -> str:
+    """A rate and its interval in per cent."""
     return f"{100 * value:{sign}.1f} % [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
 def settings(given: argparse.Namespace) -> Config:
     """The baseline's configuration."""
     options: dict[str, Any] = {"output_dir": given.output.resolve(), "projector.kind": "linear"}
-    options |= {"train.steps": given.train_steps, "train.max_minutes": None}  # a slow machine trains no less
+    options |= {"train.steps": given.train_steps, "train.max_minutes": None}  # a slow machine trains as much
     if given.pairs is not None:
         options |= {"data.source": "pairs", "data.path": given.pairs.resolve(), "data.texts": None, "data.limit": None}
     return load_config(given.config, given.overrides, options)
 
 
 def run(given: argparse.Namespace) -> str:
-    """Measure what is not there yet; returns the table."""
+    """Measures the variants without results; returns the table."""
     config, texts = settings(given), read_sentences(limit=given.sentences)
     folder = make_folder(given.output)
     ablation = Ablation(config, texts)
@@ -300,10 +301,10 @@ def run(given: argparse.Namespace) -> str:
         if variant.name not in results.variants:
             log.info("variant %d of %d: %s", number, len(wanted), variant.name)
             results.add(variant.name, ablation.measure(variant))
-    outcome = Outcome(asked, results, results.report(ablation.sentences, config.seed))
-    write_bytes(folder / "table.md", outcome.markdown().encode())
-    outcome.draw(folder / "ablation.png")
-    return outcome.markdown()
+    found = AblationReport(asked, results, results.report(ablation.sentences, config.seed))
+    write_bytes(folder / "table.md", found.markdown().encode())
+    found.draw(folder / "ablation.png")
+    return found.markdown()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

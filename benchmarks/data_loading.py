@@ -1,11 +1,11 @@
-"""Whether loading keeps ahead of training: batches of codes and cached LLM states against nano's training step.
+"""Data loading speed: batches of codes and cached LLM states against the time of nano's training step.
 
     python benchmarks/data_loading.py [--pairs 512] [--steps 20] [--workers 2] [--threads 1]
 
-Texts that ship with the package, random codes of the length that they would be spoken in, the states of nano's LLM:
-kept in a folder as `audio-projection data features --states` leaves them, loaded in the order of training, by this
-process alone and by worker processes. The step is that of `audio-projection train` on the same folder, which loads its
-own batches. Time on the clock: the median of the steps, the mean of the batches, each of the configuration's size.
+The pairs are the texts that ship with the package, random codes of plausible length, and the states of nano's LLM, in a
+folder like that of `audio-projection data features --states`. They are loaded in the order of training, by this process
+alone and by worker processes. The training step is that of `audio-projection train` on the same folder, which loads its
+own batches. Wall clock: the median of the steps, the mean of the batches, each batch of the configuration's size.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ LETTERS_A_FRAME = 1.2  # 15 letters a second
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step needs of the data."""
+    """The data of a training step."""
 
     codes: list[Tensor]  # (T, G) int64
     features: list[TokenStates]
 
 
 class Batches(Dataset[Batch]):
-    """The micro-batches of training, by their position."""
+    """The micro-batches of training as a torch Dataset, by their position."""
 
-    def __init__(self, config: Config, parts: Models, pairs: Sequence[Pair]) -> None:
-        self.pairs, self.states = pairs, StateSource(config, parts, pairs)
+    def __init__(self, config: Config, models: Models, pairs: Sequence[Pair]) -> None:
+        self.pairs, self.states = pairs, StateSource(models, pairs, config.train, config.tts.normalise)
         self.order = BatchOrder([len(pair.codes) for pair in pairs], config.train.batch, config.seed)
 
     def __len__(self) -> int:
@@ -63,12 +63,12 @@ class Batches(Dataset[Batch]):
 
 
 def write_features(config: Config, folder: Path, count: int) -> None:
-    """The folder that `data features --states` would leave for `count` recordings."""
+    """Writes a folder like that of `data features --states` for `count` recordings."""
     tts = load_tts(config)
-    texts = [text for text in read_texts(config) if 20 <= len(text) <= 120][:count]
+    texts = [text for text in read_texts(config.data, config.tts.normalise) if 20 <= len(text) <= 120][:count]
     llm = assemble(config, tts, texts).llm
     made_with = cached_states.conditions(llm, config.tts.normalise)
-    voice, generator = named_speaker(config, tts), torch.Generator().manual_seed(0)
+    voice, generator = named_speaker(config.tts, tts), torch.Generator().manual_seed(0)
     groups = list(chunks(texts, 64))
     out = PairFolder(folder, {"parts": len(groups), "states": made_with})
     for part, group in enumerate(groups):
@@ -90,14 +90,14 @@ def times(batches: Iterable[object]) -> Iterator[float]:
 
 
 def loading(batches: Batches, workers: int) -> float:
-    """Seconds a batch, over two epochs, the first batches, for which workers are started, left out."""
+    """Mean seconds a batch over two epochs, without the first batches, during which the workers start."""
     positions = [*range(len(batches))] * 2
     loader = DataLoader(batches, batch_size=None, sampler=positions, num_workers=workers)
     return mean(list(times(loader))[2 * workers + 1 :])
 
 
 def mean(seconds: Sequence[float]) -> float:
-    """Not the median: workers bring batches in bursts, of which a median would see only the waits or only the hits."""
+    """Not the median: workers deliver in bursts, and a median would see only the waits or only the ready batches."""
     return sum(seconds) / len(seconds)
 
 

@@ -1,12 +1,12 @@
-"""Does the held-out loss fall because of the words? Trains on right texts, and on the same texts at the wrong sounds.
+"""Does the held-out loss fall because of the words? Trains on matching texts, and on texts permuted among the codes.
 
     python benchmarks/right_reason.py
 
 Two runs of a few steps on nano, from one untrained linear projector: one on pairs of text and codes as they belong
 together, one on the same texts and codes with the texts permuted among the pairs. Both are measured on the same
-held-out pairs, with their right texts and with theirs permuted, beside the TTS fed with plain text. What a projector
-learns of the voice, of pauses and of how sounds follow each other helps it either way; what it learns of the words
-helps only with the right ones.
+held-out pairs, with their right texts and with permuted ones, beside the TTS fed with plain text. What a projector
+learns about the voice, pauses and phonotactics helps with any text; what it learns about the words helps only with the
+right ones.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from audio_projection.training.validation import Validation
 
 
 @dataclass(frozen=True)
-class Reached:
-    """Held-out losses of codebook 0, nats, with the right texts and with permuted ones."""
+class HeldOutLosses:
+    """Held-out cross-entropy of codebook 0, nats, with the right texts and with permuted ones."""
 
     right: float
     permuted: float
 
 
 def permuted(pairs: Sequence[Pair]) -> list[Pair]:
-    """The same texts and the same codes, each text with the codes of the next pair of another text."""
+    """The same texts and codes, each text with the codes of the pair before it."""
     texts = [pair.text for pair in pairs]
     moved = texts[1:] + texts[:1]
     if any(text == other for text, other in zip(texts, moved, strict=True)):
@@ -52,17 +52,19 @@ def permuted(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def configuration(folder: Path, steps: int, pairs: int, seed: int) -> Config:
+    """nano with short utterances, the talker's loss alone, and no checkpoints or validation on the way."""
     words = [f"train.steps={steps}", f"data.limit={pairs}", "data.held_out=24", f"seed={seed}"]
     words += ["llm.layers=1", "data.max_seconds=5", "train.max_minutes=null", "train.eval_every=1000000"]
     words += ["train.loss.predictor=0", "train.learning_rate=3e-3", f"data.cache={folder / 'codes'}"]
     return load_config("configs/nano.yaml", [*words, "train.checkpoint_every=1000000", f"output_dir={folder}"])
 
 
-def measured(config: Config, parts: Models, pairs: Sequence[Pair]) -> tuple[float, float]:
-    """Loss of codebook 0 on these pairs, projected and with plain text."""
-    objective = Objective(config, parts.projector, parts.tts)
-    held_out = Validation(objective, objective, Examples(config, parts, pairs), config.train.batch)
-    return held_out.projected()["talker"], held_out.plain()["talker"]
+def measured(config: Config, models: Models, pairs: Sequence[Pair]) -> tuple[float, float]:
+    """Cross-entropy of codebook 0 on these pairs, with projected embeddings and with plain text."""
+    objective = Objective(config.train, config.tts.layout, models.projector, models.tts)
+    examples = Examples(models, pairs, config.train, config.tts)
+    validation = Validation(objective, objective, examples, config.train.batch)
+    return validation.projected()["talker"], validation.plain()["talker"]
 
 
 def main() -> None:
@@ -74,27 +76,28 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        rows = compared(configuration(Path(place), arguments.steps, arguments.pairs, arguments.seed))
+        losses = compared(configuration(Path(place), arguments.steps, arguments.pairs, arguments.seed))
     table = Table("trained on", "held out: right texts", "held out: permuted texts", "difference")
-    for name, row in rows.items():
-        table.add_row(name, f"{row.right:.3f}", f"{row.permuted:.3f}", f"{row.permuted - row.right:+.3f}")
+    for name, loss in losses.items():
+        table.add_row(name, f"{loss.right:.3f}", f"{loss.permuted:.3f}", f"{loss.permuted - loss.right:+.3f}")
     Console().print(table)
 
 
-def compared(config: Config) -> dict[str, Reached]:
+def compared(config: Config) -> dict[str, HeldOutLosses]:
+    """Losses by training data: none, right texts, permuted texts; and those of plain text, which needs no projector."""
     tts, llm = load_tts(config), load_llm(config)
     training, held_out = split_held_out(load_pairs(config, tts), config.data.held_out, config.seed)
     examined = held_out, permuted(held_out)
-    rows: dict[str, Reached] = {}
+    losses: dict[str, HeldOutLosses] = {}
     for name, pairs in {"nothing": [], "right texts": training, "permuted texts": permuted(training)}.items():
         run = config.model_copy(update={"output_dir": config.output_dir / name.replace(" ", "-")})
-        parts = Models(llm, new_projector(run, llm, tts), tts)
+        models = Models(llm, new_projector(run, llm, tts), tts)
         if pairs:
-            train_projector(run, parts, pairs, [])
-        found = [measured(run, parts, each) for each in examined]
-        rows.setdefault("(plain text rows)", Reached(*(plain for _, plain in found)))
-        rows[name] = Reached(*(projected for projected, _ in found))
-    return rows
+            train_projector(run, models, pairs, [])
+        found = [measured(run, models, each) for each in examined]
+        losses.setdefault("(plain text)", HeldOutLosses(*(plain for _, plain in found)))
+        losses[name] = HeldOutLosses(*(projected for projected, _ in found))
+    return losses
 
 
 if __name__ == "__main__":

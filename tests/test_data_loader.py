@@ -1,3 +1,5 @@
+"""Training data: batch order, held-out split, pairs of every source, and the default voice."""
+
 from __future__ import annotations
 
 import logging
@@ -45,7 +47,7 @@ def test_order_does_not_depend_on_where_a_run_resumes() -> None:
         assert order.at(start) == whole[start]
 
 
-def test_batches_hold_examples_of_like_length() -> None:
+def test_batches_hold_examples_of_similar_length() -> None:
     lengths = torch.randint(10, 200, (400,), generator=torch.Generator().manual_seed(0)).tolist()
     spreads = [
         sum(max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in order.epoch(0))
@@ -199,11 +201,11 @@ def test_librispeech_with_a_base_model_takes_each_recordings_voice(tmp_path: Pat
     assert all(pair.voice.shape == (64,) for pair in pairs)
     samples = audio.read(tmp_path / "train-clean-100/103/7/103-7-0000.flac", tts.sample_rate)
     torch.testing.assert_close(pairs[0].voice, tts.speaker_encoder.embed(samples, tts.sample_rate))
-    voice, source = default_voice(config, tts, pairs)
+    voice, source = default_voice(config.tts, tts, pairs, config.data.voice_speaker)
     assert source == "103" and any(torch.equal(voice, pair.voice) for pair in pairs[:2])
     config.data.voice_speaker = "777"
     with pytest.raises(AudioProjectionError, match="'777' has no usable recording; there are 103, 1089"):
-        default_voice(config, tts, pairs)
+        default_voice(config.tts, tts, pairs, config.data.voice_speaker)
     config.data.limit, config.data.voice_speaker = 1, "1089"
     assert [pair.id for pair in load_pairs(config, tts)] == ["1089-7-0000"]  # the voice's speaker is among the few
 
@@ -236,7 +238,7 @@ def test_published_layouts_are_read(shared: Path) -> None:
     assert voices and all(item.audio.is_file() and item.text and item.speaker for item in voices)
 
 
-def test_shipped_pairs_must_have_the_models_code_groups(tmp_path: Path) -> None:
+def test_ready_pairs_must_have_the_models_code_groups(tmp_path: Path) -> None:
     PairFolder(tmp_path / "pairs", {}).add(make_pairs(3))
     config = make_config(tmp_path / "run")
     config.data.source, config.data.path, config.data.min_seconds = "pairs", tmp_path / "pairs", 0.0

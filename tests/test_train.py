@@ -1,3 +1,5 @@
+"""Training end to end on tiny models: what changes, what is saved, what resumes, what is refused."""
+
 from __future__ import annotations
 
 import hashlib
@@ -11,7 +13,7 @@ from audio_projection.alignment.token_states import token_states
 from audio_projection.config import Config, TrainConfig
 from audio_projection.data_loader import BatchWalk
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fit.closed_form import run_fit as run_fit
+from audio_projection.fit.closed_form import run_fit
 from audio_projection.models import Models
 from audio_projection.projector import Projector
 from audio_projection.train import run_training, train_projector
@@ -24,8 +26,8 @@ from audio_projection.tts.model import Qwen3TTS
 from helpers.training import (
     load_tts,
     make_config,
+    make_models,
     make_pairs,
-    make_parts,
     pairs_config,
     save_llm,
 )
@@ -53,31 +55,31 @@ def digest(module: torch.nn.Module) -> str:
     return total.hexdigest()
 
 
-def train(config: Config, parts: Models | None = None, pairs: list = PAIRS) -> Models:
-    parts = parts or make_parts(config)
-    train_projector(config, parts, pairs[:10], pairs[10:])
-    return parts
+def train(config: Config, models: Models | None = None, pairs: list = PAIRS) -> Models:
+    models = models or make_models(config)
+    train_projector(config, models, pairs[:10], pairs[10:])
+    return models
 
 
 @pytest.mark.parametrize("kind", ["linear", "residual"])
 def test_only_the_projector_changes_and_it_learns(tmp_path: Path, kind: str) -> None:
     config = make_config(tmp_path, steps=25, learning_rate=3e-2)
     config.projector.kind = kind  # type: ignore[assignment]
-    parts = make_parts(config)
-    frozen = digest(parts.tts), digest(parts.llm.model)
-    before = {name: value.clone() for name, value in parts.projector.state_dict().items()}
-    train(config, parts)
-    assert (digest(parts.tts), digest(parts.llm.model)) == frozen
-    changed = [name for name, value in parts.projector.state_dict().items() if not torch.equal(value, before[name])]
+    models = make_models(config)
+    frozen = digest(models.tts), digest(models.llm.model)
+    before = {name: value.clone() for name, value in models.projector.state_dict().items()}
+    train(config, models)
+    assert (digest(models.tts), digest(models.llm.model)) == frozen
+    changed = [name for name, value in models.projector.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == list(before)  # every trained tensor, the mix of the layers too
-    assert all(parameter.grad is None for parameter in parts.tts.parameters())
+    assert all(parameter.grad is None for parameter in models.tts.parameters())
     steps = [
         record["training"]["talker"]
         for record in read_metrics(config.run_dir / "metrics.jsonl")
         if "training" in record
     ]
     assert len(steps) == 25 and sum(steps[-5:]) < sum(steps[:5]) - 1.0
-    assert same(weights(config.trained_projector), parts.projector.state_dict())
+    assert same(weights(config.trained_projector), models.projector.state_dict())
 
 
 def test_a_run_leaves_records_curve_and_projector(tmp_path: Path) -> None:
@@ -117,27 +119,27 @@ def test_accumulated_batches_give_the_gradient_of_one_large_batch(tmp_path: Path
             "predictor_share": 1.0,
         }
         config = make_config(tmp_path / name, **options)
-        parts = make_parts(config)
-        trainer = Trainer(config, parts, PAIRS[:8], [])
+        models = make_models(config)
+        trainer = Trainer(config, models, PAIRS[:8], [])
         trainer.resume()
         trainer.optimization.take_step(BatchWalk(trainer.order), 1e-2)
-        gradients.append([parameter.grad.clone() for parameter in parts.projector.parameters()])
+        gradients.append([parameter.grad.clone() for parameter in models.projector.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_states_held_in_memory_and_computed_anew_agree(tmp_path: Path) -> None:
+def test_states_in_memory_and_computed_again_agree(tmp_path: Path) -> None:
     config = make_config(tmp_path)
-    parts = make_parts(config)
-    held = Examples(config, parts, PAIRS)
+    models = make_models(config)
+    in_memory = Examples(models, PAIRS, config.train, config.tts)
     config.train.states_memory = 0.0
-    anew = Examples(config, parts, PAIRS)
-    for one, other in zip(held.at([3, 5]), anew.at([3, 5]), strict=True):
+    computed = Examples(models, PAIRS, config.train, config.tts)
+    for one, other in zip(in_memory.at([3, 5]), computed.at([3, 5]), strict=True):
         torch.testing.assert_close(one.features.states, other.features.states, rtol=1e-4, atol=1e-5)
         assert torch.equal(one.features.text_embeddings, other.features.text_embeddings) and torch.equal(
             one.prefix, other.prefix
         )
-    assert held._states._held is not None and anew._states._held is None
+    assert in_memory._states._in_memory is not None and computed._states._in_memory is None
 
 
 def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
@@ -152,8 +154,8 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
 
 def test_bfloat16_trains_with_a_projector_in_float32(tmp_path: Path) -> None:
     config = make_config(tmp_path, precision="bf16", steps=4)
-    parts = train(config)
-    assert {value.dtype for value in parts.projector.state_dict().values()} == {torch.float32}
+    models = train(config)
+    assert {value.dtype for value in models.projector.state_dict().values()} == {torch.float32}
     losses = [r["training"]["talker"] for r in read_metrics(config.run_dir / "metrics.jsonl") if "training" in r]
     exact = make_config(tmp_path / "exact", steps=4)
     train(exact)
@@ -163,20 +165,20 @@ def test_bfloat16_trains_with_a_projector_in_float32(tmp_path: Path) -> None:
 
 def test_time_limit_ends_a_run_with_its_projector(tmp_path: Path) -> None:
     config = make_config(tmp_path, steps=10_000, max_minutes=1e-4, eval_every=10_000)
-    outcome = train_projector(config, make_parts(config), PAIRS[:10], PAIRS[10:])
+    outcome = train_projector(config, make_models(config), PAIRS[:10], PAIRS[10:])
     steps = Projector.from_pretrained(config.trained_projector).info.steps
     assert 1 <= steps < 10_000
     assert f"trained {steps} of 10000 steps, as many as train.max_minutes allowed" in str(outcome)
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"batch": 2}, {"steps": 7}])
-def test_other_settings_do_not_take_up_a_run(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_other_settings_do_not_resume_a_run(tmp_path: Path, change: dict[str, Any]) -> None:
     train(make_config(tmp_path))
     with pytest.raises(AudioProjectionError, match=f"begun with another train.{next(iter(change))}"):
         train(make_config(tmp_path, **change))
 
 
-def test_other_data_or_seed_do_not_take_up_a_run(tmp_path: Path) -> None:
+def test_other_data_or_seed_do_not_resume_a_run(tmp_path: Path) -> None:
     train(make_config(tmp_path))
     with pytest.raises(AudioProjectionError, match="begun with another data"):
         train(make_config(tmp_path), pairs=make_pairs(14, seed=3))
@@ -216,18 +218,18 @@ def test_fit_alone_then_training_from_probe_and_fit(tmp_path: Path, llm_folder: 
     outcome = run_training(config)
     trained = Projector.from_pretrained(outcome.projector)
     assert trained.info.layers == fitted.info.layers and trained.info.steps == 2
-    assert run_training(config).step == 2  # taken up again, done already; the probe is not made again
+    assert run_training(config).step == 2  # resumes, and is done already; the layer is not probed again
 
 
-def test_fit_tells_the_tts_what_its_own_rows_would(tmp_path: Path, llm_folder: Path) -> None:
+def test_fitted_embeddings_are_nearest_to_the_own_ones(tmp_path: Path, llm_folder: Path) -> None:
     config = Config.model_validate(pairs_config(tmp_path, llm_folder))
     projector = Projector.from_pretrained(run_fit(config))
     from audio_projection.llm.language_model import LanguageModel
 
     llm = LanguageModel.from_pretrained(llm_folder, layers=2)
     (features,) = token_states(llm, load_tts(), ["hello there the lazy fox 3"])
-    rows = projector(features.states, features.text_embeddings)
-    nearest = torch.cdist(rows, features.text_embeddings).argmin(1)
+    embeddings = projector(features.states, features.text_embeddings)
+    nearest = torch.cdist(embeddings, features.text_embeddings).argmin(1)
     assert (features.text_embeddings[nearest] == features.text_embeddings).all(1).float().mean() > 0.4
 
 
@@ -243,9 +245,9 @@ def test_twenty_steps_on_real_recordings(tmp_path: Path, shared: Path) -> None:
 
     tts = load_tts("base")
     training, held_out = split_held_out(load_pairs(config, tts), 4, 0)
-    parts = make_parts(config, "base")
-    parts.projector.set_voice(*default_voice(config, tts, training))
-    outcome = train_projector(config, parts, training, held_out)
+    models = make_models(config, "base")
+    models.projector.set_voice(*default_voice(config.tts, tts, training, config.data.voice_speaker))
+    outcome = train_projector(config, models, training, held_out)
     losses = [r["training"]["talker"] for r in read_metrics(config.run_dir / "metrics.jsonl") if "training" in r]
     assert len(losses) == 20 and sum(losses[-4:]) < sum(losses[:4])
     saved = Projector.from_pretrained(outcome.projector)
@@ -255,7 +257,7 @@ def test_twenty_steps_on_real_recordings(tmp_path: Path, shared: Path) -> None:
 def test_nothing_to_train_on_is_said(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     with pytest.raises(AudioProjectionError, match="nothing to train on"):
-        train_projector(config, make_parts(config), [], [])
+        train_projector(config, make_models(config), [], [])
 
 
 def test_models_are_frozen_when_loaded() -> None:
@@ -269,19 +271,19 @@ def test_layers_computed_again_give_the_same_gradients(tmp_path: Path, monkeypat
     monkeypatch.setattr(Block, "forward", lambda self, *inputs: (passes.append(self), forward(self, *inputs))[1])
     for again in (False, True):
         config = make_config(tmp_path / str(again), activation_checkpointing=again, clip=1e9)
-        parts = make_parts(config)
-        trainer = Trainer(config, parts, PAIRS[:8], [])
+        models = make_models(config)
+        trainer = Trainer(config, models, PAIRS[:8], [])
         passes.clear()
         trainer.optimization.take_step(BatchWalk(trainer.order), 1e-2)
-        counts.append(sum(block in list(parts.tts.talker.transformer.layers) for block in passes))
-        gradients.append([parameter.grad.clone() for parameter in parts.projector.parameters()])
-    parts.tts.talker.transformer.checkpointing = False  # other tests share this model
+        counts.append(sum(block in list(models.tts.talker.transformer.layers) for block in passes))
+        gradients.append([parameter.grad.clone() for parameter in models.projector.parameters()])
+    models.tts.talker.transformer.checkpointing = False  # other tests share this model
     assert counts[1] == 2 * counts[0] > 0
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 def test_every_loss_is_recorded_and_falls_on_its_own(tmp_path: Path) -> None:
-    """Each alone for a few steps, by the command's own loop; the weighted sum is what was recorded."""
+    """Each loss alone for a few steps of the real training loop; the recorded loss is the weighted sum."""
     for name in ("predictor", "distill", "distill_states", "rows", "perceptual"):
         loss = {"talker": 0.0, "predictor": 0.0} | {name: 2.0}
         config = make_config(tmp_path / name, steps=12, eval_every=12, loss=loss, perceptual_share=1.0)
@@ -293,5 +295,5 @@ def test_every_loss_is_recorded_and_falls_on_its_own(tmp_path: Path) -> None:
         assert steps[0].keys() - {"loss", "gradient", "learning_rate", "accuracy"} == {name}
         held_out = [record["held_out"] for record in records if "held_out" in record]
         assert {"talker", "accuracy", "predictor", name} == held_out[0].keys()
-        if name != "perceptual":  # random codes of a random codec are not learned by ear in twelve steps
+        if name != "perceptual":  # twelve steps do not learn the sound of random codes
             assert sum(step[name] for step in steps[-4:]) < sum(step[name] for step in steps[:4]), name

@@ -1,4 +1,4 @@
-"""Training data: where pairs of text and codes come from, which are held out, and in what order they are taken."""
+"""Training data: loads pairs of text and codes, splits off the held-out ones, and orders the batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.locations import NANO_FOLDER
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config, DataConfig
+    from audio_projection.config import Config, DataConfig, TTSConfig
     from audio_projection.tts.model import Qwen3TTS
 
 log = logging.getLogger(__name__)
@@ -29,17 +29,18 @@ NANO_TEXTS = NANO_FOLDER / "texts.txt"
 
 
 def load_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
-    """The training pairs that `config.data` names; made and cached on the way where they are not there yet.
+    """The training pairs that `config.data` names; those that do not exist yet are made and cached.
 
-    Items that cannot be used are named in a warning and left out. Raises AudioProjectionError when none is left.
+    Unusable items are skipped with a warning that names them. Raises AudioProjectionError when none is left.
     """
     data = config.data
     if data.source == "pairs":
-        pairs = _shipped_pairs(config, tts)
+        pairs = _ready_pairs(data, config.tts, tts)
     elif data.source == "self":
-        pairs = spoken_pairs(config, tts, _limited(read_texts(config), data.limit, config.seed), _cache(config))
+        texts = _limited(read_texts(data, config.tts.normalise), data.limit, config.seed)
+        pairs = spoken_pairs(config, tts, texts, _cache(config))
     else:
-        pairs = recorded_pairs(config, tts, _chosen_recordings(config), _cache(config))
+        pairs = recorded_pairs(data, config.tts, tts, _chosen_recordings(data, config.seed), _cache(config))
     kept = [pair for pair in pairs if _fits(pair, data, tts.frame_rate)]
     if len(kept) < len(pairs):
         log.info("data: %d of %d utterances are too short or too long", len(pairs) - len(kept), len(pairs))
@@ -51,9 +52,11 @@ def load_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
     return kept
 
 
-def read_texts(config: Config) -> list[str]:
-    """The lines of `data.texts` as they are spoken, each once, in order; what cannot be is named and left out."""
-    data, normalise = config.data, config.tts.normalise
+def read_texts(data: DataConfig, normalise: str) -> list[str]:
+    """The lines of `data.texts` as they are spoken, in order, without duplicates.
+
+    Lines that cannot be spoken are skipped with a warning. Raises AudioProjectionError when the file cannot be read.
+    """
     if data.texts is None:
         raise AudioProjectionError("data.texts is not set: give a file with a text a line")
     path = NANO_TEXTS if data.texts == "nano" else Path(data.texts)
@@ -69,36 +72,38 @@ def read_texts(config: Config) -> list[str]:
 
 
 def texts_to_fit(config: Config, pairs: Sequence[Pair], without: Iterable[Pair]) -> list[str]:
-    """Texts for the closed-form fit, seeded order: those of `data.texts`, or the transcripts; never a held-out one."""
+    """Texts for the closed-form fit in a seeded order: `data.texts`, or the transcripts; never a held-out one."""
     data = config.data
-    texts = list(dict.fromkeys(pair.text for pair in pairs)) if data.texts is None else read_texts(config)
+    if data.texts is None:
+        texts = list(dict.fromkeys(pair.text for pair in pairs))
+    else:
+        texts = read_texts(data, config.tts.normalise)
     excluded = {pair.text for pair in without}
     return _limited([text for text in texts if text not in excluded], data.text_limit, config.seed)
 
 
 def transcripts_to_fit(config: Config) -> list[str]:
-    """Texts for a fit without any pairs: `data.texts`, or the corpus's transcripts, read without the sound."""
-    data = config.data
+    """Texts for a fit without training pairs: `data.texts`, or the transcripts of the corpus; no audio is read."""
+    data, normalise = config.data, config.tts.normalise
     if data.texts is not None:
-        return _limited(read_texts(config), data.text_limit, config.seed)
+        return _limited(read_texts(data, normalise), data.text_limit, config.seed)
     if data.source == "pairs":
-        texts = [pair.text for pair in _read_pairs(config)]
+        texts = [pair.text for pair in _as_spoken(PairFolder(_path(data)).read(), normalise)]
     else:
-        recordings, normalise = corpus_recordings(data), config.tts.normalise
-        spoken = (speakable(item.text, item.id, normalise) for item in recordings)
+        spoken = (speakable(item.text, item.id, normalise) for item in corpus_recordings(data))
         texts = [text for text in spoken if text is not None]
     return _limited(list(dict.fromkeys(texts)), data.text_limit, config.seed)
 
 
 def corpus_recordings(data: DataConfig) -> list[Recording]:
-    """The recordings of a corpus that is trained on as it is, unprepared; `data.subset` is a part of LibriSpeech."""
+    """The recordings of the corpus in `data.path`, unchecked; `data.subset` names a subset of LibriSpeech."""
     return read_recordings(data.source, _path(data), data.subset if data.source == "librispeech" else None)
 
 
 def split_held_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """(training, held out): by text, so that no held-out text is trained on; at most a fifth of the texts.
+    """(training, held out), split by text, so that no held-out text is trained on; at most a fifth of the texts.
 
-    Which are held out depends on the texts and the seed only, not on the order of the pairs.
+    The split depends on the texts and the seed only, not on the order of the pairs.
     """
     texts = sorted({pair.text for pair in pairs}, key=lambda text: seeded_digest(seed, text))
     chosen = set(texts[: min(count, len(texts) // 5)])
@@ -109,10 +114,10 @@ def split_held_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[P
 
 @dataclass(frozen=True)
 class BatchOrder:
-    """Which examples make up the micro-batch at any position; the same for every way of getting there.
+    """Seeded shuffling with length bucketing: the examples of the micro-batch at any position in the data.
 
-    Every epoch is shuffled anew by (seed, epoch); neighbours in that order are sorted by length within pools of
-    `pool` batches, so that a batch holds examples of like length and needs little padding.
+    Each epoch is shuffled by (seed, epoch), so that a resumed run gets the same batches. Within pools of `pool`
+    batches examples are sorted by length, so that a batch holds examples of similar length and needs little padding.
     """
 
     lengths: Sequence[int]
@@ -122,10 +127,11 @@ class BatchOrder:
 
     @property
     def per_epoch(self) -> int:
+        """Number of micro-batches in an epoch."""
         return -(-len(self.lengths) // self.batch)
 
     def at(self, position: int) -> list[int]:
-        """Indices of the examples of one micro-batch; the last of an epoch may be short."""
+        """Indices of the examples of one micro-batch; the last batch of an epoch may be smaller."""
         epoch, place = divmod(position, self.per_epoch)
         return self.epoch(epoch)[place]
 
@@ -142,7 +148,7 @@ class BatchOrder:
 
 
 class BatchWalk:
-    """Micro-batches from a position on; keeps the epoch at hand that it is in."""
+    """Iterates over the micro-batches of a `BatchOrder` from a position on, without end; keeps the current epoch."""
 
     def __init__(self, order: BatchOrder, position: int = 0) -> None:
         self.order, self.position = order, position
@@ -159,22 +165,18 @@ class BatchWalk:
         return self
 
 
-def _read_pairs(config: Config) -> list[Pair]:
-    """The pairs of `data.path`, their texts as they are spoken."""
-    return _as_spoken(PairFolder(_path(config.data)).read(), config)
-
-
-def _as_spoken(pairs: Sequence[Pair], config: Config) -> list[Pair]:
-    texts = [speakable(pair.text, pair.id, config.tts.normalise) for pair in pairs]
+def _as_spoken(pairs: Sequence[Pair], normalise: str) -> list[Pair]:
+    """The pairs with their texts as they are spoken, without those whose text cannot be."""
+    texts = [speakable(pair.text, pair.id, normalise) for pair in pairs]
     return [replace(pair, text=text) for pair, text in zip(pairs, texts, strict=True) if text is not None]
 
 
-def _shipped_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
-    """Ready pairs; those without a named voice get the one that is trained, unless their x-vectors are it."""
-    data, groups = config.data, tts.config.code_groups
+def _ready_pairs(data: DataConfig, settings: TTSConfig, tts: Qwen3TTS) -> list[Pair]:
+    """The pairs in the folder `data.path`; for a TTS without x-vectors, pairs without a speaker get the trained one."""
+    groups = tts.config.code_groups
     folder = PairFolder(_path(data))
     _check_encoders(folder, tts)
-    pairs = _as_spoken(folder.read(), config)[: data.limit]
+    pairs = _as_spoken(folder.read(), settings.normalise)[: data.limit]
     for pair in pairs:
         if pair.codes.shape[1] != groups:
             raise AudioProjectionError(
@@ -182,14 +184,14 @@ def _shipped_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
             )
     if tts.speaker_encoder is not None or all(isinstance(pair.voice, str) for pair in pairs):
         return pairs
-    voice = named_speaker(config, tts)
+    voice = named_speaker(settings, tts)
     return [pair if isinstance(pair.voice, str) else replace(pair, voice=voice) for pair in pairs]
 
 
 def _check_encoders(folder: PairFolder, tts: Qwen3TTS) -> None:
     """Raises AudioProjectionError for codes of another codec, or x-vectors of another speaker encoder."""
-    parts = {"codec": ("codec", tts.codec), "voices": ("speaker encoder", tts.speaker_encoder)}
-    for name, (what, module) in parts.items():
+    encoders = {"codec": ("codec", tts.codec), "voices": ("speaker encoder", tts.speaker_encoder)}
+    for name, (what, module) in encoders.items():
         if module is None or name not in folder.conditions:
             continue
         made, now = folder.conditions[name], fingerprint(module)
@@ -201,21 +203,20 @@ def _check_encoders(folder: PairFolder, tts: Qwen3TTS) -> None:
             )
 
 
-def _chosen_recordings(config: Config) -> list[Recording]:
-    """All recordings, or a seeded choice of `data.limit` of them with one of the default voice's among them."""
-    data = config.data
+def _chosen_recordings(data: DataConfig, seed: int) -> list[Recording]:
+    """All recordings, or a seeded choice of `data.limit` of them, at least one of `data.voice_speaker` among them."""
     recordings = corpus_recordings(data)
     if data.limit is None or len(recordings) <= data.limit:
         return recordings
-    order = sorted(recordings, key=lambda item: seeded_digest(config.seed, item.id))
+    order = sorted(recordings, key=lambda item: seeded_digest(seed, item.id))
     order.sort(key=lambda item: item.speaker != data.voice_speaker)
     first = order[:1] if order[0].speaker == data.voice_speaker else []
-    rest = sorted(order[len(first) :], key=lambda item: seeded_digest(config.seed, item.id))
+    rest = sorted(order[len(first) :], key=lambda item: seeded_digest(seed, item.id))
     return sorted([*first, *rest][: data.limit], key=lambda item: item.id)
 
 
 def _limited(texts: list[str], limit: int | None, seed: int) -> list[str]:
-    """The texts in an order of their own for each seed, cut to `limit`."""
+    """The first `limit` texts in a seeded order."""
     return sorted(texts, key=lambda text: seeded_digest(seed, text))[:limit]
 
 

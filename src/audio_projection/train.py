@@ -1,4 +1,4 @@
-"""Training the projector: the closed-form fit, then the losses of `train.loss` through the frozen speech model."""
+"""Trains the projector: the closed-form fit, then gradient descent through the frozen TTS on `train.loss`."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ if TYPE_CHECKING:
 
 
 def run_training(config: Config, resume: bool = True) -> Outcome:
-    """Trains the projector of a configuration from the models and data it names; see `train_projector`."""
+    """Loads the models and data that a configuration names, fits the projector and trains it; see `train_projector`."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.train.tensorboard:
-        summary_writer()  # before anything takes long
+        summary_writer()  # fails before anything that takes long
     processes = PartialState(cpu=choose_device(config).type == "cpu")
     tts = load_tts(config)
     check_finetuning(config, tts)
-    with processes.main_process_first():  # makes the codes that the others then find
+    with processes.main_process_first():  # it makes the codes; the others read them from the cache
         pairs = load_pairs(config, tts)
     training, held_out = split_held_out(pairs, config.data.held_out, config.seed)
-    voice, source = default_voice(config, tts, training)
+    voice, source = default_voice(config.tts, tts, training, config.data.voice_speaker)
     texts = texts_to_fit(config, training, held_out)
     checkpoints = _checkpoints(config, resume)
-    parts = assemble(config, tts, texts, probed_before(checkpoints))
+    models = assemble(config, tts, texts, probed_before(checkpoints))
     if checkpoints.latest() is None:
-        fit_projector(config.fit, parts.llm, tts, parts.projector, texts)
-    parts.projector.set_voice(voice, source)
-    return train_projector(config, parts, training, held_out)
+        fit_projector(config.fit, models.llm, tts, models.projector, texts)
+    models.projector.set_voice(voice, source)
+    return train_projector(config, models, training, held_out)
 
 
-def train_projector(config: Config, parts: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
-    """Trains `parts.projector` in place, from the newest checkpoint in `config.run_dir` on, and saves it at the end.
+def train_projector(config: Config, models: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
+    """Trains `models.projector` in place, resuming from the newest checkpoint in `config.run_dir`, and saves it there.
 
-    With `tts.finetune` the talker of `parts.tts` trains too. Writes metrics.jsonl, loss.png, samples/, checkpoints/
-    and projector/ there. SIGTERM ends it with a checkpoint. Raises AudioProjectionError when the checkpoint is damaged
+    With `tts.finetune` the talker of `models.tts` trains too. Writes metrics.jsonl, loss.png, samples/, checkpoints/
+    and projector/. SIGTERM ends the run with a checkpoint. Raises AudioProjectionError when the checkpoint is damaged
     or was made with other settings, models or data.
     """
-    trainer = Trainer(config, parts, training, held_out)
+    trainer = Trainer(config, models, training, held_out)
     trainer.resume()
     with _terminated() as terminated:
         return trainer.train(terminated)
@@ -72,7 +72,7 @@ def _checkpoints(config: Config, resume: bool) -> Checkpoints:
 
 @contextmanager
 def _terminated() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; only the main thread may listen to signals."""
+    """An event that SIGTERM sets; never set outside the main thread, which alone can handle signals."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -1,4 +1,4 @@
-"""The ablation: a smoke run on tiny models, taken up again, and the shifted states."""
+"""The ablation benchmark: a smoke run on tiny models, resumed, and the shifted hidden states."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_variants_are_measured_once(config: Path, tmp_path: Path, capsys: pytest
     steps = [json.loads(line)["step"] for line in (tmp_path / "baseline/linear/metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 2
 
-    # what is there is taken up, not measured again
+    # earlier results are kept, not measured again
     made["baseline"]["heard"] = ["kept as it is", "and this"]
     record = json.loads((tmp_path / "results.json").read_text()) | {"variants": made}
     (tmp_path / "results.json").write_text(json.dumps(record))

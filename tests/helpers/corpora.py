@@ -1,4 +1,4 @@
-"""Small corpora made of noise, processes that are killed, and what a killed one may leave."""
+"""Small corpora of noise, work in killed processes, and checks of the files that they leave."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_sound(path: Path, samples: np.ndarray, rate: int = 16000, **kind: str)
 
 
 def manifest(folder: Path, count: int) -> Path:
-    """`count` recordings of about a second, every fourth one broken, with their list."""
+    """`count` recordings of about a second, every fourth one broken, and their manifest."""
     lines = []
     for number in range(count):
         name = f"{number:02d}.wav"
@@ -42,7 +42,7 @@ def manifest(folder: Path, count: int) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All finished files below a folder."""
+    """The bytes of all finished files below a folder, by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def assert_whole(folder: Path) -> None:
-    """Every file that has its own name can be read to its end."""
+    """Asserts that every file that is not temporary can be read to its end."""
     for name, content in contents(folder).items():
         if name.endswith(".json"):
             json.loads(content)
@@ -63,7 +63,7 @@ def assert_whole(folder: Path) -> None:
 
 
 def finished(folder: Path, mark: str) -> dict[str, tuple[int, int]]:
-    """The marks of finished shards, each with what changes when it is written again."""
+    """The files that mark finished shards, with inode and time, which change when one is written again."""
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in sorted(folder.glob(mark))}
 
 

@@ -57,14 +57,14 @@ def train(folder: Path, job: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     if job["sharded"]:
         shard_on_cpus()
-    config, parts = tuned(folder / job["folder"], job["finetune"], **job["train"])
-    trainer = Trainer(config, parts, PAIRS[:6], PAIRS[6:])
+    config, models = tuned(folder / job["folder"], job["finetune"], **job["train"])
+    trainer = Trainer(config, models, PAIRS[:6], PAIRS[6:])
     assert all(isinstance(value, DTensor) for value in trainer.optimization.parameters) == job["sharded"]
     train_until(trainer, job["until"])
 
 
 def shard_on_cpus() -> None:
-    """Accelerate takes FSDP up on accelerators only; told that it has, it does with CPUs what it does with them."""
+    """Makes Accelerate shard on CPUs: it sets FSDP up for accelerators only, but then runs it on any device."""
     settings = load_config_from_file(str(REPOSITORY / "configs" / "fsdp.yaml")).fsdp_config
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=settings["fsdp_version"],

@@ -58,8 +58,8 @@ def save_llm(folder: Path) -> Path:
 
 def make_texts(count: int, seed: int = 0) -> list[str]:
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(len(WORDS), (3 + i % 4,), generator=generator).tolist() for i in range(count)]
-    return [" ".join([*(WORDS[word] for word in words), str(index)]) for index, words in enumerate(drawn)]
+    sampled = [torch.randint(len(WORDS), (3 + i % 4,), generator=generator).tolist() for i in range(count)]
+    return [" ".join([*(WORDS[word] for word in words), str(index)]) for index, words in enumerate(sampled)]
 
 
 def make_pairs(count: int, voice: Any = "ada", seed: int = 0) -> list[Pair]:
@@ -85,13 +85,13 @@ def make_config(folder: Path, **train: Any) -> Config:
     )
 
 
-def make_parts(config: Config, kind: str = "custom_voice") -> Models:
+def make_models(config: Config, kind: str = "custom_voice") -> Models:
     llm, tts = make_llm(layers=[2, 4]), load_tts(kind)
     return Models(llm, new_projector(config, llm, tts), tts)
 
 
 def train_until(trainer: Trainer, step: int) -> Outcome:
-    """The run taken up and stopped at a step, as SIGTERM would stop it."""
+    """Resumes the run and stops it after a step, as SIGTERM would."""
     terminated = threading.Event()
     trainer.resume()
     take_step = trainer.optimization.take_step
@@ -107,7 +107,7 @@ def train_until(trainer: Trainer, step: int) -> Outcome:
 
 
 def pairs_config(folder: Path, llm: Path, **train: Any) -> dict[str, Any]:
-    """A configuration by names, as the command reads it: a saved LLM, a parity checkpoint, 14 shipped pairs."""
+    """A configuration by names, as the command reads it: a saved LLM, a parity checkpoint, 14 ready pairs."""
     PairFolder(folder / "pairs", {}).add(make_pairs(14))
     values = make_config(folder / "run", **train).model_dump(mode="json")
     values["llm"] |= {"name": str(llm), "layers": 2}
@@ -120,11 +120,12 @@ def pairs_config(folder: Path, llm: Path, **train: Any) -> dict[str, Any]:
 
 
 def own_tts() -> Qwen3TTS:
-    """Not the one that all tests share: its talker is changed."""
+    """A TTS of its own for a test that changes the talker; `load_tts` gives the shared one."""
     return Qwen3TTS.from_pretrained(parity_file("tiny_custom_voice"))
 
 
 def tuned(folder: Path, kind: str, tts: Qwen3TTS | None = None, **train: Any) -> tuple[Config, Models]:
+    """Configuration and models of a run with `tts.finetune` set to `kind`."""
     config = make_config(folder, **{"steps": 3, "checkpoint_every": 10, "eval_every": 10} | train)
     config.tts.finetune, config.tts.lora_rank = kind, 4  # type: ignore[assignment]
     config.tts.finetune_rate = 1.0
@@ -133,15 +134,15 @@ def tuned(folder: Path, kind: str, tts: Qwen3TTS | None = None, **train: Any) ->
 
 
 def forced(count: int, layout: str = "nonstreaming", noise: float = 0.0) -> TeacherForced:
-    """Utterances fed with their own text rows, with noise of that share of their size."""
+    """Teacher-forced utterances with their own text embeddings, plus noise relative to the embeddings' deviation."""
     tts, generator = load_tts(), torch.Generator().manual_seed(4)
-    utterances, rows = [], []
+    utterances, embeddings = [], []
     for pair in make_pairs(count):
         ids = tts.tokenize(pair.text)[0]
         own = tts.text_embeddings(torch.tensor(ids))
         utterances.append(Utterance(TokenStates(ids, own[:, None], own), pair.codes, tts.prefix("ada", "english")))
-        rows.append((own + noise * own.std() * torch.randn(own.shape, generator=generator)).requires_grad_())
-    return TeacherForced(tts, utterances, rows, layout)
+        embeddings.append((own + noise * own.std() * torch.randn(own.shape, generator=generator)).requires_grad_())
+    return TeacherForced(tts, utterances, embeddings, layout)
 
 
 def spoken_config(folder: Path, texts: list[str]) -> Config:

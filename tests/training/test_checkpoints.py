@@ -1,16 +1,14 @@
+"""Training checkpoints: resumed bit by bit, the last ones kept, damaged ones refused."""
+
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files.atomic import write_bytes, write_json
-from audio_projection.files.json_reader import read_json
-from audio_projection.files.tensors import read_tensors, write_tensors
 from audio_projection.training.checkpoints import Checkpoints, TrainingState
 
 
@@ -33,43 +31,7 @@ def state_of(module: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: i
     return TrainingState(steps, 2 * steps, module.state_dict(), optimizer.state_dict(), {"seed": 1})
 
 
-def test_files_are_replaced_whole_and_leave_nothing_beside_them(tmp_path: Path) -> None:
-    path = tmp_path / "neuer ordner" / "a.json"
-    write_json(path, {"ü": [1, 2.5, None]})
-    write_json(path, {"ü": 2})
-    assert read_json(path) == {"ü": 2}
-    write_tensors(path.with_suffix(".safetensors"), {"x": torch.arange(6).reshape(2, 3).T})
-    assert torch.equal(read_tensors(path.with_suffix(".safetensors"))["x"], torch.arange(6).reshape(2, 3).T)
-    assert sorted(item.name for item in path.parent.iterdir()) == ["a.json", "a.safetensors"]
-    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a"
-    write_bytes(path, b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(AudioProjectionError, match="No space left"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(AudioProjectionError, match="cannot write"):
-        write_bytes(tmp_path / "file" / "a", b"")
-
-
-def test_resumed_optimizer_goes_on_bitwise(tmp_path: Path) -> None:
+def test_resumed_optimizer_is_bitwise_equal(tmp_path: Path) -> None:
     straight, optimizer = trained(5)
     for _ in range(3):
         step(straight, optimizer)
@@ -83,7 +45,7 @@ def test_resumed_optimizer_goes_on_bitwise(tmp_path: Path) -> None:
     assert (loaded.step, loaded.position, loaded.settings) == (5, 10, {"seed": 1})
     again.load_state_dict(loaded.weights)
     optimizer.load_state_dict(loaded.optimizer)
-    for _ in range(3):  # draws from torch's generator, which was restored too
+    for _ in range(3):  # samples from torch's generator, which was restored too
         step(again, optimizer)
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), again.parameters(), strict=True))
 
@@ -100,7 +62,7 @@ def test_the_last_n_are_kept_and_unfinished_ones_ignored(tmp_path: Path) -> None
     assert formats == {".json", ".safetensors"}
 
 
-def test_torn_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     folder = checkpoints.save(state_of(*trained(1), 1))
     weights = folder / "weights.safetensors"

@@ -1,4 +1,4 @@
-"""The estimate of a run against operations counted as they are done."""
+"""The estimated FLOPs of a run against a counter of what torch computes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from audio_projection.training.flops import (
     LLMSizes,
     SpeechAmount,
     TTSSizes,
-    fit_operations,
+    fit_flops,
     hours,
-    step_operations,
+    training_flops,
 )
 from audio_projection.tts.config import Qwen3TTSConfig
 from helpers import parity_kit
@@ -31,34 +31,34 @@ def nano_sizes() -> TTSSizes:
     return estimate_run(Config.model_validate({"llm": {"name": "nano"}, "tts": {"name": "nano"}})).tts
 
 
-def test_a_step_takes_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a counter of what torch does; heads and attention, which the estimate leaves out, are little in nano."""
+def test_a_step_has_the_estimated_flops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output heads and attention scores, which the estimate leaves out, are small in nano."""
     monkeypatch.setattr(benchmark, "PREFIX", PREFIX)
     settings = Qwen3TTSConfig.from_dict(json.loads((NANO_FOLDER / "tts" / "config.json").read_text()))
     projector = build_projector(ProjectorInfo(kind="linear", llm_size=64, tts_size=settings.hidden_size))
     step = benchmark.Step(benchmark.build(settings, torch.float32, "cpu"), projector, benchmark.Shape(2, 20, 60))
     config = Config.model_validate({"train": {"predictor_share": 0.5}})
-    told = step_operations(config, LLM, nano_sizes(), 2, projector.parameter_count, SpeechAmount(2, 40, 120))
-    assert told["LLM"] == 2 * 200 * 40
+    estimate = training_flops(config, LLM, nano_sizes(), 2, projector.parameter_count, SpeechAmount(2, 40, 120))
+    assert estimate["LLM"] == 2 * 200 * 40
     alone, both = step.operations(0), step.operations(0.5)
-    assert told["talker"] + told["projector"] == pytest.approx(alone, rel=0.2)
-    assert told["code predictor"] == pytest.approx(both - alone, rel=0.3)
+    assert estimate["talker"] + estimate["projector"] == pytest.approx(alone, rel=0.2)
+    assert estimate["code predictor"] == pytest.approx(both - alone, rel=0.3)
 
 
-def test_what_is_not_done_takes_nothing() -> None:
+def test_what_is_not_computed_has_no_flops() -> None:
     config, sizes, seen = Config(), nano_sizes(), SpeechAmount(1, 10, 50)
 
     def talker(**loss: float) -> float:
         none = dict.fromkeys(type(config.train.loss).model_fields, 0.0)
         config.train.loss = type(config.train.loss)(**(none | loss))
-        return step_operations(config, LLM, sizes, 4, 100, seen)["talker"]
+        return training_flops(config, LLM, sizes, 4, 100, seen)["talker"]
 
-    assert talker(rows=1) == 0 and fit_operations(config, LLM, sizes, 4) > 0
+    assert talker(rows=1) == 0 and fit_flops(config.projector.kind, config.fit, LLM, sizes, 4) > 0
     assert talker(talker=1, distill=1) == 1.5 * talker(talker=1), "the teacher is a forward pass"
     config.tts.finetune = "full"
     assert talker(talker=1) == 2 * sizes.talker_stack * 3 * (PREFIX + 60)
     config.projector.kind = "residual"
-    assert fit_operations(config, LLM, sizes, 4) == 0
+    assert fit_flops(config.projector.kind, config.fit, LLM, sizes, 4) == 0
 
 
 def test_hours() -> None:

@@ -14,27 +14,27 @@ from audio_projection.alignment.token_states import TokenStates
 from audio_projection.config import TrainConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.training.examples import Examples
-from audio_projection.training.losses import LOSSES, Draw, chosen_count, count_targets
+from audio_projection.training.losses import LOSSES, SubsetSampler, chosen_count, count_targets
 from audio_projection.training.objective import Objective
 from audio_projection.training.teacher_forcing import TeacherForced, Utterance
 from audio_projection.tts.prompt import training_sequence
-from helpers.training import forced, load_tts, make_config, make_pairs, make_parts, parity_file
+from helpers.training import forced, load_tts, make_config, make_models, make_pairs, parity_file
 
 PREDICTED = ("talker", "accuracy", "predictor")
 
 
-def draw(seed: int = 0, **settings: Any) -> Draw:
-    return Draw(torch.Generator().manual_seed(seed), TrainConfig.model_validate(settings))
+def sampler(seed: int = 0, **settings: Any) -> SubsetSampler:
+    return SubsetSampler(torch.Generator().manual_seed(seed), TrainConfig.model_validate(settings))
 
 
 def value(name: str, batch: TeacherForced, seed: int = 0, **settings: Any) -> float:
-    return LOSSES[name](batch, draw(seed, **settings)).item()
+    return LOSSES[name](batch, sampler(seed, **settings)).item()
 
 
-def alone(batch: TeacherForced, index: int, rows: Tensor, layout: str = "nonstreaming") -> Tensor:
+def alone(batch: TeacherForced, index: int, embeddings: Tensor, layout: str = "nonstreaming") -> Tensor:
     """States (T + 1, H) of one utterance by itself."""
     utterance = batch.utterances[index]
-    sequence = training_sequence(batch.tts, utterance.prefix, rows, utterance.codes, layout)
+    sequence = training_sequence(batch.tts, utterance.prefix, embeddings, utterance.codes, layout)
     return batch.tts.talker(sequence.embeds[None])[0, sequence.first :]
 
 
@@ -48,8 +48,8 @@ def test_losses_and_gradient_equal_the_official_ones() -> None:
     batch.states = list(tts.talker(embeds)[:, prefix - 1 :])  # the state before a frame predicts it
     batch.targets = F.pad(codes[..., 0], (0, 1), value=-100).flatten()  # the reference has no end: left out
     frames = codes.shape[0] * codes.shape[1]
-    first = LOSSES["talker"](batch, draw()) / frames
-    rest = LOSSES["predictor"](batch, draw(predictor_share=1.0)) / (frames * (codes.shape[2] - 1))
+    first = LOSSES["talker"](batch, sampler()) / frames
+    rest = LOSSES["predictor"](batch, sampler(predictor_share=1.0)) / (frames * (codes.shape[2] - 1))
     (first + rest).backward()
     assert abs(first.item() - reference["l0"].item()) < 1e-5
     assert abs(rest.item() - reference["l1"].item()) < 1e-5
@@ -99,15 +99,15 @@ def test_distillation_equals_its_definition_and_is_nothing_for_the_plain_text() 
 def test_rows_loss_is_the_relative_squared_error_of_each_token() -> None:
     batch = forced(3, noise=0.5)
     wanted = 0.0
-    for utterance, rows in zip(batch.utterances, batch.embeddings, strict=True):
-        for given, own in zip(rows.tolist(), utterance.features.text_embeddings.tolist(), strict=True):
+    for utterance, embeddings in zip(batch.utterances, batch.embeddings, strict=True):
+        for given, own in zip(embeddings.tolist(), utterance.features.text_embeddings.tolist(), strict=True):
             wanted += sum((a - b) ** 2 for a, b in zip(given, own, strict=True)) / sum(b * b for b in own)
     assert value("rows", batch) == pytest.approx(wanted, rel=1e-4)
     tokens = [len(utterance.features.ids) for utterance in batch.utterances]
     assert count_targets(["rows"], [1], tokens, 16, TrainConfig()) == {"rows": sum(tokens)}
 
 
-def test_a_share_of_frames_is_drawn_by_seed_and_counted() -> None:
+def test_a_share_of_frames_is_sampled_by_seed_and_counted() -> None:
     batch = forced(3)
     sums = [value("predictor", batch, seed, predictor_share=0.25) for seed in (1, 1, 2)]
     assert sums[0] == sums[1] != sums[2]
@@ -121,31 +121,31 @@ def test_at_least_one_and_at_most_all() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "accuracy"])
-def test_every_loss_reaches_the_rows_and_no_frozen_weight(name: str) -> None:
+def test_every_loss_reaches_the_embeddings_and_no_frozen_weight(name: str) -> None:
     batch = forced(2, noise=1.0)
-    LOSSES[name](batch, draw(perceptual_share=1.0)).backward()
-    reached = [rows.grad is not None and bool(rows.grad.isfinite().all()) for rows in batch.embeddings]
-    assert all(reached) and all(rows.grad.abs().sum() > 0 for rows in batch.embeddings)  # type: ignore[union-attr]
+    LOSSES[name](batch, sampler(perceptual_share=1.0)).backward()
+    reached = [each.grad is not None and bool(each.grad.isfinite().all()) for each in batch.embeddings]
+    assert all(reached) and all(each.grad.abs().sum() > 0 for each in batch.embeddings)  # type: ignore[union-attr]
     assert all(parameter.grad is None for parameter in batch.tts.parameters())
 
 
 def test_a_loss_without_weight_costs_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows alone: nothing goes through talker, predictor or codec; the talker's loss: no teacher and no predictor."""
+    """The embedding loss alone runs no talker, predictor or codec; the talker's loss no teacher and no predictor."""
 
     def never(*_: Any) -> None:
         raise AssertionError("computed for nothing")
 
     def computed(weights: dict[str, float]) -> dict[str, Tensor]:
         config = make_config(tmp_path, loss=dict.fromkeys(("talker", "predictor"), 0.0) | weights)
-        parts = make_parts(config)
-        objective = Objective(config, parts.projector, parts.tts)
-        examples = Examples(config, parts, make_pairs(3))
+        models = make_models(config)
+        objective = Objective(config.train, config.tts.layout, models.projector, models.tts)
+        examples = Examples(models, make_pairs(3), config.train, config.tts)
         return objective(examples, [0, 1, 2], objective.projected, objective.names, 0)
 
     tts = load_tts()
     for module in (tts.code_predictor, tts.codec.decoder):
         monkeypatch.setattr(module, "forward", never)
-    monkeypatch.setattr(TeacherForced, "taught", property(never))
+    monkeypatch.setattr(TeacherForced, "teacher", property(never))
     assert computed({"talker": 1.0}).keys() == {"talker", "accuracy"}
     monkeypatch.setattr(tts.talker, "forward", never)
     assert computed({"rows": 1.0}).keys() == {"rows"}
@@ -155,7 +155,7 @@ def test_a_loss_without_weight_costs_nothing(tmp_path: Any, monkeypatch: pytest.
 
 def test_weights_and_targets_make_the_loss(tmp_path: Any) -> None:
     weights = {"talker": 2.0, "predictor": 0.0, "rows": 0.5}
-    parts = make_parts(config := make_config(tmp_path, loss=weights))
-    objective = Objective(config, parts.projector, parts.tts)
+    models = make_models(config := make_config(tmp_path, loss=weights))
+    objective = Objective(config.train, config.tts.layout, models.projector, models.tts)
     sums = {"talker": torch.tensor(30.0), "accuracy": torch.tensor(7.0), "rows": torch.tensor(8.0)}
     assert float(objective.weighted(sums, {"talker": 10, "accuracy": 10, "rows": 4})) == pytest.approx(2 * 3 + 0.5 * 2)

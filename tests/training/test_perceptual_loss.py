@@ -70,7 +70,7 @@ def test_distance_equals_the_expectation_written_out() -> None:
 
 
 def test_certain_codes_sound_as_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a context, that both sounds have heard."""
+    """After a context of true codes, which both waveforms share."""
     batch = forced(1)
     codes = batch.codes[0]
 
@@ -85,14 +85,14 @@ def test_certain_codes_sound_as_they_should(monkeypatch: pytest.MonkeyPatch) -> 
 def test_gradient_is_the_slope_of_the_distance() -> None:
     """Along the gradient itself, by the difference of two small steps."""
     batch = forced(1, noise=1.0)
-    tts, (rows,), place = batch.tts, batch.embeddings, slice(1, 5)
+    tts, (embeddings,), place = batch.tts, batch.embeddings, slice(1, 5)
 
     def at(moved: Tensor) -> Tensor:
         other = TeacherForced(tts, batch.utterances, [moved], "nonstreaming")
         return segment_distance(tts, other.states[0], batch.codes[0], place, MelDistance(tts.sample_rate))
 
-    (gradient,) = torch.autograd.grad(at(rows), rows)
-    step = 1e-3 * rows.detach().norm() / gradient.norm()
+    (gradient,) = torch.autograd.grad(at(embeddings), embeddings)
+    step = 1e-3 * embeddings.detach().norm() / gradient.norm()
     with torch.no_grad():
-        slope = (at(rows + step * gradient) - at(rows - step * gradient)) / (2 * step)
+        slope = (at(embeddings + step * gradient) - at(embeddings - step * gradient)) / (2 * step)
     assert float(slope) == pytest.approx(float(gradient.square().sum()), rel=0.05)

@@ -1,4 +1,4 @@
-"""Several processes take the steps that one takes with the same global batch, and take up each other's runs."""
+"""DDP and FSDP: several processes take the steps of one with the same global batch, and resume each other's runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def job(name: str, finetune: str, folder: str | None = None, sharded: bool = Fal
 
 
 LORA_UNDECIDED = 1 / 200
-"""LoRA begins with a product of zero, and with gradients of 1e-8 among those of 3e-4."""
+"""Share of LoRA's weights whose first gradients are near 0: 1e-8 among 3e-4, because B starts at zero."""
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def trained(run: Path, step: int = 2) -> dict[str, torch.Tensor]:
 
 
 def alone(folder: Path, finetune: str, accumulation: int = 4, until: int = 2) -> dict[str, torch.Tensor]:
-    """By this process, with as many micro-batches a step."""
-    config, parts = tuned(folder, finetune, **TRAIN | {"grad_accumulation": accumulation})
-    train_until(Trainer(config, parts, PAIRS[:6], PAIRS[6:]), until)
+    """The weights of a run by this process alone, with as many micro-batches a step."""
+    config, models = tuned(folder, finetune, **TRAIN | {"grad_accumulation": accumulation})
+    train_until(Trainer(config, models, PAIRS[:6], PAIRS[6:]), until)
     return trained(folder, until)
 
 
@@ -97,7 +97,7 @@ def test_two_processes_take_the_steps_of_one_with_the_same_batch(folder: Path, t
             assert one.get(group, {}) == pytest.approx(other.get(group, {}), rel=1e-3, abs=1e-5)
 
 
-def test_another_number_of_processes_takes_up_a_run(folder: Path) -> None:
+def test_another_number_of_processes_resumes_a_run(folder: Path) -> None:
     """The data go on where they were: the steps are those that two processes would have taken."""
     with pytest.raises(AudioProjectionError, match="number of micro-batches a step"):
         alone(folder / "stopped", "lora", accumulation=2)
@@ -110,7 +110,7 @@ def test_sharded_weights_train_as_whole_ones(folder: Path, tmp_path: Path) -> No
     assert_close(*(read_tensors(path) for path in saved))
 
 
-def test_a_sharded_run_is_taken_up_exactly(folder: Path) -> None:
+def test_a_sharded_run_resumes_exactly(folder: Path) -> None:
     straight, resumed = trained(folder / "fsdp"), trained(folder / "fsdp stopped")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 

@@ -1,4 +1,4 @@
-"""What a run leaves beside its weights: samples and TensorBoard's events."""
+"""The log of a run: spoken samples and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.train import run_training, train_projector
 from audio_projection.training.run_log import read_metrics
-from helpers.training import load_tts, make_config, make_pairs, make_parts
+from audio_projection.training.trainer import Trainer
+from helpers.training import load_tts, make_config, make_models, make_pairs
 
 PAIRS = make_pairs(8)
 
@@ -22,11 +23,11 @@ def test_samples_are_what_the_projector_says_and_change_nothing(tmp_path: Path) 
     results = []
     for every in (None, 2):
         config = make_config(tmp_path / str(every), steps=4, sample_every=every)
-        parts = make_parts(config)
-        train_projector(config, parts, PAIRS[:6], PAIRS[6:])
-        results.append(parts.projector.state_dict())
+        models = make_models(config)
+        train_projector(config, models, PAIRS[:6], PAIRS[6:])
+        results.append(models.projector.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
-    assert all(value.requires_grad for value in parts.projector.parameters())
+    assert all(value.requires_grad for value in models.projector.parameters())
     folder = tmp_path / "2" / "linear" / "samples"
     assert sorted(path.name for path in folder.iterdir()) == [
         f"step-0000000{step}.{kind}" for step in (2, 4) for kind in ("png", "wav")
@@ -39,12 +40,23 @@ def test_samples_are_what_the_projector_says_and_change_nothing(tmp_path: Path) 
     assert not (tmp_path / "None" / "linear" / "samples").exists()
 
 
+def test_a_trainer_logs_nothing_before_it_begins_and_all_steps_after_it(tmp_path: Path) -> None:
+    config = make_config(tmp_path, steps=1)
+    trainer = Trainer(config, make_models(config), PAIRS[:6], PAIRS[6:])
+    trainer.run_log.add({"step": 0})
+    trainer.run_log.close()
+    assert not config.run_dir.exists()
+    trainer.run_log.begin(0)
+    trainer.run_log.add({"step": 1})
+    assert read_metrics(config.run_dir / "metrics.jsonl") == [{"step": 1}]
+
+
 def test_tensorboard_has_the_records_and_the_samples(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = make_config(tmp_path, steps=4, sample_every=4, tensorboard=True)
-    train_projector(config, make_parts(config), PAIRS[:6], PAIRS[6:])
+    train_projector(config, make_models(config), PAIRS[:6], PAIRS[6:])
     events = EventAccumulator(str(config.run_dir / "tensorboard")).Reload()
     written = [(event.step, event.value) for event in events.Scalars("training/talker")]
     records = read_metrics(config.run_dir / "metrics.jsonl")
@@ -54,7 +66,7 @@ def test_tensorboard_has_the_records_and_the_samples(tmp_path: Path) -> None:
     assert [len(events.Audio("sample")), len(events.Images("sample"))] == [1, 1]
 
 
-def test_tensorboard_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorboard_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(AudioProjectionError, match=r"pip install 'audio-projection\[tensorboard\]'"):
         run_training(make_config(tmp_path, tensorboard=True))

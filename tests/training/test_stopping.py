@@ -1,4 +1,4 @@
-"""Runs of the installed command that are killed, or told to end, and taken up again."""
+"""Training runs of the installed command that are killed or terminated, and resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from helpers.training import make_config, make_texts
 
 
 def nano_config(folder: Path, **train: Any) -> dict[str, Any]:
-    """nano on ready pairs: real texts, codes at random."""
+    """nano on ready pairs: texts and random codes."""
     folder.mkdir(exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     groups = Qwen3TTSConfig.from_folder(NANO_FOLDER / "tts").code_groups

@@ -148,9 +148,9 @@ def test_the_teacher_is_the_talker_as_it_was_loaded(tmp_path: Path) -> None:
                 value.normal_(std=0.3)
     other = TeacherForced(tts, batch.utterances, batch.embeddings, "nonstreaming", lora.untuned)
     student = torch.cat(other.states)
-    assert torch.equal(other.taught.states, batch.taught.states)
-    assert (student - other.taught.states).abs().max() > 1e-2
-    (student - other.taught.states).square().sum().backward()
+    assert torch.equal(other.teacher.states, batch.teacher.states)
+    assert (student - other.teacher.states).abs().max() > 1e-2
+    (student - other.teacher.states).square().sum().backward()
     assert all(value.grad is not None for value in tts.parameters() if value.requires_grad)
 
 

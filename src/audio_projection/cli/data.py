@@ -72,11 +72,11 @@ def prepare(
     """
     from rich.console import Console
 
-    from audio_projection.data.corpora.prepare import Source, prepare
+    from audio_projection.data.corpora.prepare import Corpus, prepare
 
     kind = "common_voice" if layout is options.CorpusLayout.commonvoice else layout.value
     limits = load_config(config, overrides or ()).data
-    report = prepare(Source(kind, source.absolute(), subset), out, limits, shard, processes)
+    report = prepare(Corpus(kind, source.absolute(), subset), out, limits, shard, processes)
     console = Console()
     console.print(report.headline, soft_wrap=True)
     console.print(report.table())
@@ -106,6 +106,6 @@ def features(
       train --config configs/default.yaml data.source=pairs data.path=encoded
     """
     settings = load_settings(config, overrides, {"device": device, "threads": threads})
-    from audio_projection.data.corpora.extract import Share, extract
+    from audio_projection.data.corpora.extract import MachineShare, extract
 
-    typer.echo(extract(prepared, out, settings, Share.parse(part), processes, states))
+    typer.echo(extract(prepared, out, settings, MachineShare.parse(part), processes, states))

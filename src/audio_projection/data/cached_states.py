@@ -1,4 +1,4 @@
-"""LLM states that were computed once and kept: what they are made with, and the check that they still fit."""
+"""LLM hidden states cached on disk: the conditions that they were made under, and the check that these still hold."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from audio_projection.llm.language_model import Encoded, LanguageModel
 
 BYTES = 2
-"""Of a number: bfloat16."""
+"""Size of a value: bfloat16."""
 
 
 @dataclass(frozen=True)
 class CachedStates:
-    """The states of one text."""
+    """The cached LLM states of one text."""
 
-    values: Tensor  # (S, L, D) bfloat16, of the text's S LLM tokens; a view of a file that is mapped into memory
-    conditions: Mapping[str, Any]  # as `conditions` gives them
+    values: Tensor  # (S, L, D) bfloat16: S LLM tokens, L layers; a view of a memory-mapped file
+    conditions: Mapping[str, Any]  # what `conditions` returned when they were computed
 
 
 def conditions(llm: LanguageModel, normalise: str) -> dict[str, Any]:
-    """All that the states of a transcript depend on."""
+    """Everything that the states of a text depend on, for the folder that keeps them."""
     return {
         "llm": llm.fingerprint,
         "tokenizer": llm.tokenizer_hash,
@@ -40,12 +40,15 @@ def conditions(llm: LanguageModel, normalise: str) -> dict[str, Any]:
 
 
 def compute(llm: LanguageModel, texts: Sequence[str]) -> list[Tensor]:
-    """States (S, L, D), bfloat16 on the CPU, of each text."""
+    """LLM states (S, L, D), bfloat16 on the CPU, of each text."""
     return [encoded.states.to(torch.bfloat16).cpu() for encoded in llm.states(texts)]
 
 
 def restore(llm: LanguageModel, text: str, cached: CachedStates) -> Encoded:
-    """The tokens of a text with their kept states in float32, the LLM left alone; `check` comes first."""
+    """The tokens of a text with their cached states in float32, without running the LLM; call `check` first.
+
+    Raises AudioProjectionError when the text has another number of tokens.
+    """
     from audio_projection.llm.language_model import Encoded
 
     ids = llm.tokenize(text)
@@ -58,7 +61,7 @@ def restore(llm: LanguageModel, text: str, cached: CachedStates) -> Encoded:
 
 
 def check(cached: Sequence[CachedStates], llm: LanguageModel, normalise: str) -> None:
-    """Raises AudioProjectionError when states were made with another LLM, layer, context or spelling."""
+    """Raises AudioProjectionError when states were made with another LLM, layer, context or text normalisation."""
     wanted = conditions(llm, normalise)
     for made in {id(states.conditions): states.conditions for states in cached}.values():
         differing = [name for name, value in wanted.items() if made.get(name) != value]

@@ -1,4 +1,4 @@
-"""Making pairs of text and codes: the TTS speaks texts itself, or the codec encodes recordings. Cached, resumable."""
+"""Makes training pairs: the text-fed TTS speaks texts, or the codec encodes recordings; cached and resumable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.alignment.token_states import chunks
-from audio_projection.data.corpora.checks import check_pace, clean_text, read_sound, unusable
+from audio_projection.data.corpora.checks import check_pace, clean_text, read_audio, unusable
 from audio_projection.data.corpora.encoder import RecordingEncoder
 from audio_projection.data.corpora.items import Reason, Recording, Unusable
 from audio_projection.data.corpora.layouts import speakable
@@ -25,7 +25,7 @@ from audio_projection.files.progress import shown
 from audio_projection.tts.generate import generate
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config
+    from audio_projection.config import Config, DataConfig, TTSConfig
     from audio_projection.tts.model import Qwen3TTS
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ _RECORDINGS_A_PART = 64
 
 
 def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Path) -> list[Pair]:
-    """Pairs whose codes the text-fed TTS itself makes, one cached part for each batch of texts.
+    """Pairs whose codes the text-fed TTS generates itself (self-distillation), a cached part for each batch of texts.
 
-    Every part draws from its own seed, so that a run that was stopped goes on to the same codes.
+    Every part has its own seed, so that an interrupted run resumes with the same codes.
     """
-    voice = named_speaker(config, tts)
+    voice = named_speaker(config.tts, tts)
     conditions = {
         "source": "self",
         "texts": seeded_digest(0, "\n".join(texts)),
@@ -56,26 +56,28 @@ def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Pat
     with torch.no_grad():
         prefix = tts.prefix(voice, config.tts.language)
         for index in shown(missing, "speaking the training texts", len(missing)):
-            codes = _speak(tts, prefix, groups[index], config, config.seed + index)
-            made = zip(groups[index], codes, strict=True)
-            folder.add([Pair(seeded_digest(0, text)[:16], text, row.cpu(), voice) for text, row in made], index)
+            spoken = zip(groups[index], _speak(tts, prefix, groups[index], config, config.seed + index), strict=True)
+            folder.add([Pair(seeded_digest(0, text)[:16], text, codes.cpu(), voice) for text, codes in spoken], index)
     return folder.read()
 
 
 def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, seed: int) -> list[Tensor]:
     prompts = [(prefix, tts.text_embeddings(torch.tensor(tts.tokenize(text)[0], device=tts.device))) for text in texts]
     generator = torch.Generator(tts.device).manual_seed(seed)
-    longest = math.ceil(config.data.max_seconds * tts.frame_rate) + 1  # what runs on is then too long, and dropped
+    # one frame too many: speech without an end is dropped as too long
+    longest = math.ceil(config.data.max_seconds * tts.frame_rate) + 1
     return generate(tts, prompts, config.tts.layout, tts.sampling, generator, longest)
 
 
-def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording], cache: Path) -> list[Pair]:
+def recorded_pairs(
+    limits: DataConfig, settings: TTSConfig, tts: Qwen3TTS, recordings: Sequence[Recording], cache: Path
+) -> list[Pair]:
     """Pairs of recordings: codes by the codec's encoder, and for base models each recording's x-vector as its voice.
 
-    Codes are cached by file and size, so a changed recording is encoded again and a changed text is not. What fails
-    the checks of `corpora.checks` is named in a warning and left out.
+    Codes are cached by file and size, so that a changed recording is encoded again and a changed text is not. What
+    fails the checks of `corpora.checks` is skipped with a warning that names it.
     """
-    voice = None if tts.speaker_encoder is not None else named_speaker(config, tts)
+    voice = None if tts.speaker_encoder is not None else named_speaker(settings, tts)
     encoder = RecordingEncoder.of(tts)
     conditions = {"source": "recordings", **encoder.conditions}
     folder = PairFolder(_cache_folder(cache, "recordings", conditions), conditions)
@@ -84,12 +86,15 @@ def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording
     missing = [recording for recording in recordings if keys[recording.id] not in known]
     groups = list(chunks(missing, _RECORDINGS_A_PART))
     for group in shown(groups, "encoding the recordings", len(groups)):
-        made = [pair for recording in group if (pair := _encode(encoder, config, recording, keys)) is not None]
+        made = [pair for recording in group if (pair := _encode(encoder, limits, recording, keys)) is not None]
         if made:
             folder.add(made)
             known |= {pair.id: pair for pair in made}
     found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
-    texts = [_spoken_text(config, recording, len(pair.codes) / tts.frame_rate) for recording, pair in found]
+    texts = [
+        _spoken_text(recording, len(pair.codes) / tts.frame_rate, limits, settings.normalise)
+        for recording, pair in found
+    ]
     return [
         Pair(recording.id, text, pair.codes, pair.voice if voice is None else voice, recording.speaker)
         for (recording, pair), text in zip(found, texts, strict=True)
@@ -97,30 +102,30 @@ def recorded_pairs(config: Config, tts: Qwen3TTS, recordings: Sequence[Recording
     ]
 
 
-def _encode(encoder: RecordingEncoder, config: Config, recording: Recording, keys: dict[str, str]) -> Pair | None:
-    """The pair of one recording under the key of its file, or None, with a warning, when it cannot be used."""
+def _encode(encoder: RecordingEncoder, limits: DataConfig, recording: Recording, keys: dict[str, str]) -> Pair | None:
+    """The pair of one recording, with the key of its file as its id; None, with a warning, when it cannot be used."""
     try:
         text = clean_text(recording)
         with unusable(Reason.unreadable):
-            codes, voice = encoder.encode(read_sound(recording, config.data))
+            codes, voice = encoder.encode(read_audio(recording, limits))
     except Unusable as reason:
         log.warning("data: %s", reason.dropping(recording))
         return None
     return Pair(keys[recording.id], text, codes, voice, recording.speaker)
 
 
-def _spoken_text(config: Config, recording: Recording, seconds: float) -> str | None:
-    """The text as it is spoken, or None, with a warning, when it cannot be, or not in so many seconds."""
+def _spoken_text(recording: Recording, seconds: float, limits: DataConfig, normalise: str) -> str | None:
+    """The text as it is spoken, or None, with a warning, when it cannot be spoken at all or in so many seconds."""
     try:
-        check_pace(clean_text(recording), seconds, config.data)
+        check_pace(clean_text(recording), seconds, limits)
     except Unusable as reason:
         log.warning("data: %s", reason.dropping(recording))
         return None
-    return speakable(recording.text, recording.id, config.tts.normalise)
+    return speakable(recording.text, recording.id, normalise)
 
 
 def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:
-    """A folder of its own for everything that would change the codes."""
+    """The cache folder for these conditions; anything that would change the codes gives another one."""
     return cache / f"{source}-{seeded_digest(0, json.dumps(conditions, sort_keys=True))[:12]}"
 
 

@@ -1,8 +1,8 @@
-"""Pairs of a text and the codes that speak it, and the folder that keeps them between runs.
+"""Training pairs of a text and its speech codes, and the folder that stores them.
 
-A folder of pairs grows by whole parts: `part-00000.safetensors` (codes int16, one utterance after another, and the
-x-vectors, if any), `part-00000.states.safetensors` (the LLM states of the texts, if they are kept) and
-`part-00000.json` (texts and lengths), which is written last and makes the part count.
+A folder of pairs consists of parts: `part-00000.safetensors` (codes int16, one utterance after another, and the
+x-vectors, if any), `part-00000.states.safetensors` (the LLM states of the texts, if they are cached) and
+`part-00000.json` (texts and lengths). The last of them is written last: a part without it is not finished.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Pair:
-    """One training example."""
+    """One training pair: a text, the codes that speak it, and the voice."""
 
     id: str
     text: str
-    codes: Tensor  # (T, G) int16, widened batch by batch
+    codes: Tensor  # (T, G) int16, converted to int64 batch by batch
     voice: str | Tensor | None  # a named speaker, an x-vector (E,) float32, or none
-    speaker: str | None = None  # the corpus's name of who speaks
-    states: CachedStates | None = None  # of the text, when they are kept
+    speaker: str | None = None  # the corpus's name of the speaker
+    states: CachedStates | None = None  # of the text, when they are cached
 
 
 class PairFolder:
-    """Pairs on the disk, all made under the same `conditions` (models, voice, seed ...)."""
+    """A folder of pairs, all made under the same `conditions` (models, voice, seed ...)."""
 
     def __init__(self, folder: str | Path, conditions: dict[str, Any] | None = None) -> None:
-        """`conditions` None: take the folder as it is (shipped pairs); it must exist then.
+        """Opens the folder, or makes it. `conditions` None: it must exist, whatever its conditions are.
 
-        Two conditions mean something here: "parts", how many there are when all are made, and "states", with what the
-        LLM states were made. Raises AudioProjectionError for a foreign folder, or one made under other conditions.
+        Two conditions are read here: "parts", how many there are when all are made, and "states", the conditions of the
+        cached LLM states. Raises AudioProjectionError for a foreign folder, or one made under other conditions.
         """
         self.folder = Path(folder)
         index = self.folder / "pairs.json"
@@ -57,7 +57,7 @@ class PairFolder:
         if conditions is not None and self.conditions != conditions:
             raise AudioProjectionError(
                 f"the pairs in {self.folder} were made otherwise ({_difference(self.conditions, conditions)}); choose "
-                "another folder, or delete that one to make them anew"
+                "another folder, or delete that one to make them again"
             )
 
     def parts(self) -> list[str]:
@@ -65,14 +65,15 @@ class PairFolder:
         return sorted(path.stem for path in self.folder.glob("part-*.json"))
 
     def has(self, part: int) -> bool:
+        """Whether the part of that number is finished."""
         return (self.folder / f"part-{part:05d}.json").is_file()
 
     def missing(self) -> list[int]:
-        """The parts that are still to be made, of a folder that says how many there will be."""
+        """Numbers of the unfinished parts, in a folder whose conditions say how many there are."""
         return [part for part in range(self.conditions.get("parts", 0)) if not self.has(part)]
 
     def add(self, pairs: Sequence[Pair], part: int | None = None) -> None:
-        """Writes one part, the next or the one of that number; x-vectors must be there for all or for none."""
+        """Writes one part, the next or the one of that number; either all pairs have an x-vector or none."""
         if part is None:
             part = int(self.parts()[-1].split("-")[1]) + 1 if self.parts() else 0
         vectors = [pair.voice for pair in pairs if isinstance(pair.voice, Tensor)]
@@ -92,7 +93,7 @@ class PairFolder:
         write_json(self.folder / f"{name}.json", [_entry(pair) for pair in pairs])
 
     def read(self) -> list[Pair]:
-        """All pairs, part after part; AudioProjectionError for a damaged part, or one that is still to be made."""
+        """All pairs, part after part; AudioProjectionError for a damaged or an unfinished part."""
         if self.missing():
             raise AudioProjectionError(
                 f"{len(self.missing())} of the {self.conditions['parts']} parts in {self.folder} are not made yet; run "
@@ -115,7 +116,7 @@ class PairFolder:
             ) from error
 
     def _map_states(self, part: str, entries: list[dict[str, Any]]) -> list[CachedStates | None]:
-        """The states of a part's pairs, read from the disk only when they are used."""
+        """The cached states of a part's pairs, memory-mapped: read from the disk only when they are used."""
         made_with = self.conditions.get("states")
         if made_with is None or not entries:
             return [None] * len(entries)
@@ -124,7 +125,7 @@ class PairFolder:
 
 
 def seeded_digest(seed: int, text: str) -> str:
-    """A hexadecimal name for a text, another one for each seed: for names, and for orders that are not sorted ones."""
+    """SHA-256 of seed and text, hexadecimal: for file names, and as a sort key that shuffles reproducibly."""
     return hashlib.sha256(f"{seed} {text}".encode()).hexdigest()
 
 
@@ -142,7 +143,7 @@ def _read_conditions(path: Path) -> dict[str, Any]:
 
 
 def _difference(made: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The first condition that is another one, in words."""
+    """The first condition that differs, in words."""
     name = next(name for name in [*wanted, *made] if made.get(name) != wanted.get(name))
     one, other = made.get(name), wanted.get(name)
     if isinstance(one, dict) and isinstance(other, dict):

@@ -1,4 +1,4 @@
-"""Which voice a projector is trained with, and which one is stored with it."""
+"""Voices: the named speaker that a projector is trained with, and the default voice that is stored with it."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ from audio_projection.data.pairs import Pair
 from audio_projection.errors import AudioProjectionError
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config
+    from audio_projection.config import TTSConfig
     from audio_projection.tts.model import Qwen3TTS
 
 
-def named_speaker(config: Config, tts: Qwen3TTS) -> str | None:
-    """The named voice to train with; None for a voice_design model, which has none.
+def named_speaker(settings: TTSConfig, tts: Qwen3TTS) -> str | None:
+    """The named speaker to train with; None for a voice_design model, which has none.
 
-    Raises AudioProjectionError when the choice is open, or a base model has only recordings for voices.
+    Raises AudioProjectionError when tts.speaker must be set, or for a base model, whose voices are x-vectors.
     """
     speakers = list(tts.config.talker.speakers)
-    if config.tts.speaker is not None or tts.config.kind == "voice_design":
-        return config.tts.speaker
+    if settings.speaker is not None or tts.config.kind == "voice_design":
+        return settings.speaker
     if tts.config.kind == "base":
         raise AudioProjectionError(
-            f"{config.tts.name} has no named speakers: train it on recordings (data.source), whose voices it takes"
+            f"{settings.name} has no named speakers: train it on recordings (data.source), whose voices it takes"
         )
     if len(speakers) != 1:
-        raise AudioProjectionError(f"set tts.speaker: {config.tts.name} has the speakers {', '.join(speakers)}")
+        raise AudioProjectionError(f"set tts.speaker: {settings.name} has the speakers {', '.join(speakers)}")
     return speakers[0]
 
 
-def default_voice(config: Config, tts: Qwen3TTS, pairs: Sequence[Pair]) -> tuple[str | Tensor | None, str | None]:
-    """The voice that is stored with the projector, and whose it is.
+def default_voice(
+    settings: TTSConfig, tts: Qwen3TTS, pairs: Sequence[Pair], speaker: str | None
+) -> tuple[str | Tensor | None, str | None]:
+    """The default voice that is stored with the projector, and for an x-vector the corpus speaker it is of.
 
-    A named speaker; or, for x-vectors, of all recordings of `data.voice_speaker` (none: the most frequent speaker) the
-    vector nearest to their mean. Raises AudioProjectionError when that speaker is not in the data.
+    A named speaker; or, for a base model, the x-vector nearest to the mean of all x-vectors of the corpus speaker
+    `speaker` (None: the most frequent one). Raises AudioProjectionError when that speaker is not in the data.
     """
     if tts.config.kind != "base":
-        return named_speaker(config, tts), None
+        return named_speaker(settings, tts), None
     vectors: dict[str, list[Tensor]] = {}
     for pair in pairs:
         if isinstance(pair.voice, Tensor):
             vectors.setdefault(pair.speaker or "", []).append(pair.voice)
     if not vectors:
         raise AudioProjectionError("the training pairs have no x-vectors, which a base model needs for its voice")
-    name = config.data.voice_speaker or max(vectors, key=lambda speaker: len(vectors[speaker]))
+    name = speaker or max(vectors, key=lambda each: len(vectors[each]))
     if name not in vectors:
         some = ", ".join(sorted(vectors)[:8])
         raise AudioProjectionError(f"data.voice_speaker {name!r} has no usable recording; there are {some}")

@@ -77,7 +77,7 @@ def run_fit(config: Config) -> Path:
     texts = transcripts_to_fit(config)
     parts = assemble(config, tts, texts)
     fit_projector(config.fit, parts.llm, tts, parts.projector, texts)
-    parts.projector.set_voice(None if tts.config.kind == "base" else named_speaker(config, tts))
+    parts.projector.set_voice(None if tts.config.kind == "base" else named_speaker(config.tts, tts))
     folder = parts.projector.save_pretrained(config.trained_projector)
     log.info("fit: the projector is in %s", folder)
     return folder

@@ -1,4 +1,4 @@
-"""A held-out text spoken while the training goes on: sound and picture under the run's folder."""
+"""Audio samples during training: a held-out text spoken every few steps, as a wav file and a spectrogram."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was spoken, and the file of its picture."""
+    """Spoken text, and the file of its spectrogram."""
 
     speech: Speech
     picture: Path
 
 
 class SpokenSample:
-    """Speaks one text again and again, and draws it over the sound of the pair's own codes."""
+    """Speaks the text of one pair, and plots its spectrogram beside that of the pair's decoded codes."""
 
-    def __init__(self, config: Config, parts: Models, pair: Pair) -> None:
-        self._parts, self._pair, self._seed = parts, pair, config.seed
+    def __init__(self, config: Config, models: Models, pair: Pair) -> None:
+        self._models, self._pair, self._seed = models, pair, config.seed
         self.folder = config.run_dir / "samples"
-        # an early projector does not know how to end: twice the time of the codes is enough to hear that
+        # an early projector often misses the end of speech; twice the length of the codes shows that
         self._defaults = replace(VoiceDefaults.from_config(config), max_frames=2 * len(pair.codes) + 12)
 
     def write(self, step: int) -> Sample:
-        """Writes step-00000100.wav and .png. Touches neither the projector in training nor any shared random state."""
-        parts, pair, target = self._parts, self._pair, self.folder / f"step-{step:08d}"
-        voice = Voice(parts.llm, parts.tts, copy.deepcopy(parts.projector), self._defaults)
+        """Writes step-00000100.wav and .png. Changes neither the projector in training nor any shared random state."""
+        models, pair, target = self._models, self._pair, self.folder / f"step-{step:08d}"
+        voice = Voice(models.llm, models.tts, copy.deepcopy(models.projector), self._defaults)
         speech = voice.speak(pair.text, pair.voice, seed=self._seed)
-        codes = parts.tts.codec.decode(pair.codes.to(parts.tts.device).long()).cpu().numpy()
+        codes = models.tts.codec.decode(pair.codes.to(models.tts.device).long()).cpu().numpy()
         self.folder.mkdir(parents=True, exist_ok=True)
         audio.write(target.with_suffix(".wav"), speech.samples, speech.sample_rate)
         spoken = {f"step {step}": speech.samples, "the pair's codes": codes}

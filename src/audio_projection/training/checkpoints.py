@@ -1,4 +1,6 @@
-"""Training checkpoints: a folder for each, whole or absent, from which a run goes on as if it had never stopped.
+"""Training checkpoints: weights, optimizer and random states, from which a run resumes bit by bit.
+
+Each is a folder that is either whole or absent.
 
 Formats: safetensors and JSON, nothing that can carry code.
 """
@@ -27,13 +29,13 @@ VERSION = 2
 
 @dataclass
 class TrainingState:
-    """All that a run needs to go on as though it had never stopped."""
+    """Everything that a run needs to resume with the same results as a run that never stopped."""
 
     step: int  # optimizer steps done
-    position: int  # micro-batches taken from the data so far
-    weights: dict[str, Tensor]  # everything that trains, by name
+    position: int  # micro-batches taken from the data until then
+    weights: dict[str, Tensor]  # all trained parameters, by name
     optimizer: dict[str, Any]  # torch.optim.Optimizer.state_dict()
-    settings: dict[str, Any] = field(default_factory=dict)  # what must be the same on resume
+    settings: dict[str, Any] = field(default_factory=dict)  # that must not change on resume
     seconds: float = 0.0  # spent training so far
 
 
@@ -74,7 +76,7 @@ class Checkpoints:
         return found[-1] if found else None
 
     def load(self, folder: str | Path) -> TrainingState:
-        """Reads one checkpoint and restores the random states; AudioProjectionError when it is torn or foreign."""
+        """Reads a checkpoint and restores torch's random states; AudioProjectionError when it is damaged or foreign."""
         folder = Path(folder)
         record = _read_record(folder)
         files = {name: _checked(folder / name, digest) for name, digest in record["sha256"].items()}
@@ -113,18 +115,18 @@ def _read_record(folder: Path) -> dict[str, Any]:
         )
     missing = {"step", "position", "settings", "seconds", "param_groups", "sha256"} - record.keys()
     if missing or set(record["sha256"]) != {"weights.safetensors", "optimizer.safetensors", "random.safetensors"}:
-        raise _torn(folder)
+        raise _damaged(folder)
     return record
 
 
 def _checked(path: Path, digest: str) -> bytes:
     data = read_bytes(path)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise _torn(path.parent)
+        raise _damaged(path.parent)
     return data
 
 
-def _torn(folder: Path) -> AudioProjectionError:
+def _damaged(folder: Path) -> AudioProjectionError:
     return AudioProjectionError(
         f"the checkpoint {folder} is damaged (its files are not those it was saved with); "
         "delete that folder to go on from the one before it"
@@ -150,7 +152,7 @@ def _join_optimizer(moments: Mapping[str, Tensor], groups: list[dict[str, Any]])
 
 
 def _random_states() -> dict[str, Tensor]:
-    """Torch's generators: what the steps draw otherwise comes from (seed, step) and needs no state."""
+    """States of torch's global generators. What a step samples itself is seeded by its position and needs no state."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda{index}": value for index, value in enumerate(torch.cuda.get_rng_state_all())}

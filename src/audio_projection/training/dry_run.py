@@ -1,4 +1,7 @@
-"""What a training run would do, told from configuration numbers alone: no weights are read or needed."""
+"""`train --dry-run`: parameters, shapes, memory, data and time of a run, from configuration numbers alone.
+
+No weights are read or needed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from audio_projection.config import NANO, Config
+from audio_projection.config import NANO
 from audio_projection.data.pairs import PairFolder
 from audio_projection.data_loader import corpus_recordings, read_texts
 from audio_projection.errors import AudioProjectionError
@@ -20,24 +23,24 @@ from audio_projection.llm.hidden_states import resolve_layers
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.training.flops import (
     PEAKS,
+    PREFIX,
     REACHED,
     LLMSizes,
     SpeechAmount,
     TTSSizes,
-    fit_operations,
+    fit_flops,
     hours,
-    step_operations,
+    training_flops,
 )
 from audio_projection.tts.config import Qwen3TTSConfig
 
 if TYPE_CHECKING:
-    from audio_projection.config import LLMConfig, TTSConfig
+    from audio_projection.config import Config, DataConfig, LLMConfig, TTSConfig
 
 FRAME_RATE = 12.5
 _TOKENS_A_SECOND = 3.5  # text tokens of read English
 
-
-# What the models of configs/default.yaml have, for a machine on which they are not there yet.
+# Sizes of the models of configs/default.yaml, for a machine that has not downloaded them yet.
 KNOWN_LLMS = {"meta-llama/Llama-3.1-8B-Instruct": LLMSizes(4096, 32, 8_030_261_248)}
 KNOWN_TTS = {
     f"Qwen/Qwen3-TTS-12Hz-{name}": TTSSizes(*sizes, 16, parameters, 170_000_000, talker_stack, 78_655_744, lora)
@@ -53,7 +56,7 @@ KNOWN_TTS = {
     )
     for name in names
 }
-# Utterances and hours of the published parts.
+# Utterances and hours of the published subsets.
 LIBRISPEECH = {
     "train-clean-100": (28_539, 100.6),
     "train-clean-360": (104_014, 363.6),
@@ -65,25 +68,25 @@ LIBRISPEECH = {
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """Everything that `describe` tells."""
+    """Sizes, data and steps of a run, as `describe` prints them."""
 
     llm: LLMSizes
     tts: TTSSizes
     projector: Projector  # on the meta device
-    layers: str
-    utterances: int | None  # None: not known before the corpus is there
+    layers: str  # of the LLM, for people
+    utterances: int | None  # None: not known before the corpus is downloaded
     hours: float | None
     steps: int | None
 
     @property
     def parameters(self) -> int:
-        """Trained parameters."""
+        """Number of the projector's parameters."""
         return self.projector.parameter_count
 
 
 def estimate_run(config: Config) -> RunEstimate:
-    """Sizes, data and steps of a run; AudioProjectionError when a model's sizes are unknown without its config.json."""
-    llm, tts = _llm_sizes(config), _tts_sizes(config)
+    """Estimates a run. Raises AudioProjectionError when the sizes of a model are unknown without its config.json."""
+    llm, tts = _llm_sizes(config.llm, config.models_dir), _tts_sizes(config.tts, config.models_dir)
     probing = config.llm.layers == "probe"
     layers = [llm.layers] if config.llm.layers == "probe" else resolve_layers(config.llm.layers, llm.layers)
     info = ProjectorInfo(
@@ -96,7 +99,7 @@ def estimate_run(config: Config) -> RunEstimate:
     )
     with torch.device("meta"):
         projector = build_projector(info)
-    utterances, hours = _data(config)
+    utterances, hours = _data(config.data, config.tts.normalise)
     known = utterances if utterances is not None or config.train.steps is None else 0
     return RunEstimate(
         llm=llm,
@@ -110,104 +113,105 @@ def estimate_run(config: Config) -> RunEstimate:
 
 
 def describe(config: Config) -> str:
-    """The plan as text: parameters, shapes, memory, data."""
+    """The estimate as text, line by line: parameters, shapes, memory, data, FLOPs and time."""
     return "\n".join(_lines(config, estimate_run(config)))
 
 
-def _lines(config: Config, made: RunEstimate) -> Iterator[str]:
-    llm, tts, train = made.llm, made.tts, config.train
+def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
+    llm, tts, train, projector = estimate.llm, estimate.tts, config.train, estimate.projector
     batch, groups = train.batch, tts.code_groups
     frames, tokens = round(config.data.max_seconds * FRAME_RATE), round(config.data.max_seconds * _TOKENS_A_SECOND)
-    count = len(made.projector.info.layers)
-    yield f"trained parameters: {made.parameters:,} ({made.parameters / 1e6:.2f}M), projector {config.projector.kind}"
-    for name, tensor in made.projector.state_dict().items():
+    millions = f"{estimate.parameters / 1e6:.2f}M"
+    yield f"trained parameters: {estimate.parameters:,} ({millions}), projector {config.projector.kind}"
+    for name, tensor in projector.state_dict().items():
         yield f"  {name} {tuple(tensor.shape)}"
-    yield f"frozen: LLM {config.llm.name} {llm.parameters / 1e6:,.1f}M, layer {made.layers} of {llm.layers}"
+    yield f"frozen: LLM {config.llm.name} {llm.parameters / 1e6:,.1f}M, layer {estimate.layers} of {llm.layers}"
     yield f"        TTS {config.tts.name} {tts.parameters / 1e6:,.1f}M, codec {tts.codec_parameters / 1e6:,.1f}M"
     if config.tts.finetune != "none":
-        yield f"trained in the talker too, tts.finetune={config.tts.finetune}: {tts.finetuned(config):,}"
+        yield f"trained in the talker too, tts.finetune={config.tts.finetune}: {tts.finetuned(config.tts):,}"
     yield f"shapes of the longest batch ({batch} x {config.data.max_seconds:g} s, about {tokens} tokens a text):"
-    yield f"  LLM states ({batch}, {tokens}, {count}, {llm.hidden}) -> feature rows ({batch}, {tokens}, {tts.hidden})"
-    yield f"  codes ({batch}, {frames}, {groups}) -> talker input ({batch}, {frames + tokens + 11}, {tts.hidden})"
+    states, projected = (batch, tokens, len(projector.info.layers), llm.hidden), (batch, tokens, tts.hidden)
+    yield f"  LLM states {states} -> projected embeddings {projected}"
+    yield f"  codes ({batch}, {frames}, {groups}) -> talker input ({batch}, {frames + tokens + PREFIX}, {tts.hidden})"
     yield "memory, about:"
-    for what, size in _memory(config, made, frames + tokens + 11).items():
+    for what, size in _memory(config, estimate, frames + tokens + PREFIX).items():
         yield f"  {what}: {size / 1e9:.2f} GB"
-    yield f"data: {_source(config)}"
-    if made.utterances is None:
+    yield f"data: {_source(config.data, config.tts.name)}"
+    if estimate.utterances is None:
         yield "  utterances: not known before the data are there"
     else:
-        hours = "" if made.hours is None else f", {made.hours:.1f} h, {made.hours * 3600 * FRAME_RATE:,.0f} frames"
-        yield f"  utterances: {made.utterances:,}{hours}; held out: {config.data.held_out}"
+        length = estimate.hours
+        spoken = "" if length is None else f", {length:.1f} h, {length * 3600 * FRAME_RATE:,.0f} frames"
+        yield f"  utterances: {estimate.utterances:,}{spoken}; held out: {config.data.held_out}"
     yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
-    steps = f"{train.epochs:g} epochs" if made.steps is None else f"{made.steps:,} steps"
+    steps = f"{train.epochs:g} epochs" if estimate.steps is None else f"{estimate.steps:,} steps"
     stop = f", at most {train.max_minutes:g} minutes" if train.max_minutes is not None else ""
     losses = ", ".join(f"{weight:g} {name}" for name, weight in train.loss.model_dump().items() if weight)
     yield f"  losses: {losses}"
     yield f"  training: {steps} of {batch} x {train.grad_accumulation} utterances{stop}; written to {config.run_dir}"
-    yield from _effort(config, made)
+    yield from _compute(config, estimate)
 
 
-def _effort(config: Config, made: RunEstimate) -> Iterator[str]:
-    """Operations of the fit and of the training, and their time."""
-    layer = max(made.projector.info.layers)
-    total = fit_operations(config, made.llm, made.tts, layer)
-    if made.steps is None:
-        yield "operations and time: not known before the data are there"
+def _compute(config: Config, estimate: RunEstimate) -> Iterator[str]:
+    """FLOPs of the fit and of the training, and their time."""
+    layer = max(estimate.projector.info.layers)
+    total = fit_flops(config.projector.kind, config.fit, estimate.llm, estimate.tts, layer)
+    if estimate.steps is None:
+        yield "FLOPs and time: not known before the data are there"
         return
-    count = made.steps * config.train.batch * config.train.grad_accumulation
-    known = made.hours is not None and made.utterances
-    mean = made.hours * 3600 / made.utterances if known else config.data.max_seconds / 2  # type: ignore[operator]
+    count = estimate.steps * config.train.batch * config.train.grad_accumulation
+    known = estimate.hours is not None and estimate.utterances
+    mean = estimate.hours * 3600 / estimate.utterances if known else config.data.max_seconds / 2  # type: ignore[operator]
     seen = SpeechAmount(count, count * mean * _TOKENS_A_SECOND, count * mean * FRAME_RATE)
-    parts = step_operations(config, made.llm, made.tts, layer, made.parameters, seen)
+    parts = training_flops(config, estimate.llm, estimate.tts, layer, estimate.parameters, seen)
     total += sum(parts.values())
-    guessed = "" if known else f", taken for the half of {config.data.max_seconds:g} s each"
-    yield f"  passed through: {count:,} utterances, {seen.tokens:,.0f} tokens, {seen.frames:,.0f} frames{guessed}"
+    guessed = "" if known else f", assumed to be half of {config.data.max_seconds:g} s each"
+    yield f"  processed: {count:,} utterances, {seen.tokens:,.0f} tokens, {seen.frames:,.0f} frames{guessed}"
     listed = ", ".join(f"{name} {value:.2g}" for name, value in parts.items() if value)
-    yield f"operations, about: {total:.2g} (fit {total - sum(parts.values()):.2g}, training: {listed})"
+    yield f"FLOPs, about: {total:.2g} (fit {total - sum(parts.values()):.2g}, training: {listed})"
     times = ", ".join(f"{name} {_time(hours(total, peak))}" for name, peak in PEAKS.items())
-    yield f"time on one GPU at {REACHED:.0%} of its peak, about: {times}; loading and encoding recordings come to it"
+    yield f"time on one GPU at {REACHED:.0%} of its peak, about: {times}; loading and encoding recordings come on top"
 
 
 def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{max(hours * 60, 0.1):.1f} min"
 
 
-def _memory(config: Config, made: RunEstimate, positions: int) -> dict[str, float]:
-    """Bytes by part, roughly. Activations: what one talker layer keeps for its backward pass, a position."""
-    llm, tts = made.llm, made.tts
+def _memory(config: Config, estimate: RunEstimate, positions: int) -> dict[str, float]:
+    """Bytes by purpose, roughly. `kept`: activations that the talker keeps for its backward pass, for each position."""
+    llm, tts = estimate.llm, estimate.tts
     width = 4 if config.tts.dtype == "float32" or config.device == "cpu" else 2
     llm_width = 4 if config.llm.dtype == "float32" else 2
     kept = width * tts.layers * (12 * tts.hidden + 4 * tts.intermediate)
     parts = {
         "LLM weights": float(llm_width * llm.parameters),
         "TTS weights": float(width * tts.parameters + 4 * tts.codec_parameters),
-        "projector, gradient, Adam moments": 16.0 * made.parameters,
-        "the same of the fine-tuned talker": 16.0 * tts.finetuned(config),
+        "projector, gradient, Adam moments": 16.0 * estimate.parameters,
+        "the same of the fine-tuned talker": 16.0 * tts.finetuned(config.tts),
         "normal equations of the fit": float(ridge_memory(llm.hidden, tts.hidden))
         if config.projector.kind == "linear"
         else 0.0,
         "activations of a training step": float(config.train.batch * positions * kept),
-        "LLM states held, at most": config.train.states_memory * 1e9,
+        "LLM states in memory, at most": config.train.states_memory * 1e9,
     }
     return {name: size for name, size in parts.items() if size or "fine-tuned" not in name}
 
 
-def _source(config: Config) -> str:
-    data = config.data
+def _source(data: DataConfig, tts_name: str) -> str:
     if data.source == "self":
         return f"codes that the text-fed TTS makes of the texts {data.texts}"
     what = f"LibriSpeech {data.subset}" if data.source == "librispeech" else data.source
-    voices = ", each recording's x-vector as its voice" if config.tts.name.endswith("Base") else ""
+    voices = ", each recording's x-vector as its voice" if tts_name.endswith("Base") else ""
     there = "" if data.path is not None and Path(data.path).exists() else " (not there yet)"
     return f"{what} in {data.path}{there}{voices}"
 
 
-def _data(config: Config) -> tuple[int | None, float | None]:
-    """Utterances and hours, from transcripts, or from the table when LibriSpeech is not there yet."""
-    data, hours = config.data, None
+def _data(data: DataConfig, normalise: str) -> tuple[int | None, float | None]:
+    """Utterances and hours, from texts or transcripts, or from the table when LibriSpeech is not downloaded yet."""
+    hours = None
     try:
         if data.source == "self":
-            count = len(read_texts(config))
+            count = len(read_texts(data, normalise))
         elif data.source == "pairs":
             pairs = PairFolder(data.path or Path()).read()
             count, hours = len(pairs), sum(len(pair.codes) for pair in pairs) / FRAME_RATE / 3600
@@ -222,10 +226,10 @@ def _data(config: Config) -> tuple[int | None, float | None]:
     return data.limit, None if hours is None else hours * data.limit / count
 
 
-def _llm_sizes(config: Config) -> LLMSizes:
-    path = _config_file(config.llm, NANO_FOLDER / "llm", config)
+def _llm_sizes(llm: LLMConfig, models_dir: Path | None) -> LLMSizes:
+    path = _config_file(llm, NANO_FOLDER / "llm", models_dir)
     if path is None:
-        return _known(KNOWN_LLMS, config.llm.name)
+        return _known(KNOWN_LLMS, llm.name)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -237,10 +241,10 @@ def _llm_sizes(config: Config) -> LLMSizes:
     return LLMSizes(settings.hidden_size, settings.num_hidden_layers, _count(model))
 
 
-def _tts_sizes(config: Config) -> TTSSizes:
-    path = _config_file(config.tts, NANO_FOLDER / "tts", config)
+def _tts_sizes(settings: TTSConfig, models_dir: Path | None) -> TTSSizes:
+    path = _config_file(settings, NANO_FOLDER / "tts", models_dir)
     if path is None:
-        return _known(KNOWN_TTS, config.tts.name)
+        return _known(KNOWN_TTS, settings.name)
     from audio_projection.tts.codec.codec import Codec
     from audio_projection.tts.codec.config import CodecConfig
     from audio_projection.tts.model import Qwen3TTS
@@ -273,18 +277,18 @@ def _count(module: torch.nn.Module) -> int:
 def _known(table: dict[str, Any], name: str) -> Any:
     if name not in table:
         raise AudioProjectionError(
-            f"the sizes of {name} are not known without its config.json; bring it with `audio-projection download`"
+            f"the sizes of {name} are not known without its config.json; get it with `audio-projection download`"
         )
     return table[name]
 
 
-def _config_file(model: LLMConfig | TTSConfig, shipped: Path, config: Config) -> Path | None:
-    """config.json of a model wherever it may be, also beside unfinished weights; never fetched."""
+def _config_file(model: LLMConfig | TTSConfig, shipped: Path, models_dir: Path | None) -> Path | None:
+    """config.json of a model wherever it is on this machine, even without its weights; never downloaded."""
     if model.name == NANO:
         return shipped / "config.json" if (shipped / "config.json").is_file() else None
     folders = [Path(model.name).expanduser()]
-    if config.models_dir is not None:
-        folders.append(config.models_dir / model.name)
+    if models_dir is not None:
+        folders.append(models_dir / model.name)
     for folder in folders:
         if (folder / "config.json").is_file():
             return folder / "config.json"

@@ -1,4 +1,4 @@
-"""Pairs of text and codes made ready for the models: with the states of their texts, on the device of the TTS."""
+"""Training examples: pairs with the LLM states of their texts and the prompt prefix, on the device of the TTS."""
 
 from __future__ import annotations
 
@@ -15,58 +15,63 @@ from audio_projection.models import Models
 from audio_projection.training.teacher_forcing import Utterance
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config
+    from audio_projection.config import TrainConfig, TTSConfig
 
 
 class StateSource:
-    """Text features of the examples: from cached LLM states; or held in memory when small; or computed for every batch.
+    """LLM states of the examples' texts, aligned to TTS tokens: cached on disk, kept in memory, or computed per batch.
 
-    Each way the numbers of an example depend on nothing but the batch it is in, which a resumed run meets again.
+    They are kept in memory when they are smaller than `train.states_memory`. Each way the numbers depend on nothing
+    but the batch that an example is in, and a resumed run has the same batches.
     """
 
-    def __init__(self, config: Config, parts: Models, pairs: Sequence[Pair]) -> None:
-        """Raises AudioProjectionError when the cached states are not those that `parts.llm` would give."""
-        self._parts, self._pairs = parts, pairs
-        self._held: list[TokenStates] | None = None
-        self.tokens = [len(parts.tts.tokenize(pair.text)[0]) for pair in pairs]
+    def __init__(self, models: Models, pairs: Sequence[Pair], settings: TrainConfig, normalise: str) -> None:
+        """Raises AudioProjectionError when the cached states are not those that `models.llm` would give."""
+        self._models, self._pairs = models, pairs
+        self._in_memory: list[TokenStates] | None = None
+        self.tokens = [len(models.tts.tokenize(pair.text)[0]) for pair in pairs]
         self._cached = [pair.states for pair in pairs if pair.states is not None]
         if self._cached and len(self._cached) == len(pairs):
-            cached_states.check(self._cached, parts.llm, config.tts.normalise)
+            cached_states.check(self._cached, models.llm, normalise)
             return
         self._cached = []
-        gigabytes, batch, info = config.train.states_memory, config.train.batch, parts.projector.info
+        gigabytes, batch, info = settings.states_memory, settings.batch, models.projector.info
         if 4 * sum(self.tokens) * (len(info.layers) * info.llm_size + info.tts_size) <= gigabytes * 1e9:
             groups = chunks(range(len(pairs)), batch)
-            self._held = [features for group in groups for features in self._compute(group)]
+            self._in_memory = [features for group in groups for features in self._compute(group)]
 
     def at(self, indices: Sequence[int]) -> list[TokenStates]:
+        """The token states of these examples, as one batch."""
         if self._cached:
             return [self._restore(index) for index in indices]
-        return self._compute(indices) if self._held is None else [self._held[index] for index in indices]
+        if self._in_memory is None:
+            return self._compute(indices)
+        return [self._in_memory[index] for index in indices]
 
     def _restore(self, index: int) -> TokenStates:
         text = self._pairs[index].text
-        encoded = cached_states.restore(self._parts.llm, text, self._cached[index])
-        with torch.autocast(self._parts.tts.device.type, enabled=False):
-            return align_states(self._parts.tts, text, encoded)
+        encoded = cached_states.restore(self._models.llm, text, self._cached[index])
+        with torch.autocast(self._models.tts.device.type, enabled=False):
+            return align_states(self._models.tts, text, encoded)
 
     def _compute(self, indices: Sequence[int]) -> list[TokenStates]:
-        with torch.autocast(self._parts.tts.device.type, enabled=False):  # the LLM keeps its own precision
-            return token_states(self._parts.llm, self._parts.tts, [self._pairs[index].text for index in indices])
+        with torch.autocast(self._models.tts.device.type, enabled=False):  # the LLM keeps its own precision
+            return token_states(self._models.llm, self._models.tts, [self._pairs[index].text for index in indices])
 
 
 class Examples:
-    """Pairs as utterances for the models."""
+    """Training or validation pairs as utterances: codes, token states and prompt prefix on the TTS's device."""
 
-    def __init__(self, config: Config, parts: Models, pairs: Sequence[Pair]) -> None:
-        self._tts, self._language, self.pairs = parts.tts, config.tts.language, pairs
-        self._states = StateSource(config, parts, pairs)
+    def __init__(self, models: Models, pairs: Sequence[Pair], settings: TrainConfig, tts_settings: TTSConfig) -> None:
+        """Raises AudioProjectionError as `StateSource` does."""
+        self._tts, self._language, self.pairs = models.tts, tts_settings.language, pairs
+        self._states = StateSource(models, pairs, settings, tts_settings.normalise)
         self._prefixes: dict[str | None, Tensor] = {}
         self.frames = [len(pair.codes) for pair in pairs]
 
     @property
     def tokens(self) -> list[int]:
-        """How many text tokens each example has."""
+        """Number of text tokens of each example."""
         return self._states.tokens
 
     def at(self, indices: Sequence[int]) -> list[Utterance]:

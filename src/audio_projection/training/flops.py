@@ -1,9 +1,9 @@
-"""How many floating-point operations a training run takes, and how long that is on known GPUs.
+"""FLOPs (floating-point operations) of a fit and a training run, and their time on known GPUs.
 
-Counted are products with weights, two operations for each weight and position: a frozen part that passes activations
-on costs one product (forward), one through which the gradient comes back two (forward and the gradient of its input;
-weights that are not trained have none), one that learns three. Attention over earlier positions, a few per cent at
-these lengths, norms and the codec are left out.
+Counted are matrix products with weights, two FLOPs for each weight and position. A part with a forward pass alone
+takes one product; a frozen part with a backward pass takes two (forward, and the gradient of its input; frozen weights
+have no gradient); a trained part takes three. Left out are attention scores (a few per cent at these lengths), norms
+and the codec.
 """
 
 from __future__ import annotations
@@ -12,71 +12,70 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config
+    from audio_projection.config import Config, FitConfig, TTSConfig
 
 PEAKS = {"H100 or H200": 989e12, "A100": 312e12, "RTX 4090": 165e12}
-"""Dense bfloat16 operations a second, as their maker states them."""
+"""Dense bfloat16 FLOP/s, as the maker states them."""
 REACHED = 0.4
-"""Share of the peak that a step is taken to reach; benchmarks/training_step.py measures it."""
+"""Assumed share of the peak that a step reaches (model FLOPs utilisation); benchmarks/training_step.py measures it."""
 FORWARD, THROUGH, LEARNING = 1, 2, 3
+"""Products for each weight and position: forward alone, with a backward pass through it, with its own gradient too."""
 PREFIX = 11
-"""Positions before text and frames: role, language, voice, beginnings."""
+"""Talker positions before text and frames: role, language, voice, begin tokens."""
 
 
 @dataclass(frozen=True)
 class LLMSizes:
-    """Of a language model: width of a state, layers, all parameters."""
+    """Sizes of an LLM: hidden size, number of layers, number of parameters."""
 
     hidden: int
     layers: int
     parameters: int
 
     def up_to(self, layer: int) -> float:
-        """Parameters that a token goes through up to a layer, roughly: the tables are counted as layers."""
+        """Parameters that a token passes up to a layer, roughly: embedding and output matrices count as layers."""
         return self.parameters * layer / self.layers
 
 
 @dataclass(frozen=True)
 class TTSSizes:
-    """Of a Qwen3-TTS: width of a text row, talker layers and their inner width, parameters without and of the codec,
-    those of the two decoder stacks alone, and those of LoRA of rank 1 on the talker."""
+    """Sizes of a Qwen3-TTS; the numbers from `parameters` on count parameters."""
 
-    hidden: int
-    layers: int
-    intermediate: int
+    hidden: int  # of text embeddings and talker states
+    layers: int  # of the talker
+    intermediate: int  # inner size of the talker's MLPs
     code_groups: int
-    parameters: int
+    parameters: int  # without the codec
     codec_parameters: int
-    talker_stack: int
-    predictor_stack: int
-    lora: int
+    talker_stack: int  # the talker's transformer alone
+    predictor_stack: int  # the code predictor's transformer alone
+    lora: int  # LoRA of rank 1 on the talker
 
-    def finetuned(self, config: Config) -> int:
-        """Parameters that `tts.finetune` trains."""
-        return {"none": 0, "lora": self.lora * config.tts.lora_rank, "full": self.talker_stack}[config.tts.finetune]
+    def finetuned(self, settings: TTSConfig) -> int:
+        """Number of parameters that `tts.finetune` trains."""
+        return {"none": 0, "lora": self.lora * settings.lora_rank, "full": self.talker_stack}[settings.finetune]
 
 
 @dataclass(frozen=True)
 class SpeechAmount:
-    """What is passed through the models: utterances with their text tokens and frames, in sum."""
+    """Amount of speech that passes through the models: utterances, and their text tokens and frames in total."""
 
     utterances: float
     tokens: float
     frames: float
 
 
-def fit_operations(config: Config, llm: LLMSizes, tts: TTSSizes, layer: int) -> float:
-    """Of the closed form: the states and the normal equations."""
-    if config.projector.kind != "linear":
+def fit_flops(kind: str, settings: FitConfig, llm: LLMSizes, tts: TTSSizes, layer: int) -> float:
+    """FLOPs of the closed-form fit of a projector `kind`: LLM states up to `layer`, and the normal equations."""
+    if kind != "linear":
         return 0.0
-    tokens = config.fit.tokens
-    return 2.0 * tokens * (llm.up_to(layer) + llm.hidden * (llm.hidden + tts.hidden))
+    return 2.0 * settings.tokens * (llm.up_to(layer) + llm.hidden * (llm.hidden + tts.hidden))
 
 
-def step_operations(
+def training_flops(
     config: Config, llm: LLMSizes, tts: TTSSizes, layer: int, trained: int, seen: SpeechAmount
 ) -> dict[str, float]:
-    """Of the training on `seen`, by part; `trained` are the projector's parameters."""
+    """FLOPs of the training on `seen`, by model; `trained` is the number of the projector's parameters."""
     loss = config.train.loss
     talker = THROUGH if config.tts.finetune == "none" else LEARNING
     if config.train.activation_checkpointing:
@@ -85,14 +84,15 @@ def step_operations(
         talker += FORWARD  # the teacher
     through = loss.talker or loss.distill or loss.distill_states or loss.predictor or loss.perceptual
     positions = PREFIX * seen.utterances + seen.tokens + seen.frames
-    asked = tts.code_groups * (config.train.predictor_share * seen.frames if loss.predictor else 0.0)
+    predicted = tts.code_groups * (config.train.predictor_share * seen.frames if loss.predictor else 0.0)
     return {
         "LLM": 2.0 * llm.up_to(layer) * seen.tokens,
         "projector": 2.0 * THROUGH * trained * seen.tokens,  # its input needs no gradient
         "talker": 2.0 * talker * tts.talker_stack * positions if through else 0.0,
-        "code predictor": 2.0 * THROUGH * tts.predictor_stack * asked,
+        "code predictor": 2.0 * THROUGH * tts.predictor_stack * predicted,
     }
 
 
-def hours(operations: float, peak: float) -> float:
-    return operations / (REACHED * peak) / 3600
+def hours(flops: float, peak: float) -> float:
+    """Time of so many FLOPs on a GPU of `peak` FLOP/s."""
+    return flops / (REACHED * peak) / 3600

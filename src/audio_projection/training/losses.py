@@ -1,7 +1,8 @@
-"""The losses of a teacher-forced micro-batch, as sums: who adds up several batches divides by all their targets.
+"""The losses of a teacher-forced micro-batch: cross-entropy, distillation, embedding and perceptual loss, as sums.
 
-A loss takes the batch and the draws of its step, and gives a scalar. How many targets it sums over is told beforehand
-by `count_targets`, from lengths alone, because the divisor is that of all micro-batches of a step.
+A loss takes the batch and a `SubsetSampler`, and gives a scalar: the sum over its targets. `count_targets` gives the
+number of targets from lengths alone, before anything is computed, because the divisor is the number of targets in all
+micro-batches of an optimizer step.
 """
 
 from __future__ import annotations
@@ -24,70 +25,70 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What a micro-batch draws at random, and how much of it: `generator` is a CPU one."""
+class SubsetSampler:
+    """Seeded random choice of the frames, utterances and segments on which a loss of a micro-batch is computed."""
 
-    generator: torch.Generator
-    settings: TrainConfig
+    generator: torch.Generator  # on the CPU
+    settings: TrainConfig  # the shares
 
-    def some(self, count: int, share: float) -> Tensor:
-        """Indices (n,), rising, of a share of `count` things, drawn without replacement."""
+    def indices(self, count: int, share: float) -> Tensor:
+        """Ascending indices (n,) of a share of `count` items, sampled without replacement."""
         return torch.randperm(count, generator=self.generator)[: chosen_count(count, share)].sort().values
 
     def below(self, bound: int) -> int:
-        """A whole number from 0 to bound - 1."""
+        """A uniform integer from 0 to bound - 1."""
         return int(torch.randint(bound, (), generator=self.generator))
 
 
-def talker_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+def talker_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
     """Cross-entropy of codebook 0 and the end, nats, over M targets."""
     return F.cross_entropy(batch.logits, batch.targets, reduction="sum")
 
 
-def accuracy(batch: TeacherForced, draw: Draw) -> Tensor:
-    """How many of the M targets were the likeliest id; no loss, but counted like one."""
+def accuracy(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
+    """Number of the M targets that have the highest logit. Not a loss, but summed and divided like one."""
     return (batch.logits.detach().argmax(-1) == batch.targets).sum().float()
 
 
-def predictor_loss(batch: TeacherForced, draw: Draw) -> Tensor:
+def predictor_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
     """Cross-entropy of codebooks 1 to G-1, nats, over a share of all frames of the batch."""
     states, frames = torch.cat([states[:-1] for states in batch.states]), torch.cat(batch.codes)
-    drawn = draw.some(len(frames), draw.settings.predictor_share).to(frames.device)
-    return predictor_cross_entropy(batch.tts.code_predictor, states[drawn], frames[drawn])
+    sampled = sampler.indices(len(frames), sampler.settings.predictor_share).to(frames.device)
+    return predictor_cross_entropy(batch.tts.code_predictor, states[sampled], frames[sampled])
 
 
-def distill_loss(batch: TeacherForced, draw: Draw) -> Tensor:
-    """Kullback-Leibler divergence, nats, of the M distributions of codebook 0 from those with the plain text rows."""
-    taught = batch.taught.logits.log_softmax(-1)
-    return F.kl_div(batch.logits.log_softmax(-1), taught, reduction="sum", log_target=True)
+def distill_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
+    """Kullback-Leibler divergence KL(teacher || student) of the M distributions of codebook 0, nats."""
+    teacher = batch.teacher.logits.log_softmax(-1)
+    return F.kl_div(batch.logits.log_softmax(-1), teacher, reduction="sum", log_target=True)
 
 
-def distill_states_loss(batch: TeacherForced, draw: Draw) -> Tensor:
-    """Relative squared error of the M states against those with the plain text rows."""
-    return relative_error(torch.cat(batch.states), batch.taught.states)
+def distill_states_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
+    """Relative squared error of the M talker states against the teacher's."""
+    return relative_error(torch.cat(batch.states), batch.teacher.states)
 
 
-def embedding_loss(batch: TeacherForced, draw: Draw) -> Tensor:
-    """Relative squared error of all text rows against the TTS's own: what the closed-form fit lessens, by gradient."""
+def embedding_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
+    """Relative squared error of the projected embeddings against the TTS's own, as in the closed-form fit."""
     own = [utterance.features.text_embeddings for utterance in batch.utterances]
     return relative_error(torch.cat(list(batch.embeddings)), torch.cat(own))
 
 
-def perceptual_loss(batch: TeacherForced, draw: Draw) -> Tensor:
-    """Mel distance of the sound of the expected codes to that of the codes, over a segment of some utterances."""
-    settings, distance = draw.settings, MelDistance(batch.tts.sample_rate)
+def perceptual_loss(batch: TeacherForced, sampler: SubsetSampler) -> Tensor:
+    """Mel distance between the decoded expected codes and the decoded true codes, over a segment of some utterances."""
+    settings, distance = sampler.settings, MelDistance(batch.tts.sample_rate)
     longest = max(1, round(settings.perceptual_seconds * batch.tts.frame_rate))
     total = batch.states[0].new_zeros((), dtype=torch.float32)
-    for index in draw.some(len(batch.codes), settings.perceptual_share).tolist():
+    for index in sampler.indices(len(batch.codes), settings.perceptual_share).tolist():
         length = min(longest, len(batch.codes[index]))
-        first = draw.below(len(batch.codes[index]) - length + 1)
+        first = sampler.below(len(batch.codes[index]) - length + 1)
         total = total + segment_distance(
             batch.tts, batch.states[index], batch.codes[index], slice(first, first + length), distance
         )
     return total
 
 
-LOSSES: dict[str, Callable[[TeacherForced, Draw], Tensor]] = {
+LOSSES: dict[str, Callable[[TeacherForced, SubsetSampler], Tensor]] = {
     "talker": talker_loss,
     "accuracy": accuracy,
     "predictor": predictor_loss,
@@ -102,7 +103,7 @@ LOSSES: dict[str, Callable[[TeacherForced, Draw], Tensor]] = {
 def count_targets(
     names: Iterable[str], frames: Seq[int], tokens: Seq[int], code_groups: int, settings: TrainConfig
 ) -> dict[str, int]:
-    """How many targets each loss sums over in a batch of utterances of so many frames and text tokens."""
+    """Number of targets of each loss in a batch of utterances with these numbers of frames and text tokens."""
     ends = sum(frames) + len(frames)
     counts = {
         "predictor": chosen_count(sum(frames), settings.predictor_share) * (code_groups - 1),
@@ -113,7 +114,7 @@ def count_targets(
 
 
 def chosen_count(count: int, share: float) -> int:
-    """How many of `count` things the share is: at least one."""
+    """Size of a share of `count` items, rounded: at least one."""
     return min(count, max(1, round(share * count)))
 
 
@@ -127,6 +128,6 @@ def predictor_cross_entropy(predictor: CodePredictor, hidden: Tensor, codes: Ten
 
 
 def relative_error(given: Tensor, wanted: Tensor) -> Tensor:
-    """Sum over the rows of (N, H) of |given - wanted|^2 / |wanted|^2, in float32: 0 when equal, N for zeros."""
+    """Sum over the N vectors (N, H) of |given - wanted|^2 / |wanted|^2, in float32: 0 when equal, N for zeros."""
     given, wanted = given.float(), wanted.float()
     return ((given - wanted).square().sum(-1) / wanted.square().sum(-1).clamp_min(1e-12)).sum()

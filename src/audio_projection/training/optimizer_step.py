@@ -1,6 +1,7 @@
-"""One optimizer step over micro-batches and processes; Accelerate brings devices, processes, DDP and FSDP.
+"""One optimizer step over micro-batches and processes, and the learning rate schedule.
 
-Whatever a micro-batch draws at random comes from (seed, its position), whichever process it falls to.
+Accelerate provides devices, processes, DDP and FSDP. What a micro-batch samples at random is seeded by the run's seed
+and the micro-batch's position in the data, whichever process computes it.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ log = logging.getLogger(__name__)
 
 
 class OptimizerStep:
-    """The objective as the processes share it, and the optimizer of what trains in it.
+    """Gradient accumulation, clipping and AdamW for the objective, shared between the processes.
 
     Frozen weights are in no parameter group: they get neither gradient nor optimizer state.
     """
 
     def __init__(self, config: Config, objective: Objective, training: Examples) -> None:
-        """AudioProjectionError for FSDP where it has nothing to shard."""
+        """Raises AudioProjectionError under FSDP when the settings do not allow sharding."""
         self.objective, self._training = objective, training
         self._settings, self._seed = config.train, config.seed
         self.accelerator = Accelerator(
@@ -49,27 +50,28 @@ class OptimizerStep:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         if self.accelerator.distributed_type == DistributedType.FSDP:
-            _check_fsdp(config)
+            _check_fsdp(config.tts.finetune, config.train.sample_every)
         groups = [{"params": list(objective.projector.parameters()), "share": 1.0}]
         tuned = [parameter for parameter in objective.tts.parameters() if parameter.requires_grad]
         if tuned:
             groups.append({"params": tuned, "share": config.tts.finetune_rate})
         optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
         with warnings.catch_warnings():
-            # buffers are the codec's and frozen; Accelerate has only the older name of what leaves them alone
+            # the buffers are the codec's and frozen; Accelerate knows only the deprecated name of this option
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.model, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     @property
     def micro_batches(self) -> int:
-        """How many a step has, in all processes together."""
+        """Number of micro-batches in an optimizer step, over all processes."""
         return self._settings.grad_accumulation * self.accelerator.num_processes
 
     def take_step(self, walk: BatchWalk, rate: float) -> dict[str, float]:
-        """One step at the learning rate `rate`: the means of all losses over all their targets, and the weighted sum.
+        """One optimizer step at the learning rate `rate`; returns the mean of each loss and their weighted sum.
 
-        Every process takes its share of the micro-batches; a gradient that is not finite moves nothing.
+        Means are over all targets of all micro-batches. Every process computes its share of the micro-batches. A
+        gradient that is not finite changes no weight.
         """
         first, processes = walk.position, self.accelerator.num_processes
         batches = [next(walk) for _ in range(self.micro_batches)]
@@ -87,11 +89,11 @@ class OptimizerStep:
         return {"loss": loss, **reached, "gradient": norm, "learning_rate": rate}
 
     def mean(self, value: float) -> float:
-        """The mean over all processes, the same number in each; all must ask."""
+        """The mean of a number over all processes, the same in each; every process must call this."""
         return float(self.accelerator.reduce(torch.tensor(value, device=self.objective.tts.device), "mean"))
 
     def _targets(self, batches: Sequence[Sequence[int]]) -> dict[str, int]:
-        """Of all micro-batches of a step together."""
+        """Number of targets of each loss in all micro-batches of a step."""
         total: Counter[str] = Counter()
         lengths = self._training.frames, self._training.tokens
         for batch in batches:
@@ -100,28 +102,28 @@ class OptimizerStep:
         return {name: total[name] for name in self.objective.names}
 
     def _backward(self, batch: Sequence[int], seed: int, targets: dict[str, int]) -> Tensor:
-        """Adds the gradients of one micro-batch; its sums, in the order of `targets`."""
+        """Accumulates the gradients of one micro-batch; returns its sums, in the order of `targets`."""
         sums = self.model(self._training, batch, self.objective.projected, list(targets), seed)
-        # the processes' gradients are averaged, and they are to be added up
+        # DDP averages the gradients over the processes; they must be summed
         self.accelerator.backward(self.objective.weighted(sums, targets) * self.accelerator.num_processes)
         return torch.stack([sums[name].detach() for name in targets])
 
     def _apply_gradients(self, rate: float) -> float:
-        """Moves the weights against the gradient; returns its norm before it was clipped."""
+        """Clips the gradient and updates the weights; returns the norm before clipping."""
         norm = gathered(self.accelerator.clip_grad_norm_(self.parameters, self._settings.clip))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         if torch.isfinite(norm):
             self.optimizer.step()
         else:
-            log.warning("train: a step is left out, its gradient is not finite")
+            log.warning("train: a step is skipped, its gradient is not finite")
         return float(norm)
 
 
 def learning_rate(settings: TrainConfig, steps: int, step: int, seconds: float = 0.0) -> float:
-    """The rate of step `step` (from 0) of `steps`: linear warm-up, then constant, or a half cosine down to a tenth.
+    """Learning rate of step `step` (from 0) of `steps`: linear warm-up, then constant, or cosine decay to a tenth.
 
-    With `max_minutes` the cosine follows whichever of steps and time is further on.
+    With `max_minutes` the cosine follows steps or time, whichever is further on.
     """
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
@@ -133,11 +135,13 @@ def learning_rate(settings: TrainConfig, steps: int, step: int, seconds: float =
     return settings.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, done)))
 
 
-def _check_fsdp(config: Config) -> None:
-    if config.tts.finetune != "full":
+def _check_fsdp(finetune: str, sample_every: int | None) -> None:
+    if finetune != "full":
         raise AudioProjectionError("FSDP shards what trains: use it with tts.finetune=full, else launch without it")
-    if config.train.sample_every is not None:
-        raise AudioProjectionError("no process has all weights under FSDP, to speak with: set train.sample_every=null")
+    if sample_every is not None:
+        raise AudioProjectionError(
+            "under FSDP no process has all weights, so none can speak a sample: set train.sample_every=null"
+        )
 
 
 def _seed_at(seed: int, position: int) -> int:

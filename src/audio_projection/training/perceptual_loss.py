@@ -1,8 +1,8 @@
-"""How far the speech that the talker expects is from the speech that it should make, by ear: through the codec.
+"""Multi-resolution mel loss through the frozen codec decoder, on expected latents.
 
-The sound is the codec's of the *expected* latents: the mean of the codebooks' vectors under the predicted
-probabilities. That is differentiable where a drawn code is not. The reference is the codec's sound of the true codes,
-so that what the codec itself loses of a recording counts for nothing.
+The expected latents are the mean of the codebook vectors under the predicted probabilities; they are differentiable,
+and a sampled code is not. The reference is the decoded true codes, so that what the codec itself loses of a recording
+does not count.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 RESOLUTIONS = ((512, 20), (1024, 40), (2048, 80))
 """(window in samples, mel bands); windows overlap by three quarters."""
 CONTEXT = 25
-"""Frames of true codes that the codec hears before a segment, as the official package's blocks do."""
-_QUIETEST = 1e-5  # magnitude, under which nothing is told apart
+"""Frames of true codes that the codec decodes before a segment, as in the official package's blocks."""
+_QUIETEST = 1e-5  # magnitude; everything below it counts as equal
 
 
 class MelDistance:
-    """Mean absolute difference of log mel spectra (nats) at several resolutions, of sounds (S,) at `rate` Hz.
+    """Mean absolute difference of log mel spectra (nats) at several resolutions, of waveforms (S,) at `rate` Hz.
 
     The multi-resolution mel distance of neural codecs (Kumar et al., 2023, arXiv 2306.06546), with fewer resolutions.
     """
@@ -33,26 +33,26 @@ class MelDistance:
     def __init__(self, rate: int) -> None:
         self.rate = rate
 
-    def __call__(self, sound: Tensor, reference: Tensor) -> Tensor:
+    def __call__(self, waveform: Tensor, reference: Tensor) -> Tensor:
         """A scalar, float32; differentiable in both."""
         distances = [
-            (self._log_mel(sound, *sizes) - self._log_mel(reference, *sizes)).abs().mean() for sizes in RESOLUTIONS
+            (self._log_mel(waveform, *sizes) - self._log_mel(reference, *sizes)).abs().mean() for sizes in RESOLUTIONS
         ]
         return torch.stack(distances).mean()
 
-    def _log_mel(self, sound: Tensor, window: int, bands: int) -> Tensor:
+    def _log_mel(self, waveform: Tensor, window: int, bands: int) -> Tensor:
         """(bands, frames)"""
         spectrum = torch.stft(
-            sound.float(),
+            waveform.float(),
             window,
             hop_length=window // 4,
-            window=torch.hann_window(window, device=sound.device),
+            window=torch.hann_window(window, device=waveform.device),
             pad_mode="constant",
             return_complex=True,
         )
-        # the root of a square has no gradient at 0; the floor is far below what is told apart
+        # the square root has no gradient at 0; this floor is far below the one of the spectrum
         magnitude = (spectrum.real.square() + spectrum.imag.square()).clamp_min(_QUIETEST**2 * 1e-4).sqrt()
-        return (_filters(self.rate, window, bands).to(sound.device) @ magnitude).clamp_min(_QUIETEST).log()
+        return (_filters(self.rate, window, bands).to(waveform.device) @ magnitude).clamp_min(_QUIETEST).log()
 
 
 @lru_cache(maxsize=16)
@@ -64,9 +64,9 @@ def _filters(rate: int, window: int, bands: int) -> Tensor:
 
 
 def code_probabilities(tts: Qwen3TTS, states: Tensor, codes: Tensor) -> Tensor:
-    """Probabilities (T, G, K), float32, of the codes of frames (T, G), given the states (T, H) before them.
+    """Predicted probabilities (T, G, K), float32, of the codes of frames (T, G), given the talker states (T, H) before.
 
-    Of codebook 0 the special ids are left out. Codebooks 1 and up are those with the true codes before them.
+    Codebook 0 is without its special ids. Codebooks 1 and up are teacher-forced with the true codes before them.
     """
     rest = tts.code_predictor(states, codes).float()
     first = tts.talker.logits(states)[:, : rest.shape[-1]].float()
@@ -74,7 +74,7 @@ def code_probabilities(tts: Qwen3TTS, states: Tensor, codes: Tensor) -> Tensor:
 
 
 def segment_distance(tts: Qwen3TTS, states: Tensor, codes: Tensor, place: slice, distance: MelDistance) -> Tensor:
-    """The distance over the frames `place` of an utterance of codes (T, G) and its predicting states (T + 1, H)."""
+    """The mel distance over the frames `place` of an utterance with codes (T, G) and predicting states (T + 1, H)."""
     decoder, wanted = tts.codec.decoder, codes[place][None]
     probabilities = code_probabilities(tts, states[place], codes[place])
     with torch.autocast(codes.device.type, enabled=False):
@@ -84,5 +84,5 @@ def segment_distance(tts: Qwen3TTS, states: Tensor, codes: Tensor, place: slice,
             if before.shape[1]:
                 decoder(before, past)
             reference = decoder.synthesize(decoder.quantizer(wanted), dict(past))[0]
-        sound = decoder.synthesize(decoder.quantizer.expected(probabilities[None]), past)[0]
-    return distance(sound, reference)
+        expected = decoder.synthesize(decoder.quantizer.expected(probabilities[None]), past)[0]
+    return distance(expected, reference)

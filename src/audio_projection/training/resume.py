@@ -1,4 +1,4 @@
-"""Whether a run may be taken up: everything that the weights of its coming steps depend on, and what has changed."""
+"""Whether a run may resume: the settings that its coming steps depend on, compared with those of the checkpoint."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ FREE = {
     "activation_checkpointing",  # gives the same gradients
     "grad_accumulation",  # counted in micro_batches
 }
-"""Training settings that may change between the parts of a run."""
+"""Keys of `train` that may change on resume."""
 
 
 def fixed_settings(config: Config, info: ProjectorInfo, pairs: Sequence[Pair], micro_batches: int) -> dict[str, Any]:
-    """What must stay: `micro_batches` is how many a step has in all processes together, however many these are."""
+    """Settings, models and data that must not change on resume; they are stored in every checkpoint.
+
+    `micro_batches` is the number in an optimizer step over all processes, so that the number of processes may change.
+    """
     lines = [f"{pair.id} {len(pair.codes)} {pair.text}" for pair in pairs]
     return {
         "projector": info.to_json(),
@@ -41,7 +44,7 @@ def fixed_settings(config: Config, info: ProjectorInfo, pairs: Sequence[Pair], m
 
 
 def check_same(saved: dict[str, Any], present: dict[str, Any], folder: Path) -> None:
-    """Raises AudioProjectionError naming the first setting that differs; results and the voice may."""
+    """Raises AudioProjectionError naming the first setting that differs; measurements and the voice may differ."""
     now = dict(_flat(present))
     for name, value in _flat(saved):
         if name.startswith(("projector.measurements", "projector.voice")) or now.get(name) == value:
@@ -56,7 +59,7 @@ def check_same(saved: dict[str, Any], present: dict[str, Any], folder: Path) -> 
 
 
 def probed_before(checkpoints: Checkpoints) -> tuple[int, dict[str, Any]] | None:
-    """The layer and report of the probe that the run to be resumed began with."""
+    """The layer that the probe chose when the run began, and its report; None when there is nothing to resume."""
     folder = checkpoints.latest()
     if folder is None:
         return None

@@ -1,4 +1,4 @@
-"""What a training run writes down: metrics.jsonl, the loss curve, TensorBoard (an extra), the bar on stderr."""
+"""Log of a training run: metrics.jsonl, the loss curve as PNG, TensorBoard (an extra), the progress bar on stderr."""
 
 from __future__ import annotations
 
@@ -18,77 +18,88 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_bytes
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config
     from audio_projection.training.audio_samples import Sample
 
 log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Written by one process; in the others every call does nothing."""
+    """Everything that a run logs into its folder, from `begin` on.
 
-    def __init__(self, config: Config, step: int, writing: bool) -> None:
-        """Takes up the records of a run at `step`. AudioProjectionError when TensorBoard is wanted and missing."""
-        self._config = config
+    One process writes; in the others every call does nothing.
+    """
+
+    def __init__(self, folder: Path, writing: bool, tensorboard: bool) -> None:
+        self._folder, self._writing, self._tensorboard = folder, writing, tensorboard
         self._metrics: MetricsLog | None = None
         self._board: TensorBoardLog | None = None
-        if writing:
-            self._metrics = MetricsLog(config.run_dir / "metrics.jsonl", step)
-        if writing and config.train.tensorboard:
-            self._board = TensorBoardLog(config.run_dir / "tensorboard", step)
+
+    def begin(self, step: int) -> None:
+        """Opens the files, keeping the records up to `step` of the run that is resumed.
+
+        Raises AudioProjectionError when TensorBoard is wanted and not installed.
+        """
+        if self._writing:
+            self._metrics = MetricsLog(self._folder / "metrics.jsonl", step)
+        if self._writing and self._tensorboard:
+            self._board = TensorBoardLog(self._folder / "tensorboard", step)
 
     def add(self, record: dict[str, Any]) -> None:
-        """One line of metrics.jsonl."""
+        """Appends a record to metrics.jsonl and to TensorBoard."""
         if self._metrics is not None:
             self._metrics.add(record)
         if self._board is not None:
             self._board.add(record)
 
     def add_sample(self, sample: Sample, step: int) -> None:
+        """Adds a spoken sample to TensorBoard."""
         if self._board is not None:
             self._board.add_sample(sample, step)
 
-    def draw(self) -> None:
-        """loss.png, of all steps so far."""
+    def plot(self) -> None:
+        """Writes loss.png, the loss curve of all steps so far."""
         if self._metrics is not None:
-            draw_losses(self._metrics.records(), self._config.run_dir / "loss.png")
+            plot_losses(self._metrics.records(), self._folder / "loss.png")
 
     def close(self) -> None:
-        """Draws the curve and ends the files."""
-        self.draw()
+        """Writes the loss curve and closes TensorBoard."""
+        self.plot()
         if self._board is not None:
             self._board.close()
 
     @contextmanager
     def progress(self, steps: int, done: int) -> Iterator[tuple[Progress, TaskID]]:
-        """A bar of the steps; its field `loss` is text."""
+        """A progress bar of the steps; its field `loss` is text."""
         columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}")
-        hidden = self._metrics is None
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=hidden) as progress:
+        with Progress(
+            *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not self._writing
+        ) as progress:
             yield progress, progress.add_task("training", total=steps, completed=done, loss="-")
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one object a line, in the order of the steps, each step once however often a run resumes."""
+    """`metrics.jsonl`: a JSON object a line, in the order of the steps, each step once however often a run resumes."""
 
     def __init__(self, path: str | Path, step: int) -> None:
-        """Keeps the lines up to `step` of an earlier run and drops those that are going to be made again."""
+        """Keeps the records of a run up to `step` and drops the later ones, whose steps are taken again."""
         self.path = Path(path)
         kept = [record for record in read_metrics(self.path) if record["step"] <= step]
         write_bytes(self.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def add(self, record: dict[str, Any]) -> None:
+        """Appends one record and flushes it to the disk."""
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def records(self) -> list[dict[str, Any]]:
+        """All records of the run so far."""
         return read_metrics(self.path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; a last line that a killed run left half-written is passed over."""
+    """The records of a metrics file; lines that a killed run left half-written are skipped."""
     if not path.is_file():
         return []
     records = []
@@ -102,8 +113,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_losses(records: list[dict[str, Any]], path: str | Path) -> None:
-    """The loss curve as PNG: training, held out, and held out of the TTS fed with plain text."""
+def plot_losses(records: list[dict[str, Any]], path: str | Path) -> None:
+    """Writes the loss curve as PNG: training, held out, and held out with plain text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -122,20 +133,21 @@ def draw_losses(records: list[dict[str, Any]], path: str | Path) -> None:
 
 
 class TensorBoardLog:
-    """Scalars of every record as `training/talker`, `held_out/talker` ..., and samples as sound and picture."""
+    """TensorBoard events: losses as scalars (`training/talker`, `held_out/talker` ...), samples as audio and image."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Events after `step`, which are going to come again, are hidden. AudioProjectionError without the package."""
+        """Hides events after `step`, whose steps are taken again. Raises AudioProjectionError without the package."""
         self._writer = summary_writer()(str(folder), purge_step=step + 1)
 
     def add(self, record: dict[str, Any]) -> None:
-        """A record as metrics.jsonl has it."""
+        """Adds the scalars of a record of metrics.jsonl."""
         for group, values in record.items():
             for name, value in values.items() if isinstance(values, dict) else ():
                 self._writer.add_scalar(f"{group}/{name}", value, record["step"])
         self._writer.flush()
 
     def add_sample(self, sample: Sample, step: int) -> None:
+        """Adds a spoken sample and its spectrogram."""
         from matplotlib.image import imread
 
         speech = sample.speech
@@ -148,7 +160,7 @@ class TensorBoardLog:
 
 
 def summary_writer() -> Any:
-    """The writer's class; AudioProjectionError when the package is not installed."""
+    """TensorBoard's SummaryWriter class; AudioProjectionError when the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,4 +1,4 @@
-"""A micro-batch of utterances in the talker, their codes given, and what the losses need of it, each computed once."""
+"""Teacher forcing: a micro-batch of utterances through the talker with the true codes as its input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One training example as the models meet it."""
+    """One training example as the models take it."""
 
     features: TokenStates
     codes: Tensor  # (T, G) int64, on the TTS's device
@@ -30,9 +30,10 @@ class Utterance:
 
 
 class TeacherForced:
-    """Utterances whose talker is fed with `embeddings`, for each its text embeddings (N, H); differentiable in them.
+    """Teacher-forced talker states and logits of a micro-batch, differentiable in the text embeddings.
 
-    M counts all frames of the batch and one end for each utterance. What no loss asks for is not computed.
+    M counts all frames of the batch and one end of speech for each utterance. Everything is computed once, and only
+    when a loss reads it.
     """
 
     def __init__(
@@ -43,24 +44,27 @@ class TeacherForced:
         layout: str,
         untuned: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Within `untuned()` the talker is the one that was loaded, whatever trains on it."""
+        """`embeddings` (N, H) are what the talker is fed with for the text of each utterance.
+
+        Within `untuned()` the talker is the one that was loaded, without what fine-tuning changes.
+        """
         self.tts, self.utterances, self.embeddings = tts, utterances, embeddings
         self._layout, self._untuned = layout, untuned
 
     @property
     def codes(self) -> list[Tensor]:
-        """For each utterance its codes (T, G)."""
+        """Codes (T, G) of each utterance."""
         return [utterance.codes for utterance in self.utterances]
 
     @cached_property
     def targets(self) -> Tensor:
-        """Codebook 0 of every frame and the end of each utterance, (M,) int64."""
+        """Target ids (M,), int64: codebook 0 of every frame, and the end of speech after each utterance."""
         end = self.codes[0].new_tensor([self.tts.config.talker.codec_eos])
         return torch.cat([torch.cat((frames[:, 0], end)) for frames in self.codes])
 
     @cached_property
     def states(self) -> list[Tensor]:
-        """For each utterance the talker's states (T + 1, H) before its frames and its end."""
+        """For each utterance the talker states (T + 1, H) that predict its frames and its end."""
         sequences = [
             training_sequence(self.tts, utterance.prefix, embeddings.to(self.tts.dtype), utterance.codes, self._layout)
             for utterance, embeddings in zip(self.utterances, self.embeddings, strict=True)
@@ -69,12 +73,15 @@ class TeacherForced:
 
     @cached_property
     def logits(self) -> Tensor:
-        """Scores (M, V) of codebook 0 and the end, float32."""
+        """Logits (M, V) of codebook 0 and the end of speech, float32."""
         return self.tts.talker.logits(torch.cat(self.states)).float()
 
     @cached_property
-    def taught(self) -> TeacherOutputs:
-        """The same utterances with the TTS's own text embeddings, through the talker as it was loaded; no gradient."""
+    def teacher(self) -> TeacherOutputs:
+        """Distillation targets: the same utterances with the TTS's own text embeddings, without gradient.
+
+        They go through the talker as it was loaded.
+        """
         plain = [utterance.features.text_embeddings for utterance in self.utterances]
         teacher = TeacherForced(self.tts, self.utterances, plain, self._layout)
         with torch.no_grad(), self._untuned():
@@ -83,7 +90,7 @@ class TeacherForced:
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What the talker makes of the plain text: states (M, H) and scores (M, V)."""
+    """The talker's states (M, H) and logits (M, V) on plain text, the targets of the distillation losses."""
 
     states: Tensor
     logits: Tensor
@@ -92,12 +99,12 @@ class TeacherOutputs:
 def predicting_states(tts: Qwen3TTS, sequences: Seq[TrainingSequence], codes: Seq[Tensor]) -> list[Tensor]:
     """For each teacher-forced sequence the states (T + 1, H) that predict its frames `codes` (T, G) and its end.
 
-    No label is shifted: the sequence already says which state predicts which frame (`Sequence.first`).
+    No label is shifted: the sequence says which state predicts which frame (`TrainingSequence.first`).
     """
     embeds = pad_sequence([sequence.embeds for sequence in sequences], batch_first=True)
     lengths = torch.tensor([len(sequence.embeds) for sequence in sequences], device=embeds.device)
     states = tts.talker(embeds, lengths)
     return [
-        row[sequence.first : sequence.first + len(frames) + 1]
-        for row, sequence, frames in zip(states, sequences, codes, strict=True)
+        each[sequence.first : sequence.first + len(frames) + 1]
+        for each, sequence, frames in zip(states, sequences, codes, strict=True)
     ]

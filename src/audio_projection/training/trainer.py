@@ -1,4 +1,4 @@
-"""The training loop: steps, checkpoints, evaluation, and the end of a run."""
+"""The training loop: optimizer steps, validation, samples, checkpoints, and the saved projector at the end."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a training run ended, and the losses that it reached."""
 
     step: int
     steps: int
     projector: Path  # folder of the projector
-    loss: float | None  # of the last step, all losses with their weights; None when none was taken
-    held_out: float | None  # codebook 0, nats
-    plain: float | None  # the same with the TTS's own text rows
+    loss: float | None  # weighted sum of the losses in the last step; None when no step was taken
+    held_out: float | None  # cross-entropy of codebook 0 on held-out pairs, nats
+    plain: float | None  # the same with the TTS's own text embeddings
     finished: bool
 
     def __str__(self) -> str:
@@ -57,68 +57,73 @@ class Outcome:
 
 
 class Trainer:
-    """One run: `resume`, then `train`."""
+    """One training run: `resume`, then `train`."""
 
-    def __init__(self, config: Config, parts: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> None:
-        """Makes trainable in `parts` what the configuration says. AudioProjectionError where it cannot be trained."""
+    def __init__(self, config: Config, models: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> None:
+        """Makes trainable in `models` what the configuration says.
+
+        Raises AudioProjectionError when there are no pairs or the configuration cannot be trained.
+        """
         if not training:
             raise AudioProjectionError("nothing to train on: give more training pairs (data.limit, data.path)")
-        self.config, self.settings, self.parts, self.pairs = config, config.train, parts, training
-        self.finetuning = finetuning(config, parts.tts)
-        parts.projector.info.finetune = self.finetuning.kind
-        parts.tts.talker.transformer.checkpointing = config.train.activation_checkpointing
-        examples, kept = Examples(config, parts, training), Examples(config, parts, held_out)
-        self.objective = Objective(config, parts.projector, parts.tts, self.finetuning.untuned)
+        self.config, self.settings, self.models, self.pairs = config, config.train, models, training
+        self.finetuning = finetuning(config, models.tts)
+        models.projector.info.finetune = self.finetuning.kind
+        models.tts.talker.transformer.checkpointing = config.train.activation_checkpointing
+        examples, validation = (Examples(models, pairs, config.train, config.tts) for pairs in (training, held_out))
+        layout, untuned = config.tts.layout, self.finetuning.untuned
+        self.objective = Objective(config.train, layout, models.projector, models.tts, untuned)
         self.optimization = OptimizerStep(config, self.objective, examples)
         self.accelerator = self.optimization.accelerator
-        self.held_out = Validation(self.optimization.model, self.objective, kept, config.train.batch)
-        self.sample = SpokenSample(config, parts, [*held_out, *training][0])
+        self.validation = Validation(self.optimization.model, self.objective, validation, config.train.batch)
+        self.sample = SpokenSample(config, models, [*held_out, *training][0])
         self.order = BatchOrder(examples.frames, config.train.batch, config.seed)
         self.checkpoints = Checkpoints(config.run_dir / "checkpoints", config.train.keep_checkpoints)
+        self.run_log = RunLog(config.run_dir, self.accelerator.is_main_process, config.train.tensorboard)
         self.steps = config.train.total_steps(len(training), self.accelerator.num_processes)
         self.step, self.seconds = 0, 0.0
         self.loss: float | None = None
         self.reached: dict[str, dict[str, float]] = {}
 
     def resume(self) -> None:
-        """Takes up the newest checkpoint; without one the weights as they are become the first."""
+        """Loads the newest checkpoint; without one, saves the weights as they are as the first."""
         fresh = self.checkpoints.latest() is None
         self.accelerator.wait_for_everyone()
         if fresh:
             self._save()
         folder = self.checkpoints.latest()
-        assert folder is not None, "there is one, or it has just been written"
+        assert folder is not None, "one was found or has just been saved"
         state = self.checkpoints.load(folder)
         check_same(state.settings, self._fixed_settings(), folder)
         load_trained(self.objective, state.weights)
         load_optimizer_state(self.optimization.optimizer, state.optimizer)
-        self.parts.projector.info.measurements = state.settings["projector"]["measurements"]
+        self.models.projector.info.measurements = state.settings["projector"]["measurements"]
         self.step, self.seconds = state.step, state.seconds
         if not fresh:
-            log.info("train: going on from step %d (%s)", self.step, folder)
+            log.info("train: resuming from step %d (%s)", self.step, folder)
 
     def train(self, terminated: threading.Event) -> Outcome:
-        """Steps until all are done, the time is over or the process is told to end."""
-        self.records = RunLog(self.config, self.step, self.accelerator.is_main_process)
+        """Takes steps until all are done, the time is over or `terminated` is set; then validates and saves."""
+        self.run_log.begin(self.step)
         began, before = time.monotonic(), self.seconds
         if self.step == 0:
             self._evaluate()
         walk = BatchWalk(self.order, self.step * self.optimization.micro_batches)
-        with self.records.progress(self.steps, self.step) as (progress, task):
+        with self.run_log.progress(self.steps, self.step) as (progress, task):
             done = self._stopping(terminated)
             while not done:
                 rate = learning_rate(self.settings, self.steps, self.step, self.seconds)
                 record = self.optimization.take_step(walk, rate)
                 self.step, self.loss = self.step + 1, record["loss"]
-                self.seconds = self.optimization.mean(before + time.monotonic() - began)  # the learning rate follows it
-                self.records.add({"step": self.step, "training": record, "seconds": round(self.seconds, 2)})
+                self.seconds = self.optimization.mean(before + time.monotonic() - began)  # decides the learning rate
+                self.run_log.add({"step": self.step, "training": record, "seconds": round(self.seconds, 2)})
                 progress.update(task, completed=self.step, loss=f"{self.loss:.3f}")
                 done = self._stopping(terminated)
                 self._after_step(done)
         return self._finish()
 
     def _after_step(self, done: bool) -> None:
-        """What comes after some steps; a run that is over evaluates when it finishes."""
+        """Validates, speaks a sample or saves, where this step is due; the last validation is in `_finish`."""
         if self._due(self.settings.eval_every) and not done:
             self._evaluate()
         if self._due(self.settings.sample_every):
@@ -134,28 +139,28 @@ class Trainer:
         return self.step >= self.steps or (limit is not None and self.seconds >= 60 * limit)
 
     def _stopping(self, terminated: threading.Event) -> bool:
-        """All processes stop together, whichever of them was told to."""
+        """Whether the run stops: all processes together, whichever of them got the signal."""
         return self.optimization.mean(float(self._over() or terminated.is_set())) > 0
 
     def _evaluate(self) -> None:
-        """Held-out losses of the projector, written beside those of the TTS fed with plain text."""
-        if not self.held_out:
+        """Logs the validation losses of the projector beside those of the TTS fed with plain text."""
+        if not self.validation:
             return
-        plain, reached = self.held_out.plain(), self.held_out.projected()
+        plain, reached = self.validation.plain(), self.validation.projected()
         self.reached = {"held_out": reached, "plain": plain}
-        self.records.add({"step": self.step, **self.reached})
+        self.run_log.add({"step": self.step, **self.reached})
         log.info(
             "step %d: held-out loss %.3f (plain text %.3f), codebook 0 right %.1f %% (%.1f %%)",
             *(self.step, reached["talker"], plain["talker"]),
             *(100 * reached["accuracy"], 100 * plain["accuracy"]),
         )
-        self.records.draw()
+        self.run_log.plot()
 
     def _speak(self) -> None:
         if self.accelerator.is_main_process:
             with self.finetuning.merged():
                 sample = self.sample.write(self.step)
-            self.records.add_sample(sample, self.step)
+            self.run_log.add_sample(sample, self.step)
         self.accelerator.wait_for_everyone()
 
     def _finish(self) -> Outcome:
@@ -163,7 +168,7 @@ class Trainer:
         if finished:
             self._evaluate()
             self._save_trained()
-        self.records.close()
+        self.run_log.close()
         self.accelerator.wait_for_everyone()
         outcome = Outcome(
             step=self.step,
@@ -178,20 +183,20 @@ class Trainer:
         return outcome
 
     def _save_trained(self) -> None:
-        """The projector, and the talker that was trained with it."""
+        """Saves the projector, and the fine-tuned talker if there is one."""
         weights = trained_weights(self.objective)
         if self.accelerator.is_main_process:
-            folder, info = self.config.trained_projector, self.parts.projector.info
+            folder, info = self.config.trained_projector, self.models.projector.info
             info.steps = self.step
             info.measurements["train"] = {
                 "held_out": self.reached.get("held_out"),
                 "plain": self.reached.get("plain"),
                 "seconds": round(self.seconds, 1),
             }
-            self.finetuning.save(folder, _below("tts.talker.", weights))
+            self.finetuning.save(folder, _with_prefix("tts.talker.", weights))
             projector = build_projector(info)
-            projector.load_state_dict(_below("projector.", weights))
-            projector.voice_vector = self.parts.projector.voice_vector
+            projector.load_state_dict(_with_prefix("projector.", weights))
+            projector.voice_vector = self.models.projector.voice_vector
             projector.save_pretrained(folder)
 
     def _save(self) -> None:
@@ -209,9 +214,9 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _fixed_settings(self) -> dict[str, Any]:
-        return fixed_settings(self.config, self.parts.projector.info, self.pairs, self.optimization.micro_batches)
+        return fixed_settings(self.config, self.models.projector.info, self.pairs, self.optimization.micro_batches)
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose name begins with the prefix, by the rest of it."""
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins with the prefix, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""The losses on pairs that are not trained on, beside those of the TTS fed with plain text."""
+"""Validation: the losses on held-out pairs, for the projector and for the TTS fed with plain text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from audio_projection.training.losses import LOSSES
 from audio_projection.training.objective import EmbeddingsOf, Objective, means
 
 ALWAYS = ("talker", "accuracy", "predictor")
-"""What is measured whatever is trained on: all that plain text is compared by."""
+"""Losses that are measured whichever are trained on; plain text is compared by them."""
 
 
 class Validation:
-    """Held-out examples in batches of like length; the same frames and segments are drawn every time."""
+    """Losses on held-out examples, in batches of similar length; every time samples the same frames and segments."""
 
     def __init__(self, model: nn.Module, objective: Objective, examples: Examples, batch: int) -> None:
         """`model` is the objective as the processes wrap it."""
@@ -31,12 +31,12 @@ class Validation:
         return bool(self._batches)
 
     def projected(self) -> dict[str, float]:
-        """Means over all held-out targets of every loss with a weight and of `ALWAYS`, from projected rows."""
+        """Mean over all held-out targets of every loss with a weight and of `ALWAYS`, with projected embeddings."""
         names = {*ALWAYS, *self._objective.names}
         return self._means(self._objective.projected, [name for name in LOSSES if name in names])
 
     def plain(self) -> dict[str, float]:
-        """Those of `ALWAYS` from the TTS's own text rows; with a frozen TTS they never change."""
+        """Means of `ALWAYS` with the TTS's own text embeddings; computed once when the TTS is frozen."""
         trains = any(parameter.requires_grad for parameter in self._objective.tts.parameters())
         if self._plain is None or trains:
             self._plain = self._means(self._objective.plain, ALWAYS)

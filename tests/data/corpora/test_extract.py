@@ -1,4 +1,4 @@
-"""Features of a prepared corpus: cached once, equal however they were made, refused where they do not belong."""
+"""Feature extraction: the same files by any number of machines and after any kill; foreign folders are refused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from audio_projection.alignment.align import align, bind
 from audio_projection.config import Config, DataConfig, load_config
 from audio_projection.data.corpora import extract as extraction
 from audio_projection.data.corpora.encoder import RecordingEncoder
-from audio_projection.data.corpora.extract import Share, extract
-from audio_projection.data.corpora.prepare import Source, prepare
+from audio_projection.data.corpora.extract import MachineShare, extract
+from audio_projection.data.corpora.prepare import Corpus, prepare
 from audio_projection.data.pairs import Pair, PairFolder
 from audio_projection.data_loader import load_pairs
 from audio_projection.errors import AudioProjectionError
@@ -45,7 +45,7 @@ def nano_config(repository: Path, *words: str) -> Config:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 recordings of noise, 9 of them fit, in 6 shards."""
     folder = tmp_path_factory.mktemp("corpus")
-    prepare(Source("manifest", manifest(folder, 12)), folder / "prepared", DataConfig(), 2, 1)
+    prepare(Corpus("manifest", manifest(folder, 12)), folder / "prepared", DataConfig(), 2, 1)
     return folder / "prepared"
 
 
@@ -53,7 +53,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features(prepared: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Codes and states of them by nano."""
     out = tmp_path_factory.mktemp("features") / "out"
-    extract(prepared, out, nano_config(repository), Share(), 1, states=True)
+    extract(prepared, out, nano_config(repository), MachineShare(), 1, states=True)
     return out
 
 
@@ -61,7 +61,7 @@ def features(prepared: Path, repository: Path, tmp_path_factory: pytest.TempPath
 def test_sigkill_at_random_moments_changes_nothing(
     prepared: Path, features: Path, repository: Path, tmp_path: Path, kills: int
 ) -> None:
-    work = partial(extract, prepared, tmp_path, nano_config(repository), Share(), 1, True)
+    work = partial(extract, prepared, tmp_path, nano_config(repository), MachineShare(), 1, True)
     run_killed(work, tmp_path, MARK, kills, seed=kills)
     assert contents(tmp_path) == contents(features)
     assert not [*tmp_path.rglob(".part-*.tmp")]
@@ -71,16 +71,16 @@ def test_shares_of_many_machines_make_the_whole(
     prepared: Path, features: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = partial(extract, prepared, tmp_path, nano_config(repository), processes=1, states=True)
-    assert "3 of 6 parts" in work(Share.parse("2/2"))
+    assert "3 of 6 parts" in work(MachineShare.parse("2/2"))
     with pytest.raises(AudioProjectionError, match="3 of the 6 parts .* run `audio-projection data features` again"):
         PairFolder(tmp_path).read()
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "9 pairs are in" in work(Share.parse(None))
+    assert "9 pairs are in" in work(MachineShare.parse(None))
     assert contents(tmp_path) == contents(features)
     for text in ("0/2", "3/2", "2", "a/b"):
         with pytest.raises(AudioProjectionError, match="give for example 2/8"):
-            Share.parse(text)
+            MachineShare.parse(text)
 
 
 def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) -> None:
@@ -91,11 +91,12 @@ def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) ->
     tts = load_tts(config)
     pairs = load_pairs(config, tts)
     assert len(pairs) == 9 and all(pair.voice == "rms" and pair.codes.dtype == torch.int16 for pair in pairs)
-    parts = assemble(config, tts, [])
+    models = assemble(config, tts, [])
     indices = list(range(9))
-    kept = StateSource(config, parts, pairs).at(indices)
-    fresh = StateSource(config, parts, [replace(pair, states=None) for pair in pairs]).at(indices)
-    computed = parts.llm.states([pair.text for pair in pairs])
+    kept = StateSource(models, pairs, config.train, config.tts.normalise).at(indices)
+    uncached = [replace(pair, states=None) for pair in pairs]
+    fresh = StateSource(models, uncached, config.train, config.tts.normalise).at(indices)
+    computed = models.llm.states([pair.text for pair in pairs])
     for one, other, pair, encoded in zip(kept, fresh, pairs, computed, strict=True):
         assert one.ids == other.ids and torch.equal(one.text_embeddings, other.text_embeddings)
         assert pair.states is not None
@@ -104,15 +105,13 @@ def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) ->
         overlaps = align(encoded.spans, tts.tokenize(pair.text)[1])
         torch.testing.assert_close(other.states, bind(encoded.states, overlaps))
         assert torch.equal(one.states, bind(values, overlaps))
-    spelled = config.model_copy(deep=True)
-    spelled.tts.normalise = "none"
-    for settings, llm, words in (
-        (config, parts.llm.select(2), "another layers .*now .2"),
-        (spelled, parts.llm, "another normalise"),
-        (config, make_llm(), "another llm"),
+    for normalise, llm, words in (
+        (config.tts.normalise, models.llm.select(2), "another layers .*now .2"),
+        ("none", models.llm, "another normalise"),
+        (config.tts.normalise, make_llm(), "another llm"),
     ):
         with pytest.raises(AudioProjectionError, match=f"made with {words}.*data features"):
-            StateSource(settings, replace(parts, llm=llm), pairs)
+            StateSource(replace(models, llm=llm), pairs, config.train, normalise)
 
 
 def test_codes_of_another_codec_are_refused(features: Path, prepared: Path, tmp_path: Path) -> None:
@@ -125,11 +124,11 @@ def test_codes_of_another_codec_are_refused(features: Path, prepared: Path, tmp_
 def test_a_folder_made_otherwise_is_refused(prepared: Path, features: Path, repository: Path) -> None:
     before = contents(features)
     with pytest.raises(AudioProjectionError, match="made otherwise .states"):
-        extract(prepared, features, nano_config(repository), Share(), 1, states=False)
+        extract(prepared, features, nano_config(repository), MachineShare(), 1, states=False)
     with pytest.raises(AudioProjectionError, match="made otherwise .states: layers .1., now .2.*choose another folder"):
-        extract(prepared, features, nano_config(repository, "llm.layers=2"), Share(), 1, states=True)
+        extract(prepared, features, nano_config(repository, "llm.layers=2"), MachineShare(), 1, states=True)
     with pytest.raises(AudioProjectionError, match="llm.layers is probe"):
-        extract(prepared, features, nano_config(repository, "llm.layers=probe"), Share(), 1, states=True)
+        extract(prepared, features, nano_config(repository, "llm.layers=probe"), MachineShare(), 1, states=True)
     assert contents(features) == before
 
 
@@ -138,7 +137,7 @@ def test_a_disk_too_small_is_noticed_before_the_work(
 ) -> None:
     monkeypatch.setattr(extraction.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(AudioProjectionError, match="MB needed, 0.00 MB free.*leave --states out"):
-        extract(prepared, tmp_path, nano_config(repository), Share(), 1, states=True)
+        extract(prepared, tmp_path, nano_config(repository), MachineShare(), 1, states=True)
     assert not finished(tmp_path, MARK)
 
 
@@ -147,7 +146,7 @@ def test_recordings_that_vanished_are_named(prepared: Path, repository: Path, tm
     content = sound.read_bytes()
     sound.unlink()
     try:
-        said = extract(prepared, tmp_path, nano_config(repository), Share(), 1, states=False)
+        said = extract(prepared, tmp_path, nano_config(repository), MachineShare(), 1, states=False)
     finally:
         sound.write_bytes(content)
     assert "8 pairs" in said and "1 left out" in said
@@ -155,10 +154,10 @@ def test_recordings_that_vanished_are_named(prepared: Path, repository: Path, tm
 
 
 def test_a_base_model_keeps_x_vectors(prepared: Path, tmp_path: Path) -> None:
-    """The encoders alone, without the talker, give what the whole model gives."""
+    """The encoders loaded without the talker give what the whole model gives."""
     config = make_config(tmp_path / "run")
     config.tts.name = str(parity_file("tiny_base"))
-    extract(prepared, tmp_path / "out", config, Share(), 1, states=False)
+    extract(prepared, tmp_path / "out", config, MachineShare(), 1, states=False)
     config.data.source, config.data.path, config.tts.speaker = "pairs", tmp_path / "out", None
     pairs = load_pairs(config, load_tts("base"))
     assert len(pairs) == 9 and all(isinstance(pair.voice, torch.Tensor) for pair in pairs)
@@ -174,34 +173,34 @@ def test_a_base_model_keeps_x_vectors(prepared: Path, tmp_path: Path) -> None:
     assert changed.conditions["voices"] != other.conditions["voices"]
 
 
-def test_rows_from_cached_states_need_no_llm(prepared: Path, tmp_path: Path) -> None:
-    """Several layers: the projector's rows are equal up to bfloat16, and the LLM is never run."""
+def test_embeddings_from_cached_states_need_no_llm(prepared: Path, tmp_path: Path) -> None:
+    """Several layers: projected embeddings are equal up to bfloat16, and the LLM is never run."""
     config = make_config(tmp_path / "run")
     config.llm.name, config.llm.layers = str(save_llm(tmp_path / "llm")), [2, 4]
     config.tts.name = str(parity_file("tiny_custom_voice"))
-    extract(prepared, tmp_path / "out", config, Share(), 1, states=True)
+    extract(prepared, tmp_path / "out", config, MachineShare(), 1, states=True)
     config.data.source, config.data.path = "pairs", tmp_path / "out"
     from audio_projection.models import load_llm
 
     llm, tts = load_llm(config), load_tts()
-    parts = Models(llm, new_projector(config, llm, tts), tts)
+    models = Models(llm, new_projector(config, llm, tts), tts)
     pairs = load_pairs(config, tts)
-    fresh = projected(config, parts, [replace(pair, states=None) for pair in pairs])
+    fresh = projected(config, models, [replace(pair, states=None) for pair in pairs])
     llm.states = None  # type: ignore[assignment,method-assign]  # calling it would fail
-    for one, other in zip(projected(config, parts, pairs), fresh, strict=True):
+    for one, other in zip(projected(config, models, pairs), fresh, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0.03)
     assert not torch.allclose(fresh[0][0], fresh[1][-1], atol=0.3)
 
 
-def projected(config: Config, parts: Models, pairs: Sequence[Pair]) -> list[torch.Tensor]:
-    features = StateSource(config, parts, pairs).at([0, 1, 2])
-    return [parts.projector(each.states, each.text_embeddings) for each in features]
+def projected(config: Config, models: Models, pairs: Sequence[Pair]) -> list[torch.Tensor]:
+    features = StateSource(models, pairs, config.train, config.tts.normalise).at([0, 1, 2])
+    return [models.projector(each.states, each.text_embeddings) for each in features]
 
 
 def test_a_run_on_features(prepared: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path / "run", steps=3)
     config.llm.name, config.tts.name = str(save_llm(tmp_path / "llm")), str(parity_file("tiny_custom_voice"))
-    extract(prepared, tmp_path / "out", config, Share(), 1, states=True)
+    extract(prepared, tmp_path / "out", config, MachineShare(), 1, states=True)
     config.data.source, config.data.path, config.data.held_out = "pairs", tmp_path / "out", 1
     outcome = run_training(config)
     assert outcome.finished and outcome.step == 3 and outcome.held_out is not None

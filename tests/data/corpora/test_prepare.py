@@ -1,4 +1,4 @@
-"""From corpora in their own layouts to checked cuts: what is kept, what is left out and why, and stops on the way."""
+"""Corpus preparation: from published layouts to checked cuts, what is dropped and why, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from audio_projection.config import DataConfig
 from audio_projection.data.corpora.cuts import read_cuts
-from audio_projection.data.corpora.prepare import Prepared, Source, prepare
+from audio_projection.data.corpora.prepare import Corpus, PreparedCorpus, prepare
 from audio_projection.data.corpora.report import CorpusReport
 from audio_projection.data.corpora.workers import run_shards
 from audio_projection.errors import AudioProjectionError
@@ -28,10 +28,10 @@ MARK = "checks/*.json"
 
 
 def kept(out: Path) -> list[Any]:
-    return [recording for shard in range(Prepared(out).shards) for recording in read_cuts(out, shard)]
+    return [recording for shard in range(PreparedCorpus(out).shards) for recording in read_cuts(out, shard)]
 
 
-def prepared(source: Source, out: Path, shard: int = 8, **limits: Any) -> CorpusReport:
+def prepared(source: Corpus, out: Path, shard: int = 8, **limits: Any) -> CorpusReport:
     return prepare(source, out, DataConfig(**limits), shard, 1)
 
 
@@ -64,7 +64,7 @@ def test_everything_wrong_is_named_with_its_reason(tmp_path: Path) -> None:
         '{"audio": "half of a li',
     ]
     (tmp_path / "list.jsonl").write_bytes("\n".join(lines).encode() + b"\nlatin.wav\tcaf\xe9 au lait")
-    report = prepared(Source("manifest", tmp_path / "list.jsonl"), tmp_path / "out", shard=4, max_seconds=5)
+    report = prepared(Corpus("manifest", tmp_path / "list.jsonl"), tmp_path / "out", shard=4, max_seconds=5)
     reasons = [(item.id, item.reason.value) for item in report.dropped]
     assert sorted(reasons) == sorted(
         {
@@ -102,7 +102,7 @@ def test_lhotse_reads_the_cuts_itself(tmp_path: Path) -> None:
     write_sound(tmp_path / "one.flac", noise(1.25))
     write_sound(tmp_path / "two.wav", noise(1.5, 44100, 2), 44100)
     (tmp_path / "list.tsv").write_text("path\tspeaker\ttext\none.flac\tada\tthe fox\ntwo.wav\t\tthe dog\n")
-    prepared(Source("manifest", tmp_path / "list.tsv"), tmp_path / "out", shard=1)
+    prepared(Corpus("manifest", tmp_path / "list.tsv"), tmp_path / "out", shard=1)
     cuts = list(lhotse.CutSet.from_files(sorted((tmp_path / "out").glob("cuts.*.jsonl.gz")), shuffle_iters=False))
     assert [(cut.id, cut.duration, cut.sampling_rate) for cut in cuts] == [
         ("one.flac", 1.25, 16000),
@@ -128,7 +128,7 @@ def test_lhotse_reads_the_cuts_itself(tmp_path: Path) -> None:
 def test_every_format_at_any_rate(tmp_path: Path, name: str, rate: int, kind: dict[str, str]) -> None:
     write_sound(tmp_path / name, noise(1.5, rate, 2), rate, **kind)
     (tmp_path / "list.tsv").write_text(f"{name}\tthe quick brown fox\n")
-    report = prepared(Source("manifest", tmp_path / "list.tsv"), tmp_path / "out")
+    report = prepared(Corpus("manifest", tmp_path / "list.tsv"), tmp_path / "out")
     assert report.kept == 1 and report.seconds == pytest.approx(1.5, abs=0.06)
     assert len(audio.read(tmp_path / name, 24000)) == pytest.approx(36000, abs=1500)
 
@@ -138,7 +138,7 @@ def test_sounds_without_transcript_are_named(tmp_path: Path) -> None:
     for name in ("103-7-0000", "103-7-0001"):
         write_sound(chapter / f"{name}.flac", noise(1.5))
     (chapter / "103-7.trans.txt").write_text("103-7-0000 I SAID I'M WELL\n")
-    report = prepared(Source("librispeech", tmp_path / "LibriSpeech"), tmp_path / "out")
+    report = prepared(Corpus("librispeech", tmp_path / "LibriSpeech"), tmp_path / "out")
     (recording,) = kept(tmp_path / "out")
     assert (recording.id, recording.text, recording.speaker) == ("103-7-0000", "I said I'm well.", "103")
     assert [(item.id, item.reason.value) for item in report.dropped] == [("103-7-0001", "audio without transcript")]
@@ -151,22 +151,22 @@ def test_tables_with_the_wrong_columns(tmp_path: Path) -> None:
         ("common_voice", "no column client_id"),
     ):
         with pytest.raises(AudioProjectionError, match=words):
-            prepared(Source(kind, tmp_path / "train.tsv"), tmp_path / "out")
+            prepared(Corpus(kind, tmp_path / "train.tsv"), tmp_path / "out")
     (tmp_path / "one.tsv").write_text("only one column\n")
     with pytest.raises(AudioProjectionError, match="no recordings in .*line 1 left out: malformed"):
-        prepared(Source("manifest", tmp_path / "one.tsv"), tmp_path / "out")
+        prepared(Corpus("manifest", tmp_path / "one.tsv"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_fit_is_an_error_that_names_the_reasons(tmp_path: Path) -> None:
     (tmp_path / "list.tsv").write_text("absent.wav\tthe fox\n")
     with pytest.raises(AudioProjectionError, match="1 transcript without audio; see .*dropped.tsv"):
-        prepared(Source("manifest", tmp_path / "list.tsv"), tmp_path / "out")
+        prepared(Corpus("manifest", tmp_path / "list.tsv"), tmp_path / "out")
     assert "absent.wav" in (tmp_path / "out/dropped.tsv").read_text()
 
 
 def test_another_corpus_or_limit_is_refused(tmp_path: Path) -> None:
-    source = Source("manifest", manifest(tmp_path, 3))
+    source = Corpus("manifest", manifest(tmp_path, 3))
     prepared(source, tmp_path / "out")
     with pytest.raises(AudioProjectionError, match="max_seconds 20.0, now 9.0.*choose another folder"):
         prepared(source, tmp_path / "out", max_seconds=9)
@@ -179,9 +179,9 @@ def test_the_three_published_corpora(tmp_path: Path, shared: Path) -> None:
     corpora = shared / "data" / "corpora"
     voices = next(corpora.glob("cv-corpus*")) / "en"
     for source, count in (
-        (Source("librispeech", corpora / "LibriSpeech"), 4),
-        (Source("ljspeech", corpora / "LJSpeech-1.1"), 32),
-        (Source("common_voice", voices, "dev"), 12),
+        (Corpus("librispeech", corpora / "LibriSpeech"), 4),
+        (Corpus("ljspeech", corpora / "LJSpeech-1.1"), 32),
+        (Corpus("common_voice", voices, "dev"), 12),
     ):
         report = prepared(source, tmp_path / source.kind)
         assert (report.kept, report.dropped) == (count, [])
@@ -196,8 +196,8 @@ def test_a_saved_dataset(tmp_path: Path) -> None:
     table = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
     datasets.DatasetDict({"train": table, "test": table.select([0])}).save_to_disk(tmp_path / "saved")
     with pytest.raises(AudioProjectionError, match="splits train, test: choose one with --subset"):
-        prepared(Source("dataset", tmp_path / "saved"), tmp_path / "out")
-    report = prepared(Source("dataset", tmp_path / "saved", "train"), tmp_path / "out")
+        prepared(Corpus("dataset", tmp_path / "saved"), tmp_path / "out")
+    report = prepared(Corpus("dataset", tmp_path / "saved", "train"), tmp_path / "out")
     assert [(item.text, item.speaker) for item in kept(tmp_path / "out")] == [
         ("The dog said I.", "7"),
         ("the fox", "8"),
@@ -205,18 +205,18 @@ def test_a_saved_dataset(tmp_path: Path) -> None:
     assert [item.reason.value for item in report.dropped] == ["transcript without audio"]
     assert (tmp_path / "out/audio/00000/00000000.flac").read_bytes() == flac
     with pytest.raises(AudioProjectionError, match="no dataset that can be read"):
-        prepared(Source("dataset", tmp_path), tmp_path / "other")
+        prepared(Corpus("dataset", tmp_path), tmp_path / "other")
 
 
 def test_a_dataset_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(AudioProjectionError, match="pip install 'audio-projection.datasets.'"):
-        prepared(Source("dataset", tmp_path), tmp_path / "out")
+        prepared(Corpus("dataset", tmp_path), tmp_path / "out")
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path, kills: int) -> None:
-    source = Source("manifest", manifest(tmp_path, 3 * kills))
+    source = Corpus("manifest", manifest(tmp_path, 3 * kills))
     prepared(source, tmp_path / "straight", shard=2)
     work = partial(prepared, source, tmp_path / "killed", shard=2)
     run_killed(work, tmp_path / "killed", MARK, kills, seed=kills)
@@ -233,7 +233,7 @@ def limited(work: Callable[[], Any], size: int, words: Any) -> None:
 
 
 def test_a_full_disk_leaves_nothing_torn(tmp_path: Path) -> None:
-    source = Source("manifest", manifest(tmp_path, 6))
+    source = Corpus("manifest", manifest(tmp_path, 6))
     prepared(source, tmp_path / "straight", shard=2)
     work = partial(prepared, source, tmp_path / "full", shard=2)
     context = multiprocessing.get_context("fork")
@@ -245,7 +245,7 @@ def test_a_full_disk_leaves_nothing_torn(tmp_path: Path) -> None:
     assert_whole(tmp_path / "full")
     assert not (tmp_path / "full/report.json").exists()
     with pytest.raises(AudioProjectionError, match="not prepared to its end"):
-        Prepared(tmp_path / "full")
+        PreparedCorpus(tmp_path / "full")
     work()
     assert contents(tmp_path / "straight") == contents(tmp_path / "full")
 
@@ -259,7 +259,7 @@ def test_work_is_spread_over_processes_and_errors_come_back() -> None:
 
 @pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_files(tmp_path: Path) -> None:
-    source = Source("manifest", manifest(tmp_path, 12))
+    source = Corpus("manifest", manifest(tmp_path, 12))
     for processes in (1, 3):
         prepare(source, tmp_path / str(processes), DataConfig(), 2, processes)
     assert contents(tmp_path / "1") == contents(tmp_path / "3")

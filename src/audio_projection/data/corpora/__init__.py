@@ -1,1 +1,1 @@
-"""Corpora of recordings: their layouts, what is wrong with an item, and the way from sound files to training pairs."""
+"""Speech corpora: readers for their published layouts, checks, and the way from audio files to training pairs."""

@@ -1,4 +1,4 @@
-"""What makes a recording unfit for training: its text, its sound, and whether the two can belong together."""
+"""Checks of a recording before training: its text, its audio, and whether text and duration fit together."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FULL_SCALE = 0.99
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A decoded recording that passed its checks."""
+class DecodedAudio:
+    """The samples of a recording that passed the checks, mixed down to mono."""
 
     samples: np.ndarray  # (S,) float32, the mean of the channels
     rate: int  # Hz
@@ -31,49 +31,50 @@ class Sound:
 
     @property
     def seconds(self) -> float:
+        """Duration."""
         return len(self.samples) / self.rate
 
 
 def clean_text(recording: Recording) -> str:
-    """The transcript with plain spacing and no control characters; raises Unusable when it cannot be spoken."""
+    """The transcript with single spaces and no control characters; raises Unusable when it cannot be spoken."""
     with unusable(Reason.bad_text):
         return check_text(recording.text)
 
 
-def read_sound(recording: Recording, limits: DataConfig) -> Sound:
-    """The decoded sound; raises Unusable for one that is missing, broken, silent, clipped, too short or too long."""
+def read_audio(recording: Recording, limits: DataConfig) -> DecodedAudio:
+    """Decodes the audio; raises Unusable when it is missing, broken, silent, clipped, too short or too long."""
     if not recording.audio.is_file():
         raise Unusable(Reason.no_audio, str(recording.audio))
     with unusable(Reason.unreadable):
         announced = audio.duration(recording.audio)
-        if announced > limits.max_seconds + 1:  # hours need not be decoded; an MP3's header may be a little off
+        if announced > limits.max_seconds + 1:  # saves decoding hours; an MP3's header may be a little off
             _check_length(announced, limits)
         samples, rate = audio.decode(recording.audio)
     if not len(samples):
         raise Unusable(Reason.no_samples)
     if not np.isfinite(samples).all():
         raise Unusable(Reason.not_finite)
-    sound = Sound(audio.mix_down(samples), rate, samples.shape[1])
-    _check_length(sound.seconds, limits)
-    _check_level(sound.samples, limits)
-    return sound
+    decoded = DecodedAudio(audio.mix_down(samples), rate, samples.shape[1])
+    _check_length(decoded.seconds, limits)
+    _check_level(decoded.samples, limits)
+    return decoded
 
 
 def check_pace(text: str, seconds: float, limits: DataConfig) -> None:
-    """Raises Unusable when nobody could read `text` in `seconds`, or would need so long."""
+    """Raises Unusable when `text` has too many or too few letters and digits for its duration of `seconds`."""
     pace = letters(text) / seconds
     if not limits.slowest <= pace <= limits.fastest:
         raise Unusable(Reason.implausible, f"{pace:.1f} letters a second")
 
 
 def letters(text: str) -> int:
-    """How many letters and digits a text has."""
+    """Number of letters and digits in a text."""
     return sum(character.isalnum() for character in text)
 
 
 @contextmanager
 def unusable(reason: Reason) -> Iterator[None]:
-    """What is wrong inside makes the recording unusable for that reason."""
+    """Turns any AudioProjectionError inside into Unusable with this reason."""
     try:
         yield
     except Unusable:

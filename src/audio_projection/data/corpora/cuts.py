@@ -1,7 +1,7 @@
-"""Checked recordings as Lhotse cuts, a shard a file: `cuts.00000.jsonl.gz`.
+"""Lhotse cuts of the checked recordings, one file for each shard: `cuts.00000.jsonl.gz`.
 
-`lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all, the shards shuffled. Each cut is a
-whole recording with one supervision; the sound stays where it is.
+`lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all, with the shards shuffled. Each cut is
+a whole recording with one supervision; audio files are not copied.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from audio_projection.data.corpora.checks import Sound
+from audio_projection.data.corpora.checks import DecodedAudio
 from audio_projection.data.corpora.items import Recording
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_bytes
 
 
 def shard_path(folder: Path, shard: int) -> Path:
+    """The file of a shard's cuts."""
     return folder / f"cuts.{shard:05d}.jsonl.gz"
 
 
-def to_cut(recording: Recording, text: str, sound: Sound) -> dict[str, Any]:
+def to_cut(recording: Recording, text: str, audio: DecodedAudio) -> dict[str, Any]:
     """One line of a shard: a MonoCut, or a MultiCut when the recording has several channels."""
     import lhotse
 
-    channels = list(range(sound.channels))
+    channels = list(range(audio.channels))
     source = lhotse.AudioSource("file", channels, str(recording.audio.absolute()))
     whole = lhotse.Recording(
-        recording.id, [source], sound.rate, len(sound.samples), sound.seconds, channel_ids=channels
+        recording.id, [source], audio.rate, len(audio.samples), audio.seconds, channel_ids=channels
     )
     cut = whole.to_cut()
-    channel = channels if sound.channels > 1 else 0
+    channel = channels if audio.channels > 1 else 0
     cut.supervisions = [
         lhotse.SupervisionSegment(
-            recording.id, recording.id, 0.0, sound.seconds, channel, text, speaker=recording.speaker
+            recording.id, recording.id, 0.0, audio.seconds, channel, text, speaker=recording.speaker
         )
     ]
     cut.id = recording.id

@@ -1,4 +1,4 @@
-"""A Hugging Face dataset saved on disk, as recordings: the sounds that its tables hold become files."""
+"""Reads a Hugging Face dataset saved on disk as recordings; audio that is stored in its tables becomes files."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _A_FOLDER = 1000  # files
 
 
 def unpack(path: Path, split: str | None, folder: Path) -> Iterator[Item]:
-    """The rows of a dataset that `save_to_disk` wrote; sounds go to `folder`, those there already are left alone.
+    """The rows of a dataset that `save_to_disk` wrote; audio in its tables is written to `folder`, once.
 
     Texts in capitals become sentence case, as LibriSpeech's do. Raises AudioProjectionError without the `datasets`
-    package, for a folder that is no dataset, one of several splits without `split`, and one without sound or text.
+    package, for a folder that is no dataset, for several splits without `split`, and without audio or text.
     """
     import_datasets()
     table = _load(path, split)
-    sound, text, speaker = _columns(path, table)
-    table = _undecoded(table, sound)
+    audio, text, speaker = _columns(path, table)
+    table = _undecoded(table, audio)
     for number, row in enumerate(table):
         name = str(row.get("id") or f"row {number}")
-        place = _place(row[sound], number, folder)
-        if place is None:
+        file = _audio_file(row[audio], number, folder)
+        if file is None:
             yield Dropped(name, path, Reason.no_audio, f"row {number}")
         elif not isinstance(row[text], str):
-            yield Dropped(name, place, Reason.no_transcript, f"row {number}")
+            yield Dropped(name, file, Reason.no_transcript, f"row {number}")
         else:
             reader = None if speaker is None or row[speaker] is None else str(row[speaker])
-            yield Recording(name, place, sentence_case(row[text]) if row[text].isupper() else row[text], reader)
+            yield Recording(name, file, sentence_case(row[text]) if row[text].isupper() else row[text], reader)
 
 
 def import_datasets() -> Any:
-    """The `datasets` package; AudioProjectionError says how to get it."""
+    """The `datasets` package; AudioProjectionError when it is not installed."""
     try:
         import datasets
     except ImportError:
@@ -54,7 +54,7 @@ def _load(path: Path, split: str | None) -> Any:
     datasets = import_datasets()
     try:
         loaded = datasets.load_from_disk(str(path))
-    except Exception as error:  # whatever is wrong with a table comes out of several libraries
+    except Exception as error:  # a broken table raises whatever one of several libraries raises
         raise AudioProjectionError(
             f"{path} is no dataset that can be read ({type(error).__name__}: {printable(str(error))[:100]}); "
             "give a folder that save_to_disk wrote"
@@ -70,14 +70,15 @@ def _load(path: Path, split: str | None) -> Any:
 
 
 def _columns(path: Path, table: Any) -> tuple[str, str, str | None]:
-    sounds = [name for name, feature in table.features.items() if type(feature).__name__ == "Audio"]
+    """Names of the columns with audio, text and speaker."""
+    audio = [name for name, feature in table.features.items() if type(feature).__name__ == "Audio"]
     text, speaker = _first(_TEXTS, table.column_names), _first(_SPEAKERS, table.column_names)
-    if len(sounds) != 1 or text is None:
+    if len(audio) != 1 or text is None:
         raise AudioProjectionError(
             f"{path} has the columns {', '.join(table.column_names)}: one of type Audio is needed and one named "
             f"{', '.join(_TEXTS[:-1])} or {_TEXTS[-1]}"
         )
-    return sounds[0], text, speaker
+    return audio[0], text, speaker
 
 
 def _first(names: Sequence[str], present: Sequence[str]) -> str | None:
@@ -88,11 +89,11 @@ def _undecoded(table: Any, column: str) -> Any:
     return table.cast_column(column, import_datasets().Audio(decode=False))
 
 
-def _place(sound: dict[str, Any] | None, number: int, folder: Path) -> Path | None:
-    """The file of a sound: the one that the row names, or one written for its bytes; None when it has neither."""
-    if sound is None or (sound.get("bytes") is None and not sound.get("path")):
+def _audio_file(audio: dict[str, Any] | None, number: int, folder: Path) -> Path | None:
+    """The audio file of a row: the one that it names, or one written from its bytes; None when it has neither."""
+    if audio is None or (audio.get("bytes") is None and not audio.get("path")):
         return None
-    content, name = sound.get("bytes"), sound.get("path") or ""
+    content, name = audio.get("bytes"), audio.get("path") or ""
     if content is None:
         return Path(name)
     path = folder / f"{number // _A_FOLDER:05d}" / f"{number:08d}{Path(name).suffix}"

@@ -1,7 +1,7 @@
-"""From prepared cuts to training pairs on the disk: codes, x-vectors and, on request, the LLM states of the texts.
+"""Feature extraction: from prepared cuts to a folder of training pairs with codes, x-vectors and LLM states.
 
-OUT is a `PairFolder`; its part i is made from shard i of the prepared corpus, by whichever process, and always the
-same. What cannot be encoded stands in `dropped/00000.json` of its part, and at the end in `dropped.tsv`.
+The output is a `PairFolder`; its part i is made from shard i of the prepared corpus, with the same result in any
+process. Recordings that cannot be encoded are listed in `dropped/00000.json` by part, and at the end in `dropped.tsv`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 from audio_projection.alignment.token_states import chunks
 from audio_projection.data import cached_states
 from audio_projection.data.cached_states import CachedStates
-from audio_projection.data.corpora.checks import read_sound, unusable
+from audio_projection.data.corpora.checks import read_audio, unusable
 from audio_projection.data.corpora.cuts import read_cuts
 from audio_projection.data.corpora.encoder import RecordingEncoder
 from audio_projection.data.corpora.items import Dropped, Reason, Recording, Unusable, printable
-from audio_projection.data.corpora.prepare import Prepared
+from audio_projection.data.corpora.prepare import PreparedCorpus
 from audio_projection.data.corpora.report import write_dropped
 from audio_projection.data.corpora.workers import run_shards
 from audio_projection.data.pairs import Pair, PairFolder
@@ -44,15 +44,15 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Share:
-    """The parts that one of several machines makes: every `count`-th from `index` on."""
+class MachineShare:
+    """The parts that one of several machines makes: every `count`-th one, starting at `index`."""
 
     index: int = 0
     count: int = 1
 
     @classmethod
-    def parse(cls, text: str | None) -> Share:
-        """From "2/8"; none: from the environment that torchrun gives (RANK, WORLD_SIZE), or everything."""
+    def parse(cls, text: str | None) -> MachineShare:
+        """Parses "2/8"; None: torchrun's environment (RANK, WORLD_SIZE) if there is one, else all parts."""
         if text is None:
             return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
         index, slash, count = text.partition("/")
@@ -63,33 +63,35 @@ class Share:
         return cls(int(index) - 1, int(count))
 
     def has(self, part: int) -> bool:
+        """Whether this machine makes that part."""
         return part % self.count == self.index
 
 
 class Extractor:
-    """What makes the pairs of recordings; `llm` None: without the states of their texts."""
+    """Makes pairs of recordings with frozen encoders, and with the LLM states of their texts unless `llm` is None."""
 
-    def __init__(self, encoder: RecordingEncoder, llm: LanguageModel | None, config: Config) -> None:
-        self.encoder, self.llm, self.config = encoder, llm, config
+    def __init__(self, encoder: RecordingEncoder, llm: LanguageModel | None, normalise: str, batch: int) -> None:
+        """`batch`: texts that the LLM reads at once."""
+        self.encoder, self.llm, self.normalise, self._batch = encoder, llm, normalise, batch
 
     @classmethod
     def from_config(cls, config: Config, states: bool, number: int = 0) -> Extractor:
-        """With models loaded for the process of that number, which has a GPU of its own where there are several."""
-        config = config.model_copy(update={"device": _device(config, number)})
+        """Loads the models for the process of that number, on a GPU of its own where there are several."""
+        config = config.model_copy(update={"device": _device(config.device, number)})
         torch.set_num_threads(config.threads or 1)
         encoder = RecordingEncoder.from_pretrained(find_tts(config), choose_device(config))
-        return cls(encoder, load_llm(config) if states else None, config)
+        return cls(encoder, load_llm(config) if states else None, config.tts.normalise, config.fit.batch)
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What the pairs depend on beside the corpus."""
+        """Everything that the pairs depend on besides the corpus."""
         made = {"source": "features", **self.encoder.conditions}
         if self.llm is not None:
-            made["states"] = cached_states.conditions(self.llm, self.config.tts.normalise)
+            made["states"] = cached_states.conditions(self.llm, self.normalise)
         return made
 
-    def make_part(self, corpus: Prepared, out: Path, part: int) -> None:
-        """Writes the pairs of one shard."""
+    def make_part(self, corpus: PreparedCorpus, out: Path, part: int) -> None:
+        """Encodes one shard and writes its pairs and its dropped recordings."""
         dropped: list[Dropped] = []
         pairs: list[Pair] = []
         for recording in read_cuts(corpus.folder, part):
@@ -97,28 +99,28 @@ class Extractor:
                 pairs.append(self._pair(recording, corpus.limits))
             except Unusable as reason:
                 dropped.append(reason.dropping(recording))
-        mark = _dropped_file(out, part)
-        remove_unfinished(mark.parent, mark.name)
-        write_json(mark, [[*map(printable, item.cells)] for item in dropped])
+        file = _dropped_file(out, part)
+        remove_unfinished(file.parent, file.name)
+        write_json(file, [[*map(printable, item.cells)] for item in dropped])
         PairFolder(out).add([*self._with_states(pairs)], part)
 
     def _pair(self, recording: Recording, limits: DataConfig) -> Pair:
         with unusable(Reason.unreadable):
-            codes, voice = self.encoder.encode(read_sound(recording, limits))
+            codes, voice = self.encoder.encode(read_audio(recording, limits))
         return Pair(recording.id, recording.text, codes, voice, recording.speaker)
 
     def _with_states(self, pairs: list[Pair]) -> Iterator[Pair]:
         if self.llm is None:
             yield from pairs
             return
-        for group in chunks(pairs, self.config.fit.batch):
-            texts = [as_spoken(pair.text, self.config.tts.normalise) for pair in group]
+        for group in chunks(pairs, self._batch):
+            texts = [as_spoken(pair.text, self.normalise) for pair in group]
             for pair, values in zip(group, cached_states.compute(self.llm, texts), strict=True):
                 yield replace(pair, states=CachedStates(values, {}))
 
 
-def extract(prepared: Path, out: Path, config: Config, share: Share, processes: int, states: bool) -> str:
-    """Makes this share of the parts of `out` that are not there yet, and says what is there then.
+def extract(prepared: Path, out: Path, config: Config, share: MachineShare, processes: int, states: bool) -> str:
+    """Makes the unfinished parts of `out` in this machine's share; returns a line that says what is finished.
 
     Raises AudioProjectionError for an unfinished corpus, a folder that was made otherwise, or a disk that is too small.
     """
@@ -127,7 +129,7 @@ def extract(prepared: Path, out: Path, config: Config, share: Share, processes: 
             "llm.layers is probe, which chooses the layer in training: set llm.layers to a number (or last) to keep "
             "its states"
         )
-    corpus = Prepared(prepared)
+    corpus = PreparedCorpus(prepared)
     extractor = Extractor.from_config(config, states)
     conditions = {"parts": corpus.shards, "corpus": corpus.digest, **extractor.conditions}
     folder = PairFolder(out, conditions)
@@ -136,30 +138,34 @@ def extract(prepared: Path, out: Path, config: Config, share: Share, processes: 
     make: Callable[[int], Callable[[int], None]]
     if min(processes, len(missing)) > 1:
         del extractor
-        make = partial(_maker, corpus, out, config, states)
+        make = partial(_load_and_make, corpus, out, config, states)
     else:
-        make = partial(_ready, partial(extractor.make_part, corpus, out))
+        make = partial(_already_loaded, partial(extractor.make_part, corpus, out))
     for _ in shown(run_shards(make, missing, processes), "encoding the recordings", len(missing)):
         pass
     return _finish(folder)
 
 
-def _maker(corpus: Prepared, out: Path, config: Config, states: bool, number: int) -> Callable[[int], None]:
+def _load_and_make(
+    corpus: PreparedCorpus, out: Path, config: Config, states: bool, number: int
+) -> Callable[[int], None]:
+    """For worker process `number`: models of its own."""
     return partial(Extractor.from_config(config, states, number).make_part, corpus, out)
 
 
-def _ready(work: Callable[[int], None], number: int) -> Callable[[int], None]:
+def _already_loaded(work: Callable[[int], None], number: int) -> Callable[[int], None]:
+    """For this process: the models that it has."""
     return work
 
 
-def _device(config: Config, number: int) -> str:
-    if config.device not in {"auto", "cuda"} or not torch.cuda.is_available():
-        return config.device
+def _device(device: str, number: int) -> str:
+    if device not in {"auto", "cuda"} or not torch.cuda.is_available():
+        return device
     return f"cuda:{(int(os.environ.get('LOCAL_RANK', '0')) + number) % torch.cuda.device_count()}"
 
 
-def _announce(corpus: Prepared, extractor: Extractor, parts: list[int], out: Path) -> None:
-    """Says how much is going to be written; raises AudioProjectionError when the disk has no room for it."""
+def _announce(corpus: PreparedCorpus, extractor: Extractor, parts: list[int], out: Path) -> None:
+    """Logs how much will be written; raises AudioProjectionError when the disk has no room for it."""
     if not parts:
         return
     codec = extractor.encoder.codec
@@ -168,9 +174,10 @@ def _announce(corpus: Prepared, extractor: Extractor, parts: list[int], out: Pat
     words = f"codes of about {seconds / 3600:.1f} h: {size_in_words(size)}"
     llm = extractor.llm
     if llm is not None:
-        normalise, tokens = extractor.config.tts.normalise, 0
+        tokens = 0
         for part in shown(parts, "counting tokens", len(parts)):
-            tokens += sum(len(llm.tokenize(as_spoken(item.text, normalise))) for item in read_cuts(corpus.folder, part))
+            texts = [as_spoken(item.text, extractor.normalise) for item in read_cuts(corpus.folder, part)]
+            tokens += sum(len(llm.tokenize(text)) for text in texts)
         needed = tokens * len(llm.layers) * llm.hidden_size * cached_states.BYTES
         size += needed
         words += f"; states of {tokens:,} tokens: {size_in_words(needed)}"

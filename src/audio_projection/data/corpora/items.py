@@ -1,4 +1,4 @@
-"""What a corpus is made of: recordings, and items that are left out, with the reason."""
+"""Items of a corpus: recordings, and dropped items with the reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from audio_projection.errors import AudioProjectionError
 
 
 class Reason(str, Enum):
-    """Why an item is left out."""
+    """Why an item is dropped."""
 
     malformed = "malformed line"
     duplicate = "duplicate id"
@@ -29,7 +29,7 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True)
 class Recording:
-    """One utterance on the disk; `speaker` is the corpus's own name of the reader."""
+    """An audio file with its transcript; `speaker` is the corpus's own name of the speaker."""
 
     id: str
     audio: Path
@@ -39,7 +39,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Dropped:
-    """An item that is left out."""
+    """An item that is left out of the training data."""
 
     id: str
     path: Path
@@ -48,7 +48,7 @@ class Dropped:
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        """As it is written down."""
+        """The cells of its line in dropped.tsv."""
         return self.id, str(self.path), self.reason.value, self.detail
 
     def __str__(self) -> str:
@@ -59,16 +59,17 @@ Item = Recording | Dropped
 
 
 class Unusable(AudioProjectionError):
-    """A recording that fails a check; `reason` and `detail` are those of the item that is left out for it."""
+    """Raised when a recording fails a check; `reason` and `detail` go into the dropped item."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason, self.detail = reason, detail
 
     def dropping(self, recording: Recording) -> Dropped:
+        """The dropped item of this recording."""
         return Dropped(recording.id, recording.audio, self.reason, self.detail)
 
 
 def printable(text: str) -> str:
-    """The text with stray bytes (of file names that are not UTF-8) as escapes, and without breaks of the line."""
+    """The text on one line, with bytes that are not UTF-8 (in file names) as escapes."""
     return " ".join(text.encode(errors="backslashreplace").decode().split())

@@ -1,6 +1,6 @@
-"""Corpora of recordings, in their published layouts, as (sound file, text, speaker).
+"""Readers of speech corpora in their published layouts: LibriSpeech, LJSpeech, Common Voice, manifests.
 
-Only the transcripts are read. What is wrong with a line leaves out that line, never the others.
+Each gives audio file, text and speaker; only transcripts are read. A malformed line drops that line, never the others.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ _AUDIO_COLUMNS, _TEXT_COLUMNS, _SPEAKER_COLUMNS = (
     ("text", "sentence"),
     ("speaker",),
 )
-_SOUNDS = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
 
 
 def read_recordings(source: str, path: Path, subset: str | None = None) -> list[Recording]:
-    """The utterances of a corpus, in a fixed order; every other item is named in a warning.
+    """The recordings of a corpus, in a fixed order; every dropped item is named in a warning.
 
     Raises AudioProjectionError as `read_items` does.
     """
@@ -42,11 +41,11 @@ def read_recordings(source: str, path: Path, subset: str | None = None) -> list[
 
 
 def read_items(source: str, path: Path, subset: str | None = None) -> list[Item]:
-    """The utterances of a corpus and what is wrong with its transcripts, in a fixed order; equal ids count once.
+    """The recordings of a corpus and the items dropped for their transcripts, in a fixed order; each id once.
 
-    `source`: manifest, librispeech, ljspeech or common_voice. `subset`: a part of LibriSpeech (none: all that are
-    there) or a table of Common Voice (none: train). Raises AudioProjectionError when the layout is not there or holds
-    no utterance.
+    `source`: manifest, librispeech, ljspeech or common_voice. `subset`: a subset of LibriSpeech (None: all that are
+    there) or a table of Common Voice (None: train). Raises AudioProjectionError when `path` has another layout or no
+    recording.
     """
     items = list(vetted(READERS[source](path, subset)))
     if not any(isinstance(item, Recording) for item in items):
@@ -56,7 +55,7 @@ def read_items(source: str, path: Path, subset: str | None = None) -> list[Item]
 
 
 def vetted(items: Iterable[Item]) -> Iterator[Item]:
-    """The items; a recording with an id that was there before, or with bytes that are no UTF-8, as a dropped one."""
+    """The items, with duplicate ids and texts that are not UTF-8 dropped."""
     seen: set[str] = set()
     for item in items:
         if isinstance(item, Dropped):
@@ -79,9 +78,9 @@ def _has_stray_bytes(text: str) -> bool:
 
 
 def read_manifest(path: Path, subset: str | None = None) -> Iterator[Item]:
-    """JSON lines with "audio" and "text" (and "speaker", "id"), or tab-separated audio, text[, speaker].
+    """A manifest: JSON lines with "audio" and "text" (and "speaker", "id"), or tab-separated audio, text[, speaker].
 
-    A first line with the names of the columns is understood. Relative sound files start at the manifest's folder.
+    The first line may name the columns. Relative audio paths start at the manifest's folder.
     """
     columns: list[str] | None = None
     for number, line in enumerate(_lines(path), 1):
@@ -128,11 +127,11 @@ def _string(entry: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def read_librispeech(path: Path, subset: str | None = None) -> Iterator[Item]:
-    """`path/subset/<speaker>/<chapter>/*.flac` with `*.trans.txt`; the upper-case texts become sentence case."""
+    """LibriSpeech: `path/subset/<speaker>/<chapter>/*.flac`, `*.trans.txt`; upper-case texts become sentence case."""
     folders = [path / subset] if subset else sorted(folder for folder in path.glob("*") if folder.is_dir())
     if not folders or not folders[0].is_dir():
         raise AudioProjectionError(
-            f"no LibriSpeech {subset or ''} in {path}: bring it with `audio-projection data download librispeech`, "
+            f"no LibriSpeech {subset or ''} in {path}: get it with `audio-projection data download librispeech`, "
             "or give the folder that holds it"
         )
     for folder in folders:
@@ -141,40 +140,40 @@ def read_librispeech(path: Path, subset: str | None = None) -> Iterator[Item]:
 
 
 def _read_chapter(chapter: Path) -> Iterator[Item]:
-    """A folder of LibriSpeech: the lines of its transcript, then the sounds that no line names."""
-    sounds = {sound.stem: sound for sound in sorted(chapter.glob("*.flac"))}
+    """A chapter of LibriSpeech: the lines of its transcript, then the audio files without a line."""
+    unnamed = {file.stem: file for file in sorted(chapter.glob("*.flac"))}
     for transcript in sorted(chapter.glob("*.trans.txt")):
         for line in _lines(transcript):
             name, _, text = line.partition(" ")
             if name:
-                sounds.pop(name, None)
+                unnamed.pop(name, None)
                 yield Recording(name, chapter / f"{name}.flac", sentence_case(text), chapter.parent.name)
-    yield from _without_transcript(sounds)
+    yield from _without_transcript(unnamed)
 
 
-def _without_transcript(sounds: dict[str, Path]) -> Iterator[Dropped]:
-    return (Dropped(name, sound, Reason.no_transcript) for name, sound in sounds.items())
+def _without_transcript(files: dict[str, Path]) -> Iterator[Dropped]:
+    return (Dropped(name, file, Reason.no_transcript) for name, file in files.items())
 
 
 def read_ljspeech(path: Path, subset: str | None = None) -> Iterator[Item]:
-    """`path/metadata.csv` (id|text|normalised text) and `path/wavs/<id>.wav`; one reader."""
+    """LJSpeech: `path/metadata.csv` (id|text|normalised text) and `path/wavs/<id>.wav`; one speaker, LJ."""
     table = path / "metadata.csv"
     lines = _lines(table)
-    sounds = {sound.stem: sound for sound in sorted((path / "wavs").glob("*.wav"))}
+    unnamed = {file.stem: file for file in sorted((path / "wavs").glob("*.wav"))}
     for number, line in enumerate(lines, 1):
         name, *texts = line.split("|")
-        sounds.pop(name, None)
+        unnamed.pop(name, None)
         if texts:
             yield Recording(name, path / "wavs" / f"{name}.wav", texts[-1], "LJ")
         elif line.strip():
             yield Dropped(f"{table.name} line {number}", table, Reason.malformed, "it is not id|text|normalised text")
-    yield from _without_transcript(sounds)
+    yield from _without_transcript(unnamed)
 
 
 def read_common_voice(path: Path, subset: str | None = None) -> Iterator[Item]:
-    """A language folder of Common Voice (its train.tsv, or that of `subset`), or one of its tables, beside `clips/`.
+    """Common Voice: a language folder (its train.tsv, or the table `subset`), or one of its tables, beside `clips/`.
 
-    Clips that the table does not name belong to other tables.
+    Clips that the table does not name are no error: they belong to other tables.
     """
     table = path if path.suffix == ".tsv" else path / f"{subset or 'train'}.tsv"
     rows = csv.DictReader(_lines(table), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -200,7 +199,7 @@ _FIRST_PERSON = re.compile(r"\bi\b")
 
 
 def sentence_case(text: str) -> str:
-    """An upper-case transcript without punctuation as a sentence: capital first letter and "I", full stop."""
+    """Turns an upper-case transcript without punctuation into a sentence: capital first letter and "I", full stop."""
     words = _FIRST_PERSON.sub("I", text.strip().lower())
     if not words:
         return ""
@@ -208,7 +207,7 @@ def sentence_case(text: str) -> str:
 
 
 def speakable(text: str, where: str, normalise: str = "none") -> str | None:
-    """The text as it is spoken, or None, with a warning that says where, when it cannot be."""
+    """The normalised text, or None, with a warning that names `where` it stands, when it cannot be spoken."""
     try:
         return as_spoken(text, normalise)
     except AudioProjectionError as error:
@@ -217,7 +216,7 @@ def speakable(text: str, where: str, normalise: str = "none") -> str | None:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines by their line feeds alone. Bytes that are no UTF-8 become lone surrogates, which `vetted` finds."""
+    """Lines of a file, split at line feeds alone. Invalid UTF-8 becomes lone surrogates, which `vetted` drops."""
     try:
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:

@@ -1,8 +1,8 @@
-"""From a corpus to checked Lhotse cuts: every recording is decoded once, and what is unfit is named with its reason.
+"""Corpus preparation: checks every recording of a corpus and writes Lhotse cuts; unfit ones are listed with a reason.
 
-OUT holds `prepare.json` (what it was made from), and for each shard of the corpus `cuts.00000.jsonl.gz` and
-`checks/00000.json`, which is written last and makes the shard count; at the end `dropped.tsv`, `report.png` and
-`report.json`, which makes the whole count. A shard always holds the same items, whoever checks it.
+The output folder has `prepare.json` (source and limits), and for each shard of the corpus `cuts.00000.jsonl.gz` and
+`checks/00000.json`, which is written last: a shard without it is not finished. At the end come `dropped.tsv`,
+`report.png` and `report.json`; a corpus without the last is not finished. A shard has the same items in any process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from audio_projection.alignment.token_states import chunks
 from audio_projection.config import DataConfig
-from audio_projection.data.corpora.checks import check_pace, clean_text, letters, read_sound
+from audio_projection.data.corpora.checks import check_pace, clean_text, letters, read_audio
 from audio_projection.data.corpora.cuts import to_cut, write_cuts
 from audio_projection.data.corpora.dataset import unpack
 from audio_projection.data.corpora.items import Dropped, Item, Recording, Unusable, printable
@@ -31,26 +31,26 @@ from audio_projection.files.progress import shown
 FORMAT = "audio-projection-prepared"
 VERSION = 1
 LIMITS = ("min_seconds", "max_seconds", "silence_db", "clipped_share", "slowest", "fastest")
-"""What of the configuration decides which recordings are kept."""
+"""Keys of `data` that decide which recordings are kept."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A corpus on the disk; `kind` is one of the layouts, or dataset."""
+class Corpus:
+    """A corpus on the disk; `kind` is one of `layouts.READERS`, or dataset."""
 
     kind: str
     path: Path
     subset: str | None = None
 
     def items(self, out: Path) -> list[Item]:
-        """Everything in it, in a fixed order; the sounds of a dataset are written to `out`."""
+        """All items of the corpus, in a fixed order; audio inside a dataset's tables is written to `out`."""
         if self.kind == "dataset":
             return list(vetted(unpack(self.path, self.subset, out / "audio")))
         return read_items(self.kind, self.path, self.subset)
 
 
-class Prepared:
-    """A prepared corpus, as `prepare` leaves it."""
+class PreparedCorpus:
+    """A finished corpus preparation in a folder."""
 
     def __init__(self, folder: Path) -> None:
         """Raises AudioProjectionError for a foreign or unfinished folder."""
@@ -69,32 +69,32 @@ class Prepared:
         self.seconds: float = read_json(folder / "report.json")["kept"]["seconds"]
 
 
-def prepare(source: Source, out: Path, limits: DataConfig, shard_size: int, processes: int) -> CorpusReport:
-    """Checks a corpus into `out`; goes on where an earlier call was stopped. Files are equal for any `processes`.
+def prepare(corpus: Corpus, out: Path, limits: DataConfig, shard_size: int, processes: int) -> CorpusReport:
+    """Checks a corpus and writes cuts and report to `out`; resumes an interrupted call.
 
-    Raises AudioProjectionError when the source has no recording, when nothing of it is fit, when `out` was made from
-    something else, or cannot be written.
+    The files are the same for any number of `processes`. Raises AudioProjectionError when the corpus has no recording
+    or none that passes the checks, and when `out` was made from something else or cannot be written.
     """
-    items = source.items(out)
+    items = corpus.items(out)
     shards = list(chunks(items, shard_size))
-    _claim(out, _record(source, items, limits, len(shards)))
-    for folder in (out, _mark(out, 0).parent):
+    _claim(out, _record(corpus, items, limits, len(shards)))
+    for folder in (out, _check_file(out, 0).parent):
         remove_unfinished(folder)
-    missing = [(number, shard) for number, shard in enumerate(shards) if not _mark(out, number).is_file()]
+    missing = [(number, shard) for number, shard in enumerate(shards) if not _check_file(out, number).is_file()]
     make = partial(_checker, out, limits)
     for _ in shown(run_shards(make, missing, processes), "checking the recordings", len(missing)):
         pass
-    report = CorpusReport.of([read_json(_mark(out, number)) for number in range(len(shards))], str(source.path))
+    report = CorpusReport.of([read_json(_check_file(out, number)) for number in range(len(shards))], str(corpus.path))
     if not report.kept:
         write_dropped(out / "dropped.tsv", report.dropped)
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.items())
-        raise AudioProjectionError(f"nothing in {source.path} is fit for training: {reasons}; see {out}/dropped.tsv")
+        raise AudioProjectionError(f"nothing in {corpus.path} is fit for training: {reasons}; see {out}/dropped.tsv")
     report.write(out)
     return report
 
 
 def check_shard(out: Path, limits: DataConfig, task: tuple[int, Sequence[Item]]) -> None:
-    """Decodes and checks the items of one shard and writes it."""
+    """Decodes and checks the items of one shard; writes its cuts and its record."""
     number, items = task
     cuts: list[dict[str, Any]] = []
     dropped: list[Dropped] = []
@@ -115,7 +115,7 @@ def check_shard(out: Path, limits: DataConfig, task: tuple[int, Sequence[Item]])
         paces.add(letters(text) / length)
     write_cuts(out, number, cuts)
     write_json(
-        _mark(out, number),
+        _check_file(out, number),
         {
             "kept": len(cuts),
             "seconds": seconds,
@@ -129,21 +129,21 @@ def check_shard(out: Path, limits: DataConfig, task: tuple[int, Sequence[Item]])
 def checked(recording: Recording, limits: DataConfig) -> tuple[dict[str, Any], str]:
     """The cut of a recording that passes every check, and its text; raises Unusable for any other."""
     text = clean_text(recording)
-    sound = read_sound(recording, limits)
-    check_pace(text, sound.seconds, limits)
-    return to_cut(recording, text, sound), text
+    audio = read_audio(recording, limits)
+    check_pace(text, audio.seconds, limits)
+    return to_cut(recording, text, audio), text
 
 
 def _checker(out: Path, limits: DataConfig, number: int) -> Callable[[tuple[int, Sequence[Item]]], None]:
     return partial(check_shard, out, limits)
 
 
-def _mark(out: Path, shard: int) -> Path:
+def _check_file(out: Path, shard: int) -> Path:
     return out / "checks" / f"{shard:05d}.json"
 
 
-def _record(source: Source, items: Sequence[Item], limits: DataConfig, shards: int) -> dict[str, Any]:
-    """All that the outputs depend on; the sounds themselves are taken to stay as they are."""
+def _record(corpus: Corpus, items: Sequence[Item], limits: DataConfig, shards: int) -> dict[str, Any]:
+    """Everything that the output depends on; the audio files are assumed not to change."""
     digest = hashlib.sha256()
     for item in items:
         if isinstance(item, Recording):
@@ -154,8 +154,8 @@ def _record(source: Source, items: Sequence[Item], limits: DataConfig, shards: i
     return {
         "format": FORMAT,
         "version": VERSION,
-        "source": source.kind,
-        "subset": source.subset,
+        "source": corpus.kind,
+        "subset": corpus.subset,
         "shards": shards,
         "digest": digest.hexdigest(),
         **limits.model_dump(mode="json", include=set(LIMITS)),
@@ -163,7 +163,7 @@ def _record(source: Source, items: Sequence[Item], limits: DataConfig, shards: i
 
 
 def _claim(out: Path, record: dict[str, Any]) -> None:
-    """Makes `out` the place of this corpus; raises AudioProjectionError when it is the place of another."""
+    """Writes prepare.json; raises AudioProjectionError when `out` was made from another corpus or with other limits."""
     index = out / "prepare.json"
     if not index.is_file():
         write_json(index, record)

@@ -1,4 +1,4 @@
-"""What was kept and dropped of a corpus, and why: a table, a picture, JSON, and a line for every dropped item."""
+"""Report of a corpus preparation: kept and dropped items by reason, as table, picture, JSON and TSV."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ TEXTS = "transcripts in capitals became sentences, control characters and odd sp
 
 @dataclass
 class Histogram:
-    """Counts in bins of equal width from 0 on; the last bin holds everything beyond."""
+    """Counts in bins of equal width from 0 on; larger values go into the last bin."""
 
     width: float
     counts: list[int]
 
     @classmethod
     def durations(cls) -> Histogram:
-        """Of seconds, in halves."""
+        """Bins of half a second."""
         return cls(0.5, [0] * 80)
 
     @classmethod
     def paces(cls) -> Histogram:
-        """Of letters and digits a second."""
+        """Bins of one letter or digit a second."""
         return cls(1.0, [0] * 40)
 
     def add(self, value: float) -> None:
@@ -45,13 +45,13 @@ class Histogram:
 
     @property
     def shown(self) -> int:
-        """How many bins a picture needs."""
+        """Number of bins up to the last one that is not empty."""
         return max((number + 1 for number, count in enumerate(self.counts) if count), default=1)
 
 
 @dataclass
 class CorpusReport:
-    """One preparation of a corpus."""
+    """Counts, durations and paces of what was kept, and every dropped item."""
 
     source: str
     kept: int = 0
@@ -62,7 +62,7 @@ class CorpusReport:
 
     @classmethod
     def of(cls, shards: Iterable[dict[str, Any]], source: str) -> CorpusReport:
-        """The sum of what was written down for each shard, in their order."""
+        """Merges the records of the shards, in their order."""
         report = cls(source)
         for shard in shards:
             report.kept += shard["kept"]
@@ -84,7 +84,7 @@ class CorpusReport:
         return f"{self.source}: {self.kept + len(self.dropped):,} items; {TEXTS}"
 
     def table(self) -> Table:
-        """For people: kept, and dropped by reason with an example."""
+        """For the terminal: kept, and dropped by reason with an example."""
         from rich.table import Table
 
         items = self.kept + len(self.dropped)
@@ -99,7 +99,7 @@ class CorpusReport:
         return table
 
     def write(self, folder: Path) -> None:
-        """dropped.tsv, report.png and report.json, in this order."""
+        """Writes dropped.tsv, report.png and report.json, in this order."""
         write_dropped(folder / "dropped.tsv", self.dropped)
         write_bytes(folder / "report.png", self.picture())
         write_json(folder / "report.json", self.to_json())
@@ -114,7 +114,7 @@ class CorpusReport:
         }
 
     def picture(self) -> bytes:
-        """PNG: durations and pace of what was kept, and the reasons of what was not."""
+        """PNG: histograms of duration and pace of what was kept, and dropped items by reason."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -137,6 +137,6 @@ class CorpusReport:
 
 
 def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
-    """A tab-separated line for every dropped item: id, path, reason, detail."""
+    """Writes a tab-separated line for every dropped item: id, path, reason, detail."""
     rows = [("id", "path", "reason", "detail"), *(item.cells for item in dropped)]
     write_bytes(path, "".join("\t".join(map(printable, row)) + "\n" for row in rows).encode())

@@ -1,4 +1,4 @@
-"""Shards of work given to processes: results as they come, and no process that outlives the one that began it."""
+"""Process pool for shards: each worker loads its models once, and ends when the parent process dies."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from audio_projection.errors import AudioProjectionError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Make = Callable[[int], Callable[[Task], Result]]
-"""Given the number of a process, loads what its tasks need and gives the function that does one."""
+"""Takes the number of a worker process, loads what its tasks need and returns the function that does one task."""
 
 
 def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
-    """`make(number)(task)` for every task, in the order in which they end; one process means this one.
+    """Yields `make(number)(task)` for every task as they finish; with one process everything runs in this one.
 
-    Raises what a task raises; the other processes then end at once, as they do when this one is killed.
+    Raises what a task raises; the workers then end at once, as they do when this process is killed.
     """
     processes = min(processes, len(tasks))
     if processes <= 1:
@@ -33,7 +33,7 @@ def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) 
             assert work is not None
             yield work(task)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks that torch's threads hold
     numbers = context.Queue()
     for number in range(processes):
         numbers.put(number)
@@ -45,7 +45,7 @@ def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) 
         except BrokenProcessPool:
             held.close()
             raise AudioProjectionError(
-                "a worker process died, perhaps for want of memory; run the command again with fewer --processes: it "
+                "a worker process died, perhaps for lack of memory; run the command again with fewer --processes: it "
                 "goes on where it stopped"
             ) from None
         except BaseException:
@@ -54,11 +54,11 @@ def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) 
 
 
 _worker: dict[str, Any] = {}
-"""In a worker process: its number, how to make its function, and the function once it is made."""
+"""State of a worker process: its number, `make`, and the function that `make` returned, once it was called."""
 
 
 def _begin(make: Make[Any, Any], numbers: Any, lifeline: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process says what is to be said
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent process reports and ends the workers
     _worker.update(make=make, number=numbers.get())
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
 
@@ -70,6 +70,7 @@ def _work(task: Any) -> Any:
 
 
 def _end_with_parent(lifeline: Connection) -> None:
+    """Exits when the parent closes its end of the pipe, which the system does for a killed one."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
     os._exit(1)

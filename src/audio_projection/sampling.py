@@ -1,4 +1,4 @@
-"""Token sampling: greedy, temperature, top-k, top-p, in the official order; and a seed for torch's global generators."""
+"""Token sampling: greedy, temperature, top-k, top-p in the official order; seeding of torch's global generators."""
 
 from __future__ import annotations
 

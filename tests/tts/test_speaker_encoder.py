@@ -1,4 +1,4 @@
-"""The speaker encoder: the official x-vector, and what it refuses."""
+"""The speaker encoder: parity with the official x-vector, and input that is refused."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_refused_recordings(encoder: SpeakerEncoder, samples: np.ndarray) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"enc_dilations": [1, 2]}, "one length"),
         ({"enc_channels": [16, 16, 16, 48]}, "sum"),
@@ -86,6 +86,6 @@ def test_refused_recordings(encoder: SpeakerEncoder, samples: np.ndarray) -> Non
         ({"mel_dim": 0}, "mel_dim"),
     ],
 )
-def test_refused_sizes(change: dict[str, object], said: str) -> None:
-    with pytest.raises(AudioProjectionError, match=said):
+def test_refused_sizes(change: dict[str, object], message: str) -> None:
+    with pytest.raises(AudioProjectionError, match=message):
         SpeakerEncoder.from_dict(SIZES | change)

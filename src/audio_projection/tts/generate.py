@@ -18,7 +18,6 @@ from torch.nn import functional
 from audio_projection.errors import AudioProjectionError
 from audio_projection.sampling import Choice, Sampling
 from audio_projection.tts.code_predictor import CodePredictor
-from audio_projection.tts.config import SPECIAL_CODES
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import STREAMING, Prompt, check_layout, open_prompt, special_embeddings, text_prompt
 from audio_projection.tts.rules import TalkerRules
@@ -39,14 +38,12 @@ class Decoder:
         self, tts: Qwen3TTS, prompts: Sequence[Prompt], sampling: Sampling, generator: torch.Generator | None = None
     ) -> None:
         self.tts, self.sampling, self.generator = tts, sampling, generator
-        batch, talker = len(prompts), tts.config.talker
+        batch = len(prompts)
         embeds, starts = _left_padded([prompt.embeds for prompt in prompts])
         self.talker = tts.talker.transformer.begin(batch, embeds.shape[1] + 256, embeds)
         self.talker.prefill(embeds, starts)
         self.predictor = FramePredictor(tts.code_predictor, batch, sampling.predictor)
-        self.rules = TalkerRules(
-            batch, embeds, talker.vocab_size, SPECIAL_CODES, talker.codec_eos, sampling.repetition_penalty
-        )
+        self.rules = TalkerRules(batch, tts.config.talker, sampling.repetition_penalty, embeds.device)
         self.last = torch.stack([prompt.last for prompt in prompts])
         self.ended = torch.zeros(batch, dtype=torch.bool, device=embeds.device)
         self.hidden = self.first = self.logits = self.scores = self.last

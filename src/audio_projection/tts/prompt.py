@@ -5,7 +5,7 @@ The talker is a causal transformer that takes one embedding of size H at each po
 - the text channel: the embedding of a text token (`Talker.text_embeddings`), or a projector's output in its place;
 - the codec channel: the embedding of a control code, or the sum of the G code embeddings of the frame before.
 
-Where one channel has nothing to say, its pad embedding is added to the other. An utterance begins with a prefix: an
+Where one channel is empty, its pad embedding is added to the other. An utterance begins with a prefix: an
 optional instruction and the role `<|im_start|>assistant`, which have the text channel alone, then the language tag and
 the speaker in the codec channel. Text follows in one of two layouts. `streaming` feeds one text embedding a frame, so
 that speech can begin as soon as the first token of a text is known:

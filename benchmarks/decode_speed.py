@@ -1,11 +1,11 @@
-"""Frames a second of the decode loop, beside the official package's, on the same checkpoint in one run.
+"""Decoding speed in frames a second, beside the official package's, on the same checkpoint in one run.
 
     python benchmarks/decode_speed.py MODEL_DIR [--official-python PYTHON] [--runs 5] [--frames 40]
 
-Talker and code predictor only (no codec), greedy, one utterance, one thread. Both sides run in processes of their
-own that stay alive; runs alternate, and medians are compared, so that a busy machine slows both alike. The official
-package (qwen-tts, which needs another transformers release) is looked for in PYTHON, by default this interpreter.
-The codes of both must be equal. Exit code: 0 also when the official package is absent, which is said.
+Talker and code predictor only (no codec), greedy, one utterance, one thread. Each implementation runs in a process of
+its own that stays alive; runs alternate and medians are compared, so that a busy machine slows both alike. The official
+package (qwen-tts, which needs another transformers release) is looked for in PYTHON, by default this interpreter. The
+codes of both must be equal. The exit code is 0 also when the official package is absent, which is reported.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ Run = Callable[[int], list[list[int]]]
 
 
 def own_run(model: str) -> Run:
-    """Decoding by this package: frames wanted -> codes."""
+    """Decoding by this package: number of frames -> codes."""
     import torch
 
     from audio_projection.tts import Qwen3TTS, Sampling, generate
 
     tts = Qwen3TTS.from_pretrained(model)
     speaker = next(iter(tts.config.talker.speakers), None)
-    prefix, rows = tts.prefix(speaker), tts.text_embeddings(torch.tensor(tts.tokenize(TEXT)[0]))
+    prefix, embeddings = tts.prefix(speaker), tts.text_embeddings(torch.tensor(tts.tokenize(TEXT)[0]))
 
     def run(frames: int) -> list[list[int]]:
-        return generate(tts, [(prefix, rows)], sampling=Sampling.greedy(), max_frames=frames)[0].tolist()
+        return generate(tts, [(prefix, embeddings)], sampling=Sampling.greedy(), max_frames=frames)[0].tolist()
 
     return run
 
 
 def official_run(model: str) -> Run:
-    """The same by the official package."""
+    """Decoding by the official package: number of frames -> codes."""
     from official_reference import load  # beside this file, where the process that serves it looks first
 
     wrapper = load(model)
@@ -67,9 +67,9 @@ SIDES: dict[str, Callable[[str], Run]] = {"own": own_run, "official": official_r
 
 
 def serve(load: Callable[[], Run], threads: int) -> None:
-    """Answer each line of standard input, a number of frames, with a line of JSON: seconds and codes."""
+    """Answers each line of standard input, a number of frames, with a line of JSON: seconds and codes."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever the libraries print must not mix with the answers
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
     import torch
 
     torch.set_num_threads(threads)
@@ -81,7 +81,7 @@ def serve(load: Callable[[], Run], threads: int) -> None:
 
 
 class Side:
-    """A process that stays alive and answers in lines of JSON."""
+    """A process that stays alive and decodes for one implementation; it answers in lines of JSON."""
 
     def __init__(self, command: Sequence[str], threads: int) -> None:
         counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
@@ -91,20 +91,21 @@ class Side:
         )
 
     def run(self, frames: int) -> dict[str, Any]:
-        """Its answer to a number of frames."""
-        asked = _pipe(self.process.stdin)
-        asked.write(f"{frames}\n")
-        asked.flush()
+        """Decodes so many frames: their codes and the seconds that it took."""
+        requests = _pipe(self.process.stdin)
+        requests.write(f"{frames}\n")
+        requests.flush()
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
-        """The next line that it says."""
+        """The next line of its output."""
         answer = _pipe(self.process.stdout).readline()
         if not answer:
             sys.exit(f"a side stopped with exit code {self.process.wait()}; its error is above")
         return json.loads(answer)
 
     def close(self) -> None:
+        """Ends the process."""
         _pipe(self.process.stdin).close()
         self.process.wait()
 
@@ -115,7 +116,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 
 
 def measure(sides: dict[str, Side], frames: int, runs: int) -> dict[str, list[float]]:
-    """Frames a second of each run of each side, alternating, after one run to warm up; the codes must agree."""
+    """Frames a second of each run of each side, alternating, after a warm-up run; the codes must agree."""
     codes = {name: side.run(frames)["codes"] for name, side in sides.items()}
     if any(one != codes["own"] for one in codes.values()):
         sys.exit("decode_speed: the two sides do not give the same codes, so their speeds say nothing")
@@ -128,6 +129,7 @@ def measure(sides: dict[str, Side], frames: int, runs: int) -> dict[str, list[fl
 
 
 def official_is_in(python: str) -> bool:
+    """Whether the interpreter has the official package installed."""
     found = "import importlib.util, sys; sys.exit(importlib.util.find_spec('qwen_tts') is None)"
     return subprocess.run([python, "-c", found], capture_output=True).returncode == 0
 

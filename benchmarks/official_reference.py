@@ -8,10 +8,10 @@ transformers release than this project (run it with OMP_NUM_THREADS=1):
     pip install torch==2.13.0 transformers==4.57.3 accelerate==1.12.0 librosa soundfile einops
     pip install --no-deps qwen-tts==0.1.1
 
-Everything is spoken greedily, in both layouts: the first text alone and all texts as one batch with the usual
-repetition penalty, then each text alone without it ("norep"). A named voice speaks where the folder has some, a
-described one (--instruct) or a cloned one (--ref-audio, --ref-text) where it is of those kinds. REF's metadata hold
-the SHA-256 of each weight file. --small keeps of long tensors only a part, for a file that is to be committed.
+Decoding is greedy, in both layouts: the first text alone and all texts as one batch with the usual repetition penalty,
+then each text alone without it ("norep"). A custom-voice folder speaks with its named speakers, a voice-design folder
+with a described voice (--instruct), a base folder with a cloned one (--ref-audio, --ref-text). REF's metadata hold the
+SHA-256 of each weight file. --small keeps only a part of long tensors, for a file that is to be committed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """Some texts spoken together. parity.py reads from the name how."""
+    """Texts decoded as one batch. parity.py reads the settings from the name."""
 
     name: str
     texts: tuple[str, ...]
@@ -56,6 +56,7 @@ class Case:
 
 
 def cases(texts: tuple[str, ...], clones: bool) -> Iterator[Case]:
+    """All cases for these texts; with `clones` also those of a voice cloned by x-vector only."""
     for name, whole in LAYOUTS.items():
         yield Case(name, texts[:1], whole)
         if len(texts) > 1:
@@ -67,8 +68,8 @@ def cases(texts: tuple[str, ...], clones: bool) -> Iterator[Case]:
 
 
 def load(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """The official package's model of a folder."""
-    # The 12 Hz models need nothing of the 25 Hz tokenizer, whose module wants torchaudio, sox and onnxruntime.
+    """Loads a folder with the official package."""
+    # The 12 Hz models do not use the 25 Hz tokenizer, whose module imports torchaudio, sox and onnxruntime.
     name = "qwen_tts.core.tokenizer_25hz.modeling_qwen3_tts_tokenizer_v1"
     unused = types.ModuleType(name)
     unused.Qwen3TTSTokenizerV1Model = type("Qwen3TTSTokenizerV1Model", (), {})  # type: ignore[attr-defined]
@@ -81,14 +82,14 @@ def load(folder: str | Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def digests(folder: str | Path) -> dict[str, str]:
-    """SHA-256 of every weight file of a checkpoint folder, by its path in there."""
+    """SHA-256 of every weight file of a checkpoint folder, by its path in the folder."""
     files = sorted(Path(folder).rglob("*.safetensors"))
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @dataclass
 class Recorder:
-    """Keeps what passes through the `generate` of the talker, the code predictor and the model around them."""
+    """Captures inputs and outputs of `generate` of the talker, the code predictor and the model around them."""
 
     model: Any
     outputs: Tensors = field(default_factory=dict)
@@ -96,17 +97,17 @@ class Recorder:
     rest: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._listen(self.model.talker, self._talker, output_logits=True, output_scores=True)
-        self._listen(self.model.talker.code_predictor, self._predictor, output_logits=True)
-        self._listen(self.model, self._whole)
+        self._capture(self.model.talker, self._talker, output_logits=True, output_scores=True)
+        self._capture(self.model.talker.code_predictor, self._predictor, output_logits=True)
+        self._capture(self.model, self._whole)
 
     @staticmethod
-    def _listen(owner: Any, take: Callable[[dict, Any], None], **more: bool) -> None:
+    def _capture(owner: Any, store: Callable[[dict, Any], None], **options: bool) -> None:
         original = owner.generate
 
         def generate(**given: Any) -> Any:
-            result = original(**given, **more)
-            take(given, result)
+            result = original(**given, **options)
+            store(given, result)
             return result
 
         owner.generate = generate
@@ -133,11 +134,11 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Voice:
-    """How the folder's kind is told whose voice to speak with."""
+    """The voice of a voice-design folder (`instruction`) or of a base folder (a recording and its transcript)."""
 
     instruction: str
     recording: Any  # (samples, rate) or None
-    recorded_text: str
+    transcript: str
 
 
 def speak(wrapper: Any, case: Case, voice: Voice, frames: int) -> list[Any]:
@@ -163,25 +164,25 @@ def speak(wrapper: Any, case: Case, voice: Voice, frames: int) -> list[Any]:
         spoken, _ = wrapper.generate_voice_design(instruct=[voice.instruction] * count, **options)
     else:
         spoken, _ = wrapper.generate_voice_clone(
-            ref_audio=voice.recording, ref_text=voice.recorded_text, x_vector_only_mode=case.x_vector_only, **options
+            ref_audio=voice.recording, ref_text=voice.transcript, x_vector_only_mode=case.x_vector_only, **options
         )
     return spoken
 
 
 def reference(wrapper: Any, texts: tuple[str, ...], voice: Voice, frames: int) -> Tensors:
-    """All outputs under parity.py's names; a line about each case is printed."""
+    """All outputs under the names that parity.py expects; prints a line for each case."""
     recorder, outputs = Recorder(wrapper.model), {}
     kind = wrapper.model.tts_model_type
     for case in cases(texts, kind == "base"):
         waves = speak(wrapper, case, voice, frames)
-        found = dict(recorder.outputs)
+        captured = dict(recorder.outputs)
         for index, (text, codes, wave) in enumerate(zip(case.texts, recorder.codes, waves, strict=True)):
-            found[f"ids.{index}"] = ids(wrapper, wrapper._build_assistant_text(text))
-            found[f"codes.{index}"] = codes
-            found[f"wav.{index}"] = torch.from_numpy(wave)
-        outputs |= {f"{case.name}.{key}": value for key, value in found.items()}
+            captured[f"ids.{index}"] = ids(wrapper, wrapper._build_assistant_text(text))
+            captured[f"codes.{index}"] = codes
+            captured[f"wav.{index}"] = torch.from_numpy(wave)
+        outputs |= {f"{case.name}.{key}": value for key, value in captured.items()}
         lengths = ", ".join(f"{len(codes)} frames" for codes in recorder.codes)
-        print(f"{case.name}: {lengths}; closest choice {closest(found):.1e}", flush=True)
+        print(f"{case.name}: {lengths}; closest choice {closest(captured):.1e}", flush=True)
     if kind == "voice_design":
         outputs["instruct"] = ids(wrapper, wrapper._build_instruct_text(voice.instruction))
     if kind == "base":
@@ -192,22 +193,23 @@ def reference(wrapper: Any, texts: tuple[str, ...], voice: Voice, frames: int) -
 
 
 def ids(wrapper: Any, text: str) -> Tensor:
+    """Token ids (N,) of a text in its template."""
     return wrapper._tokenize_texts([text])[0][0]
 
 
-def closest(found: Tensors) -> float:
-    """The smallest difference between the best two scores of any choice: far above rounding, or codes may differ."""
+def closest(captured: Tensors) -> float:
+    """The smallest gap between the best two scores of any choice: unless it is far above rounding, codes may differ."""
     gaps = []
-    for index in range(len(found["tokens"])):
-        frames = len(found[f"codes.{index}"])
-        for scores in (found["scores"][index, : frames + 1], found["cp_logits"][index, :frames].flatten(0, 1)):
+    for index in range(len(captured["tokens"])):
+        frames = len(captured[f"codes.{index}"])
+        for scores in (captured["scores"][index, : frames + 1], captured["cp_logits"][index, :frames].flatten(0, 1)):
             best = scores.topk(2).values
             gaps.append((best[:, 0] - best[:, 1]).min().item())
     return min(gaps)
 
 
 def encoded(wrapper: Any, wave: Tensor) -> Tensors:
-    """The codec's codes of what was spoken, cut to a second; half precision holds its samples exactly."""
+    """Codec input and codes of the first second of `wave`; the samples are rounded to half precision first."""
     codec = wrapper.model.speech_tokenizer
     rate = int(codec.feature_extractor.sampling_rate)
     samples = wave[: int(ENCODED_SECONDS * rate)].half()
@@ -216,7 +218,7 @@ def encoded(wrapper: Any, wave: Tensor) -> Tensors:
 
 
 def cut(outputs: Tensors) -> Tensors:
-    """Long tensors by a part of their last axis, under a key that ends in @ and where the part starts."""
+    """Keeps only a part of the last axis of long tensors, under a key that ends in @ and where the part starts."""
     kept = {}
     for name, value in outputs.items():
         part = PARTS.get(name.split(".")[1]) if "." in name and not name.startswith(("enc.", "ref.")) else None
@@ -231,12 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("model", type=Path, help="checkpoint folder in the official layout")
     parser.add_argument("reference", type=Path, help="file to write")
-    parser.add_argument("--text", action="append", help="what to say; repeat for more")
-    parser.add_argument("--frames", type=int, default=60, help="longest utterance")
-    parser.add_argument("--small", action="store_true", help="keep of long tensors only a part")
-    parser.add_argument("--instruct", default=INSTRUCTION, help="the voice that a voice-design model is told")
+    parser.add_argument("--text", action="append", help="text to speak; repeat for more")
+    parser.add_argument("--frames", type=int, default=60, help="maximum frames of an utterance")
+    parser.add_argument("--small", action="store_true", help="keep only a part of long tensors")
+    parser.add_argument("--instruct", default=INSTRUCTION, help="the voice that a voice-design model gets")
     parser.add_argument("--ref-audio", type=Path, help="recording that a base model clones")
-    parser.add_argument("--ref-text", help="what it says; give it to parity.py too")
+    parser.add_argument("--ref-text", help="its transcript; give it to parity.py too")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     wrapper = load(given.model)

@@ -1,12 +1,11 @@
-"""Models of the true shape with random weights, in the folder layouts of the real ones: nothing is downloaded.
+"""Writes models of the true shape with random weights in the folder layouts of the real ones, without a download.
 
     python benchmarks/random_models.py WORK --tts-config CONFIG.json --codec-config CONFIG.json \\
         --tts-tokenizer FOLDER --llm-tokenizer FOLDER [--no-llm]
 
 Writes WORK/tts, an official Qwen3-TTS folder in bfloat16; WORK/llm, a Llama 3.1 8B (16 GB; `--llm-layers N` for a
 shallower one); WORK/projector, a `linear` one between them at the last layer; and WORK/config.yaml, which names all
-three. Speed, memory and file sizes are those of the real models; what is said makes no sense. A part that is there
-is kept.
+three. Speed, memory and file sizes are those of the real models; the speech is noise. Folders that exist are kept.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json")
 
 
 def random_tensor(name: str, shape: Sequence[int]) -> Tensor:
-    """bfloat16, normal with deviation 0.02; norms 1."""
+    """A random weight in bfloat16: normal with deviation 0.02; 1 for norms."""
     if name.endswith("norm.weight"):
         return torch.ones(*shape, dtype=torch.bfloat16)
     return torch.empty(*shape, dtype=torch.bfloat16).normal_(std=0.02)
@@ -71,6 +70,7 @@ def official_shapes(config: Qwen3TTSConfig) -> dict[str, tuple[int, ...]]:
 
 
 def write_tts(folder: Path, given: argparse.Namespace) -> None:
+    """Writes an official Qwen3-TTS folder with random weights."""
     settings = json.loads(given.tts_config.read_text())
     config = Qwen3TTSConfig.from_dict(settings)
     (folder / "speech_tokenizer").mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def write_tts(folder: Path, given: argparse.Namespace) -> None:
 
 
 def llm_shards(config: LlamaConfig) -> Iterator[dict[str, Tensor]]:
-    """The model's tensors, one layer at a time."""
+    """The LLM's random tensors, one layer at a time."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in LlamaForCausalLM(config).state_dict().items()}
     groups: dict[str, list[str]] = {}
@@ -97,6 +97,7 @@ def llm_shards(config: LlamaConfig) -> Iterator[dict[str, Tensor]]:
 
 
 def write_llm(folder: Path, layers: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Writes a Hugging Face folder of a Llama with random weights, one shard a layer."""
     folder.mkdir(parents=True, exist_ok=True)
     config = LlamaConfig(num_hidden_layers=layers, **LLAMA)
     places: dict[str, str] = {}
@@ -111,13 +112,14 @@ def write_llm(folder: Path, layers: int, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def llama_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """From a folder with tokenizer.json, with the ids that Llama 3.1 gives to the ends of a text."""
+    """The tokenizer of a folder with tokenizer.json, with Llama 3.1's tokens for begin and end of a text."""
     return PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), bos_token="<|begin_of_text|>", eos_token="<|eot_id|>"
     )
 
 
 def write_projector(folder: Path, layers: int, tts: Path, llm: Path) -> None:
+    """Writes an untrained linear projector from the LLM's last layer to the TTS."""
     config = Qwen3TTSConfig.from_folder(tts)
     info = ProjectorInfo(
         kind="linear",

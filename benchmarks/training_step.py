@@ -1,12 +1,12 @@
-"""The training step at true shape, with random weights: what the predictor's loss adds, memory, and matrix rate.
+"""Training step at true shape with random weights: cost of the code predictor's loss, memory and matrix rate.
 
     python benchmarks/training_step.py CONFIG_JSON [--dtype bfloat16] [--device cpu] [--runs 3] [--batch 2]
 
 CONFIG_JSON: the config.json of a Qwen3-TTS, e.g. of the 1.7B. Random LLM states go through a linear projector and the
-frozen talker; the gradient comes back to the projector. Three kinds of turns alternate: a step with codebook 0 alone,
-a step that also computes codebooks 1 and up on `--share` of the frames, and a product of two large matrices of the same
-type, whose rate is what the machine can do. Medians are compared. Floating-point operations are those that the frozen
-forward and the backward to the activations need (no gradient of a frozen weight), counted as they run.
+frozen talker; the gradient goes back to the projector. Three kinds of runs alternate: a step with codebook 0 alone, a
+step with codebooks 1 and up on `--share` of the frames too, and a product of two large matrices of the same type, whose
+rate is the machine's peak. Medians are compared. Floating-point operations are those of the frozen forward and the
+backward to the activations (no gradients of frozen weights), counted as they run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIDE = 4096
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a batch: utterances, text tokens and frames of each."""
+    """Shape of a batch: utterances, and text tokens and frames of each."""
 
     batch: int
     tokens: int
@@ -43,7 +43,7 @@ class Shape:
 
 
 def build(config: Qwen3TTSConfig, dtype: torch.dtype, device: str) -> Qwen3TTS:
-    """A frozen model with random weights, made in its own type so that nothing wider is ever held."""
+    """A frozen model with random weights, created in its own dtype so that no wider copy takes memory."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -54,7 +54,7 @@ def build(config: Qwen3TTSConfig, dtype: torch.dtype, device: str) -> Qwen3TTS:
 
 
 class Step:
-    """One training step: projected rows before the frames, all losses, the projector's update."""
+    """One training step: projected embeddings before the frames, the losses, and the projector's optimizer step."""
 
     def __init__(self, tts: Qwen3TTS, projector: Projector, shape: Shape) -> None:
         self.tts, self.projector, self.shape = tts, projector, shape
@@ -70,11 +70,11 @@ class Step:
         )
 
     def __call__(self, share: float) -> None:
-        """`share` of the frames for the predictor, 0: codebook 0 alone."""
+        """`share` of the frames gets the code predictor's loss; 0: codebook 0 alone."""
         tts, shape = self.tts, self.shape
         plain = self.states.new_zeros(*self.states.shape[:2], tts.config.hidden_size)
-        rows = torch.stack([self.projector(*each) for each in zip(self.states, plain, strict=True)]).to(tts.dtype)
-        hidden = tts.talker(torch.cat((self.prefix, rows, tts.frame_embedding(self.codes)), 1))
+        projected = torch.stack([self.projector(*each) for each in zip(self.states, plain, strict=True)])
+        hidden = tts.talker(torch.cat((self.prefix, projected.to(tts.dtype), tts.frame_embedding(self.codes)), 1))
         before = hidden[:, -shape.frames - 1 : -1].flatten(0, 1)
         codes = self.codes.flatten(0, 1)
         loss = cross_entropy(tts.talker.logits(before).float(), codes[:, 0])
@@ -94,6 +94,7 @@ class Step:
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
+    """Wall-clock time of one run."""
     began = time.perf_counter()
     run()
     if device.startswith("cuda"):
@@ -102,35 +103,35 @@ def seconds(run: Callable[[], object], device: str) -> float:
 
 
 def peak_gigabytes(device: str) -> float:
-    """Of the process so far, or of the device."""
+    """Peak memory of the process so far, or of the GPU."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def measure(step: Step, share: float, runs: int) -> None:
-    """Alternate the turns, print medians and ratios."""
+    """Times the runs in turn; prints medians and ratios."""
     tts = step.tts
     device, dtype = str(tts.device), tts.dtype
     held = sum(weight.numel() * weight.element_size() for weight in tts.parameters()) / 1e9
     square = torch.randn(SIDE, SIDE).to(device, dtype)
-    turns: dict[str, tuple[Callable[[], object], float]] = {
+    kinds: dict[str, tuple[Callable[[], object], float]] = {
         "codebook 0 alone": (lambda: step(0), step.operations(0)),
         f"predictor on {share:g} of the frames": (lambda: step(share), step.operations(share)),
         f"{SIDE} x {SIDE} matrices": (lambda: square @ square, 2.0 * SIDE**3),
     }
     peak = peak_gigabytes(device)
-    times: dict[str, list[float]] = {name: [] for name in turns}
+    times: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(runs):
-        for name, (run, _) in turns.items():
+        for name, (run, _) in kinds.items():
             times[name].append(seconds(run, device))
     medians = {name: statistics.median(found) for name, found in times.items()}
-    rates = {name: turns[name][1] / medians[name] for name in turns}
-    alone, both, matrices = turns
+    rates = {name: kinds[name][1] / medians[name] for name in kinds}
+    alone, both, matrices = kinds
     positions = step.shape.batch * (PREFIX + step.shape.tokens + step.shape.frames)
-    print(f"{positions} positions, {dtype}, {device}, {torch.get_num_threads()} threads, median of {runs} turns")
-    for name in turns:
-        work = f"{turns[name][1] / 1e12:.2f} T operations, {rates[name] / 1e9:.1f} G a second"
+    print(f"{positions} positions, {dtype}, {device}, {torch.get_num_threads()} threads, median of {runs} runs")
+    for name in kinds:
+        work = f"{kinds[name][1] / 1e12:.2f} T operations, {rates[name] / 1e9:.1f} G a second"
         print(f"{name}: {medians[name]:.2f} s, {work}")
     print(f"with the predictor / alone: {medians[both] / medians[alone]:.3f}")
     reached = [rates[name] / rates[matrices] for name in (alone, both)]
@@ -144,7 +145,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--share", type=float, default=0.125, help="share of the frames for the predictor")
+    parser.add_argument("--share", type=float, default=0.125, help="share of the frames for the code predictor's loss")
     parser.add_argument("--batch", type=int, default=2, help="utterances")
     parser.add_argument("--tokens", type=int, default=32, help="text tokens of an utterance")
     parser.add_argument("--frames", type=int, default=120, help="frames of an utterance, 12.5 a second")

@@ -36,7 +36,7 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
         summary_writer()  # fails before anything that takes long
     processes = PartialState(cpu=choose_device(config).type == "cpu")
     tts = load_tts(config)
-    check_finetuning(config, tts)
+    check_finetuning(config.tts.finetune, config.train.loss, tts)
     with processes.main_process_first():  # it makes the codes; the others read them from the cache
         pairs = load_pairs(config, tts)
     training, held_out = split_held_out(pairs, config.data.held_out, config.seed)

@@ -1,4 +1,4 @@
-"""The speed comparison runs, and says so where the official package is absent."""
+"""The decoding speed benchmark runs, and reports when the official package is absent."""
 
 from __future__ import annotations
 

@@ -1,24 +1,17 @@
-"""The benchmark of the training step: what it counts is what a frozen model needs."""
+"""The training step benchmark: its count of floating-point operations is right for a frozen model."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 
 import torch
 
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.projector import ProjectorInfo, build_projector
 from audio_projection.tts.config import Qwen3TTSConfig
-from helpers.paths import REPOSITORY
+from helpers import parity_kit
 
-SCRIPT = REPOSITORY / "benchmarks" / "training_step.py"
-specification = importlib.util.spec_from_file_location("training_step", SCRIPT)
-assert specification is not None and specification.loader is not None
-benchmark = importlib.util.module_from_spec(specification)
-sys.modules[specification.name] = benchmark
-specification.loader.exec_module(benchmark)
+benchmark = parity_kit.script("training_step")
 
 
 def test_operations_are_those_of_the_forward_and_of_the_backward_to_the_activations() -> None:
@@ -38,7 +31,7 @@ def test_operations_are_those_of_the_forward_and_of_the_backward_to_the_activati
     assert all(weight.grad is None for weight in tts.parameters())
 
 
-def test_it_prints_its_figures(capsys) -> None:
+def test_it_prints_its_measurements(capsys) -> None:
     words = "--dtype float32 --runs 1 --batch 1 --tokens 3 --frames 6 --llm-size 64"
     benchmark.SIDE = 64
     benchmark.main([str(NANO_FOLDER / "tts" / "config.json"), *words.split()])

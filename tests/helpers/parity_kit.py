@@ -1,4 +1,4 @@
-"""The committed part of the parity kit, put together into checkpoint folders, and the script that compares."""
+"""The committed part of the parity kit as checkpoint folders, and the benchmark scripts as modules."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checkpoint(name: str) -> Path:
 
 
 def assemble(name: str, folder: Path) -> Path:
-    """Write the checkpoint `name`, one of CHECKPOINTS, as `folder`/`name`, for a test that changes it."""
+    """Writes the checkpoint `name`, one of CHECKPOINTS, as `folder`/`name`, for a test that changes it."""
     base, target = FIXTURES / "tiny_base", folder / name
     target.mkdir(parents=True)
     for file in (*TOKENIZER_FILES, "generation_config.json"):
@@ -63,7 +63,7 @@ def assemble(name: str, folder: Path) -> Path:
 
 
 def _keep_code_groups(folder: Path, groups: int) -> None:
-    """Take the codebooks of the code groups beyond out of a codec's decoder."""
+    """Removes the codebooks beyond `groups` code groups from a codec folder."""
     config = json.loads((folder / "config.json").read_text())
     config["encoder_valid_num_quantizers"] = config["decoder_config"]["num_quantizers"] = groups
     (folder / "config.json").write_text(json.dumps(config))
@@ -74,7 +74,7 @@ def _keep_code_groups(folder: Path, groups: int) -> None:
 
 
 def reference(name: str) -> dict[str, Tensor]:
-    """The committed outputs of the official package, with the recordings that its inputs were."""
+    """The committed outputs of the official package, with the recordings that were its inputs."""
     outputs = load_file(FIXTURES / f"{name}.ref.safetensors")
     if "enc.codes.0" in outputs:
         outputs["enc.in"] = 0.2 * torch.randn(2, 72777, generator=torch.Generator().manual_seed(7))
@@ -90,6 +90,6 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""What trains beside the projector, what stays, what is saved, and who may load it."""
+"""Fine-tuning the talker (LoRA, full): what trains, what stays frozen, saving and loading."""
 
 from __future__ import annotations
 
@@ -43,49 +43,49 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Config,
     """A short run of each kind, and the weights before it."""
     runs = {}
     for kind in ("lora", "full"):
-        config, parts = tuned(tmp_path_factory.mktemp(kind), kind)
-        before = snapshot(parts.tts)
-        train_projector(config, parts, PAIRS[:6], PAIRS[6:])
-        runs[kind] = config, parts, before
+        config, models = tuned(tmp_path_factory.mktemp(kind), kind)
+        before = snapshot(models.tts)
+        train_projector(config, models, PAIRS[:6], PAIRS[6:])
+        runs[kind] = config, models, before
     return runs
 
 
 def test_lora_trains_its_matrices_on_all_of_every_talker_layer_and_no_weight(trained: dict[str, Any]) -> None:
-    _, parts, before = trained["lora"]
-    after = snapshot(parts.tts)
+    _, models, before = trained["lora"]
+    after = snapshot(models.tts)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    moving = {name for name, value in parts.tts.named_parameters() if value.requires_grad}
-    places = {name.split(".lora_")[0] for name in moving}
-    parts_of_a_layer = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
-    count = parts.tts.config.talker.transformer.num_layers
-    assert places == {f"talker.transformer.layers.{i}.{part}" for i in range(count) for part in parts_of_a_layer}
-    assert all(value.abs().sum() > 0 for name, value in parts.tts.named_parameters() if ".lora_B." in name)
+    moving = {name for name, value in models.tts.named_parameters() if value.requires_grad}
+    adapted = {name.split(".lora_")[0] for name in moving}
+    matrices = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+    count = models.tts.config.talker.transformer.num_layers
+    assert adapted == {f"talker.transformer.layers.{i}.{part}" for i in range(count) for part in matrices}
+    assert all(value.abs().sum() > 0 for name, value in models.tts.named_parameters() if ".lora_B." in name)
 
 
 def test_full_trains_the_talkers_layers_and_nothing_else(trained: dict[str, Any]) -> None:
-    _, parts, before = trained["full"]
-    changed = {name for name, value in parts.tts.state_dict().items() if not torch.equal(value, before[name])}
+    _, models, before = trained["full"]
+    changed = {name for name, value in models.tts.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if name.startswith("talker.transformer.")}
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
 def test_the_saved_talker_is_the_trained_one(trained: dict[str, Any], kind: str) -> None:
-    config, parts, _ = trained[kind]
+    config, models, _ = trained[kind]
     fresh = own_tts()
     load_finetuned(fresh, kind, config.trained_projector)
     assert not any(parameter.requires_grad for parameter in fresh.parameters())
     assert fresh.talker.state_dict().keys() == load_tts().talker.state_dict().keys()  # merged: nothing is left of peft
     embeds = torch.randn(2, 9, fresh.config.hidden_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        ours, theirs, loaded = (tts.talker(embeds) for tts in (parts.tts, fresh, load_tts()))
+        ours, theirs, loaded = (tts.talker(embeds) for tts in (models.tts, fresh, load_tts()))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert (ours - loaded).abs().max() > 1e-3
 
 
 def test_full_is_saved_under_the_official_names(trained: dict[str, Any]) -> None:
-    config, parts, _ = trained["full"]
+    config, models, _ = trained["full"]
     saved = load_file(config.trained_projector / "talker" / "model.safetensors")
-    official = official_state_dict(parts.tts)
+    official = official_state_dict(models.tts)
     assert saved.keys() == {
         name for name in official if name.startswith(("talker.model.layers.", "talker.model.norm."))
     }
@@ -95,28 +95,28 @@ def test_full_is_saved_under_the_official_names(trained: dict[str, Any]) -> None
 def test_lora_is_saved_in_pefts_own_format(trained: dict[str, Any]) -> None:
     from peft import LoraConfig, PeftModel
 
-    config, parts, _ = trained["lora"]
+    config, models, _ = trained["lora"]
     folder = config.trained_projector / "adapter"
     assert LoraConfig.from_pretrained(str(folder)).r == 4
     PeftModel.from_pretrained(talker := own_tts().talker, str(folder))
-    lora = {name: value for name, value in parts.tts.talker.state_dict().items() if "lora_" in name}
+    lora = {name: value for name, value in models.tts.talker.state_dict().items() if "lora_" in name}
     assert lora and all(torch.equal(talker.state_dict()[name], value) for name, value in lora.items())
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_voice_takes_up_the_talker_beside_its_projector(
+def test_a_voice_loads_the_talker_beside_its_projector(
     trained: dict[str, Any], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By configuration, as the commands do; another TTS and a lost folder are refused."""
-    config, parts, _ = trained[kind]
+    """From a configuration, as the commands do; another TTS and a missing folder are refused."""
+    config, models, _ = trained[kind]
     llm = make_llm(layers=[2, 4])
     monkeypatch.setattr("audio_projection.inference.load_llm", lambda _: llm)
     config.tts.name = str(parity_file("tiny_custom_voice"))
     folder = config.trained_projector
     voice = Voice.from_config(config, projector=str(folder))
-    rows = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
+    embeds = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(voice.tts.talker(rows), parts.tts.talker(rows), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(voice.tts.talker(embeds), models.tts.talker(embeds), rtol=1e-4, atol=1e-5)
     assert voice.projector.info.finetune == kind
 
     copied = shutil.copytree(folder, tmp_path / "projector")
@@ -130,7 +130,7 @@ def test_a_voice_takes_up_the_talker_beside_its_projector(
         Voice.from_config(config, projector=str(copied))
 
 
-def test_the_type_of_the_weights_makes_no_other_tts(trained: dict[str, Any]) -> None:
+def test_a_fine_tuned_talker_loads_into_the_tts_in_another_dtype(trained: dict[str, Any]) -> None:
     config, _, _ = trained["lora"]
     half = Qwen3TTS.from_pretrained(parity_file("tiny_custom_voice"), torch.bfloat16)
     load_finetuned(half, "lora", config.trained_projector)
@@ -138,7 +138,7 @@ def test_the_type_of_the_weights_makes_no_other_tts(trained: dict[str, Any]) -> 
 
 
 def test_the_teacher_is_the_talker_as_it_was_loaded(tmp_path: Path) -> None:
-    """LoRA that is not zero: student differs, teacher does not, and the gradient still reaches both trained parts."""
+    """With a LoRA that is not zero the student differs, the teacher does not, and gradients reach every LoRA matrix."""
     batch = forced(2)
     tts = own_tts()
     lora = LoraFinetuning(tts, 4, 8.0, seed=0)
@@ -154,36 +154,36 @@ def test_the_teacher_is_the_talker_as_it_was_loaded(tmp_path: Path) -> None:
     assert all(value.grad is not None for value in tts.parameters() if value.requires_grad)
 
 
-def test_lora_distils_and_speaks_on_the_way(tmp_path: Path) -> None:
-    """Samples are spoken with the merged matrices, and change no bit of what trains on."""
+def test_lora_with_distillation_and_audio_samples(tmp_path: Path) -> None:
+    """Audio samples are made with merged matrices, and do not change the training by a bit."""
     results = []
     for every in (None, 1):
         loss = {"talker": 0.0, "predictor": 0.0, "distill": 1.0, "distill_states": 0.1}
-        config, parts = tuned(tmp_path / str(every), "lora", steps=2, loss=loss, sample_every=every)
-        train_projector(config, parts, PAIRS[:6], [])
-        results.append((snapshot(parts.tts), parts.projector.state_dict()))
+        config, models = tuned(tmp_path / str(every), "lora", steps=2, loss=loss, sample_every=every)
+        train_projector(config, models, PAIRS[:6], [])
+        results.append((snapshot(models.tts), models.projector.state_dict()))
     for one, other in zip(*results, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert len(list((tmp_path / "1" / "linear" / "samples").glob("step-*.wav"))) == 2
 
 
-def test_a_stopped_run_goes_on_with_its_lora(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_with_its_lora(tmp_path: Path) -> None:
     weights = []
     for name, stops in (("straight", [4]), ("stopped", [2, 4])):
         for step in stops:
-            config, parts = tuned(tmp_path / name, "lora", steps=4)
-            train_until(Trainer(config, parts, PAIRS[:6], []), step)
-        weights.append({name: value for name, value in parts.tts.state_dict().items() if "lora_" in name})
+            config, models = tuned(tmp_path / name, "lora", steps=4)
+            train_until(Trainer(config, models, PAIRS[:6], []), step)
+        weights.append({name: value for name, value in models.tts.state_dict().items() if "lora_" in name})
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 @pytest.mark.parametrize("kind", ["none", "lora", "full"])
 def test_frozen_weights_get_no_optimizer_state(tmp_path: Path, kind: str) -> None:
-    config, parts = tuned(tmp_path, kind)
-    trainer = Trainer(config, parts, PAIRS[:6], [])
+    config, models = tuned(tmp_path, kind)
+    trainer = Trainer(config, models, PAIRS[:6], [])
     held = {id(value) for group in trainer.optimization.optimizer.param_groups for value in group["params"]}
-    moving = {id(value) for value in [*parts.projector.parameters(), *parts.tts.parameters()] if value.requires_grad}
-    projector = sum(1 for _ in parts.projector.parameters())
+    moving = {id(value) for value in [*models.projector.parameters(), *models.tts.parameters()] if value.requires_grad}
+    projector = sum(1 for _ in models.projector.parameters())
     assert held == moving and (len(held) == projector) == (kind == "none")
     train_until(trainer, 3)
     state = json.loads((config.run_dir / "checkpoints" / "step-00000003" / "state.json").read_text())
@@ -192,11 +192,11 @@ def test_frozen_weights_get_no_optimizer_state(tmp_path: Path, kind: str) -> Non
     assert len({name.split(".")[0] for name in saved}) == len(held)
 
 
-def test_what_cannot_be_trained_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def last_error(kind: str, tts: Qwen3TTS | None = None, **loss: float) -> str:
-        config, parts = tuned(tmp_path, kind, tts, loss={"talker": 0.0, "predictor": 0.0} | loss)
+        config, models = tuned(tmp_path, kind, tts, loss={"talker": 0.0, "predictor": 0.0} | loss)
         with pytest.raises(AudioProjectionError) as caught:
-            Trainer(config, parts, PAIRS[:6], [])
+            Trainer(config, models, PAIRS[:6], [])
         return str(caught.value)
 
     assert "needs a loss through the talker" in last_error("lora", rows=1.0)
@@ -207,9 +207,9 @@ def test_what_cannot_be_trained_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     assert "pip install 'audio-projection[finetune]'" in last_error("lora", talker=1.0)
 
 
-def test_projectors_made_before_there_was_fine_tuning_are_read(tmp_path: Path) -> None:
-    config, parts = tuned(tmp_path, "none")
-    folder = parts.projector.save_pretrained(tmp_path / "projector")
+def test_projectors_from_before_fine_tuning_are_loaded(tmp_path: Path) -> None:
+    config, models = tuned(tmp_path, "none")
+    folder = models.projector.save_pretrained(tmp_path / "projector")
     record = json.loads((folder / "projector.json").read_text())
     del record["finetune"]
     (folder / "projector.json").write_text(json.dumps(record))

@@ -1,4 +1,4 @@
-"""Decoding: batches, live text, sampling, the length guard; teacher forcing sees what decoding sees."""
+"""Autoregressive decoding: batches, live text, sampling, the length guard; teacher forcing equals decoding."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def test_a_batch_gives_what_each_gives_alone(odd: Qwen3TTS, layout: str) -> None
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_stream_gives_what_the_whole_gives(odd: Qwen3TTS, layout: str) -> None:
-    prefix, rows = utterance(odd, LONG, "eve")
-    frames = list(stream(odd, prefix, iter(rows), layout, GREEDY, max_frames=14))
-    assert torch.equal(torch.stack(frames), generate(odd, [(prefix, rows)], layout, GREEDY, max_frames=14)[0])
+    prefix, embeddings = utterance(odd, LONG, "eve")
+    frames = list(stream(odd, prefix, iter(embeddings), layout, GREEDY, max_frames=14))
+    assert torch.equal(torch.stack(frames), generate(odd, [(prefix, embeddings)], layout, GREEDY, max_frames=14)[0])
 
 
 def test_nothing_follows_the_end_of_speech() -> None:
@@ -69,26 +69,26 @@ def test_nothing_follows_the_end_of_speech() -> None:
     assert torch.equal(torch.stack(list(stream(tts, *prompt, sampling=GREEDY))), codes)
 
 
-def test_a_stream_takes_one_row_a_frame_and_never_reads_ahead(odd: Qwen3TTS) -> None:
-    prefix, rows = utterance(odd, LONG, "eve")
+def test_a_stream_takes_one_embedding_a_frame_and_never_reads_ahead(odd: Qwen3TTS) -> None:
+    prefix, embeddings = utterance(odd, LONG, "eve")
     pulled = 0
 
     def counted() -> Iterator[Tensor]:
         nonlocal pulled
-        for row in rows:
+        for embedding in embeddings:
             pulled += 1
-            yield row
+            yield embedding
 
-    for frame, _ in enumerate(stream(odd, prefix, counted(), sampling=GREEDY, max_frames=len(rows) + 2)):
-        assert pulled == min(frame + 1, len(rows))
+    for frame, _ in enumerate(stream(odd, prefix, counted(), sampling=GREEDY, max_frames=len(embeddings) + 2)):
+        assert pulled == min(frame + 1, len(embeddings))
 
 
 def test_a_slow_text_stalls_the_stream(odd: Qwen3TTS) -> None:
-    """Whatever the text's pace, the frames are the same: waiting never turns into padding."""
-    prefix, rows = utterance(odd, LONG, "eve")
+    """Frames do not depend on the pace of the text: the stream waits instead of padding."""
+    prefix, embeddings = utterance(odd, LONG, "eve")
     text: queue.Queue[Tensor | None] = queue.Queue()
     frames: list[Tensor] = []
-    limit = len(rows) + 3
+    limit = len(embeddings) + 3
 
     def listen() -> None:
         for frame in stream(odd, prefix, iter(text.get, None), sampling=GREEDY, max_frames=limit):
@@ -96,31 +96,31 @@ def test_a_slow_text_stalls_the_stream(odd: Qwen3TTS) -> None:
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    for row in rows[:3]:
-        text.put(row)
+    for embedding in embeddings[:3]:
+        text.put(embedding)
     deadline = time.monotonic() + 60
     while len(frames) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)
     assert len(frames) == 3 and listener.is_alive()
-    for late in [*rows[3:], None]:
+    for late in [*embeddings[3:], None]:
         text.put(late)
     listener.join(60)
-    assert torch.equal(torch.stack(frames), generate(odd, [(prefix, rows)], sampling=GREEDY, max_frames=limit)[0])
+    assert torch.equal(torch.stack(frames), generate(odd, [(prefix, embeddings)], sampling=GREEDY, max_frames=limit)[0])
 
 
-def test_projected_rows_stand_in_for_text_rows(odd: Qwen3TTS) -> None:
-    """Rows that still belong to a training graph are spoken as well, and what comes out belongs to none."""
-    prefix, rows = utterance(odd, SHORT, "eve")
-    projected = (rows.clone().requires_grad_() * 1.0,)
+def test_projected_embeddings_replace_text_embeddings(odd: Qwen3TTS) -> None:
+    """Embeddings that require gradients are decoded as well; the codes belong to no graph and to no inference mode."""
+    prefix, embeddings = utterance(odd, SHORT, "eve")
+    projected = (embeddings.clone().requires_grad_() * 1.0,)
     codes = generate(odd, [(prefix, projected[0])], sampling=GREEDY, max_frames=4)[0]
-    assert torch.equal(codes, generate(odd, [(prefix, rows)], sampling=GREEDY, max_frames=4)[0])
+    assert torch.equal(codes, generate(odd, [(prefix, embeddings)], sampling=GREEDY, max_frames=4)[0])
     frame = next(stream(odd, prefix, projected[0], sampling=GREEDY, max_frames=1))
     assert odd.frame_embedding(frame).shape == (32,) and not frame.is_inference() and not codes.is_inference()
 
 
-def test_sampling_draws_what_the_official_package_draws(tts: Qwen3TTS) -> None:
-    drawn = load_file(parity_kit.FIXTURES / "tiny_custom_voice.sampled.safetensors")
+def test_sampling_gives_the_codes_of_the_official_package(tts: Qwen3TTS) -> None:
+    sampled = load_file(parity_kit.FIXTURES / "tiny_custom_voice.sampled.safetensors")
     prompts = [utterance(tts, LONG), utterance(tts, SHORT, "bo", "auto")]
     nucleus = Sampling(
         Choice(temperature=1.3, top_k=0, top_p=0.8),
@@ -131,36 +131,36 @@ def test_sampling_draws_what_the_official_package_draws(tts: Qwen3TTS) -> None:
         generator = torch.Generator().manual_seed(11)
         codes = generate(tts, prompts, sampling=sampling, generator=generator, max_frames=16)
         for index, one in enumerate(codes):
-            assert torch.equal(one, drawn[f"{name}.codes.{index}"]), (name, index)
+            assert torch.equal(one, sampled[f"{name}.codes.{index}"]), (name, index)
 
 
-def test_a_seed_settles_what_is_drawn(odd: Qwen3TTS) -> None:
+def test_a_seed_makes_sampling_repeatable(odd: Qwen3TTS) -> None:
     prompt = [utterance(odd, SHORT, "eve")]
 
-    def drawn(seed: int) -> Tensor:
+    def sampled(seed: int) -> Tensor:
         return generate(odd, prompt, generator=torch.Generator().manual_seed(seed), max_frames=6)[0]
 
-    first = drawn(1)
+    first = sampled(1)
     torch.manual_seed(99)  # the global state plays no part
-    assert torch.equal(first, drawn(1)) and not torch.equal(first, drawn(2))
+    assert torch.equal(first, sampled(1)) and not torch.equal(first, sampled(2))
 
 
 def test_the_guard_ends_what_does_not_end(
     odd: Qwen3TTS, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LengthGuard, "SECONDS", 0.4)
-    monkeypatch.setattr(LengthGuard, "SECONDS_PER_ROW", 0.08)
-    prefix, rows = utterance(odd, SHORT, "eve")
-    endless = generate(odd, [(prefix, rows), utterance(odd, LONG, "eve")], sampling=GREEDY)
-    assert [len(codes) for codes in endless] == [5 + len(rows), 5 + len(utterance(odd, LONG, "eve")[1])]
+    monkeypatch.setattr(LengthGuard, "SECONDS_PER_TOKEN", 0.08)
+    prefix, embeddings = utterance(odd, SHORT, "eve")
+    endless = generate(odd, [(prefix, embeddings), utterance(odd, LONG, "eve")], sampling=GREEDY)
+    assert [len(codes) for codes in endless] == [5 + len(embeddings), 5 + len(utterance(odd, LONG, "eve")[1])]
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "no end of speech" in caplog.records[0].getMessage()
     caplog.clear()
-    assert len(list(stream(odd, prefix, rows, sampling=GREEDY))) == 5 + len(rows)
+    assert len(list(stream(odd, prefix, embeddings, sampling=GREEDY))) == 5 + len(embeddings)
     assert len(caplog.records) == 1
     caplog.clear()
-    assert len(generate(odd, [(prefix, rows)], sampling=GREEDY, max_frames=3)[0]) == 3
-    assert not caplog.records  # what was asked for is no news
+    assert len(generate(odd, [(prefix, embeddings)], sampling=GREEDY, max_frames=3)[0]) == 3
+    assert not caplog.records  # no warning about a limit that the caller set
 
 
 def test_the_guard_leaves_slow_speech_alone(odd: Qwen3TTS) -> None:
@@ -175,17 +175,17 @@ def test_the_guard_leaves_slow_speech_alone(odd: Qwen3TTS) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_teacher_forcing_sees_what_decoding_sees(odd: Qwen3TTS, layout: str) -> None:
-    prefix, rows = utterance(odd, LONG, "dan", "auto")
-    decoder, frames = Decoder(odd, [text_prompt(odd, prefix, rows, layout)], GREEDY), []
-    coming = [*text_prompt(odd, prefix, rows, layout).text_embeddings, *[special_embeddings(odd).pad] * 20][:13]
+    prefix, embeddings = utterance(odd, LONG, "dan", "auto")
+    decoder, frames = Decoder(odd, [text_prompt(odd, prefix, embeddings, layout)], GREEDY), []
+    coming = [*text_prompt(odd, prefix, embeddings, layout).text_embeddings, *[special_embeddings(odd).pad] * 20][:13]
     hidden = []
-    for row in coming[:-1]:
-        frames.append(decoder.step(row[None])[0][0])
+    for embedding in coming[:-1]:
+        frames.append(decoder.step(embedding[None])[0][0])
         hidden.append(decoder.hidden[0])
     decoder.advance(coming[-1][None])
     hidden.append(decoder.hidden[0])
     codes = torch.stack(frames).clone()
-    sequence = training_sequence(odd, prefix, rows, codes, layout)
+    sequence = training_sequence(odd, prefix, embeddings, codes, layout)
     states = odd.talker(sequence.embeds[None])[0, sequence.first :]
     assert states.shape[0] == len(codes) + 1  # the last one predicts the end
     torch.testing.assert_close(states, torch.stack(hidden).clone(), atol=2e-5, rtol=1e-4)
@@ -193,25 +193,25 @@ def test_teacher_forcing_sees_what_decoding_sees(odd: Qwen3TTS, layout: str) -> 
     assert torch.equal(logits.argmax(-1), codes[:, 1:])
 
 
-def test_training_reaches_the_rows_and_leaves_padding_alone(odd: Qwen3TTS) -> None:
-    prefix, rows = utterance(odd, LONG, "eve")
-    rows = rows.clone().requires_grad_()
+def test_training_reaches_the_text_embeddings_and_leaves_padding_alone(odd: Qwen3TTS) -> None:
+    prefix, embeddings = utterance(odd, LONG, "eve")
+    embeddings = embeddings.clone().requires_grad_()
     codes = torch.randint(0, 64, (3, 6), generator=torch.Generator().manual_seed(0))
-    short = training_sequence(odd, prefix, rows, codes, "streaming")
-    whole = training_sequence(odd, prefix, rows, codes, "nonstreaming")
+    short = training_sequence(odd, prefix, embeddings, codes, "streaming")
+    whole = training_sequence(odd, prefix, embeddings, codes, "nonstreaming")
     size = len(short.embeds)
     padded = torch.stack((torch.cat((short.embeds, torch.ones(len(whole.embeds) - size, 32))), whole.embeds))
     states = odd.talker(padded, torch.tensor([size, len(whole.embeds)]))
     assert not states[0, size:].any()
     torch.testing.assert_close(states[0, :size], odd.talker(short.embeds[None])[0])
-    (gradient,) = torch.autograd.grad(states[0].square().sum(), rows, retain_graph=True)
-    assert gradient[:4].abs().sum(1).min() > 0 and not gradient[4:].any()  # 3 frames and the end use 4 rows
-    (gradient,) = torch.autograd.grad(states[1].square().sum(), rows)
+    (gradient,) = torch.autograd.grad(states[0].square().sum(), embeddings, retain_graph=True)
+    assert gradient[:4].abs().sum(1).min() > 0 and not gradient[4:].any()  # 3 frames and the end use 4 embeddings
+    (gradient,) = torch.autograd.grad(states[1].square().sum(), embeddings)
     assert gradient.abs().sum(1).min() > 0
 
 
 def test_refused_input(tts: Qwen3TTS) -> None:
-    prefix, rows = utterance(tts, SHORT)
+    prefix, embeddings = utterance(tts, SHORT)
     with pytest.raises(AudioProjectionError, match="unknown speaker 'eva'; choose one of ada, bo"):
         tts.prefix("eva")
     with pytest.raises(AudioProjectionError, match="unknown language 'klingon'; choose one of auto, english, chinese"):
@@ -219,15 +219,15 @@ def test_refused_input(tts: Qwen3TTS) -> None:
     with pytest.raises(AudioProjectionError, match=r"voice vector has shape \(3,\), this checkpoint needs \(64,\)"):
         tts.prefix(torch.zeros(3))
     with pytest.raises(AudioProjectionError, match="unknown layout 'live'"):
-        generate(tts, [(prefix, rows)], "live")
+        generate(tts, [(prefix, embeddings)], "live")
     with pytest.raises(AudioProjectionError, match="no text"):
         next(stream(tts, prefix, iter(())))
     with pytest.raises(AudioProjectionError, match="at least 1"):
         next(stream(tts, prefix, iter(()), "nonstreaming"))
-    with pytest.raises(AudioProjectionError, match="a text row has shape"):
-        next(stream(tts, prefix, rows[:, :5]))
+    with pytest.raises(AudioProjectionError, match="a text embedding has shape"):
+        next(stream(tts, prefix, embeddings[:, :5]))
     with pytest.raises(AudioProjectionError, match="reference codes have shape"):
-        clone_prefill(tts, prefix, rows, rows, torch.zeros(4, 3, dtype=torch.int64), "streaming")
+        clone_prefill(tts, prefix, embeddings, embeddings, torch.zeros(4, 3, dtype=torch.int64), "streaming")
     assert decode(tts, []) == []
 
 
@@ -253,12 +253,12 @@ def test_steps_equal_the_whole_pass(window: int | None, starts: list[int] | None
     cache = KVCache(config, 3, 5, inputs)
     cache.pad_left(None if starts is None else torch.tensor(starts))
     given = inputs.clone()
-    for row, start in enumerate(starts or []):
-        given[row] = torch.cat((torch.full((start, 24), 7.0), inputs[row, : 70 - start]))
+    for index, start in enumerate(starts or []):
+        given[index] = torch.cat((torch.full((start, 24), 7.0), inputs[index, : 70 - start]))
     with torch.inference_mode():
         states = [model.prefill(given[:, :4], cache)]
         stepper = Stepper(model, cache)
-        states += [stepper.step(given[:, place])[:, None] for place in range(4, 70)]
+        states += [stepper.step(given[:, position])[:, None] for position in range(4, 70)]
     whole, stepped = model(inputs), torch.cat(states, 1)
-    for row, start in enumerate(starts or [0, 0, 0]):
-        torch.testing.assert_close(stepped[row, start:].clone(), whole[row, : 70 - start], atol=1e-5, rtol=1e-5)
+    for index, start in enumerate(starts or [0, 0, 0]):
+        torch.testing.assert_close(stepped[index, start:].clone(), whole[index, : 70 - start], atol=1e-5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Outputs of the official package are met: on the committed checkpoints, and on the whole parity kit where it is."""
+"""Parity with outputs of the official package: on the committed checkpoints, and on the whole parity kit if present."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CASES = {"stream", "nonstream", "stream_b2", "nonstream_b2", "stream_norep"}
 CLONED = CASES | {"xvec", "xvec_nonstream"}
 
 
-def failures(rows: list) -> list[str]:
-    return [f"{row.name}: {row.error} {row.equal} {row.note}" for row in rows if not row.passed]
+def failures(compared: list) -> list[str]:
+    return [f"{one.name}: {one.error} {one.equal} {one.note}" for one in compared if not one.passed]
 
 
 @pytest.mark.parametrize(
@@ -34,19 +34,20 @@ def test_decoding(checkpoint: str, reference: str, cases: set[str]) -> None:
     wanted = parity_kit.reference(reference)
     assert set(parity.cases(wanted)) == cases
     outputs = parity.run(Qwen3TTS.from_pretrained(parity_kit.checkpoint(checkpoint)), wanted)
-    rows = parity.compare(outputs, wanted)
-    assert not failures(rows)
-    compared = {row.name.partition("@")[0] for row in rows}
-    assert {f"{case}.{kind}" for case in cases for kind in ("tokens", "codes.0", "ids.0", "embeds", "mask")} <= compared
-    assert {"stream.logits", "stream.scores", "stream.cp_logits", "stream.wav.0"} <= compared
+    compared = parity.compare(outputs, wanted)
+    assert not failures(compared)
+    names = {one.name.partition("@")[0] for one in compared}
+    assert {f"{case}.{kind}" for case in cases for kind in ("tokens", "codes.0", "ids.0", "embeds", "mask")} <= names
+    assert {"stream.logits", "stream.scores", "stream.cp_logits", "stream.wav.0"} <= names
 
 
 @pytest.mark.parametrize("name", ["tiny_custom_voice", "odd"])
 def test_training(name: str) -> None:
     wanted = load_file(parity_kit.FIXTURES / f"{name}.train.safetensors")
-    rows = parity.compare(parity.run_training(Qwen3TTS.from_pretrained(parity_kit.checkpoint(name)), wanted), wanted)
-    assert not failures(rows)
-    assert {row.name for row in rows} == {"l0", "l1", "grad", "cp_logits"}
+    tts = Qwen3TTS.from_pretrained(parity_kit.checkpoint(name))
+    compared = parity.compare(parity.run_training(tts, wanted), wanted)
+    assert not failures(compared)
+    assert {one.name for one in compared} == {"l0", "l1", "grad", "cp_logits"}
 
 
 @pytest.mark.parametrize("kind", ["base", "custom_voice", "voice_design"])

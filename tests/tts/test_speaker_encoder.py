@@ -1,4 +1,4 @@
-"""The speaker encoder: the official x-vector, and what it refuses."""
+"""The speaker encoder: parity with the official x-vector, and input that is refused."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts.speaker_encoder import SpeakerEncoder, log_mel
+from helpers import parity_kit
 
 SIZES: dict[str, object] = {
     "enc_dim": 12, "enc_channels": [16, 16, 16, 32], "enc_kernel_sizes": [5, 3, 3, 1], "enc_dilations": [1, 2, 6, 1],
@@ -75,7 +76,7 @@ def test_refused_recordings(encoder: SpeakerEncoder, samples: np.ndarray) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"enc_dilations": [1, 2]}, "one length"),
         ({"enc_channels": [16, 16, 16, 48]}, "sum"),
@@ -86,6 +87,23 @@ def test_refused_recordings(encoder: SpeakerEncoder, samples: np.ndarray) -> Non
         ({"mel_dim": 0}, "mel_dim"),
     ],
 )
-def test_refused_sizes(change: dict[str, object], said: str) -> None:
-    with pytest.raises(AudioProjectionError, match=said):
+def test_refused_sizes(change: dict[str, object], message: str) -> None:
+    with pytest.raises(AudioProjectionError, match=message):
         SpeakerEncoder.from_dict(SIZES | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"speaker_encoder.fc.bias": None}, "1 of .* tensors are missing: speaker_encoder.fc.bias"),
+        ({"speaker_encoder.fc.bias": torch.zeros(3)}, r"speaker_encoder.fc.bias is \[3\]"),
+        ({"speaker_encoder.foreign": torch.zeros(3)}, "no use for: speaker_encoder.foreign"),
+    ],
+)
+def test_refused_checkpoints(tmp_path: Path, change: dict[str, torch.Tensor | None], message: str) -> None:
+    folder = parity_kit.assemble("tiny_base", tmp_path)
+    assert not SpeakerEncoder.from_pretrained(folder).training
+    weights = load_file(folder / "model.safetensors") | change
+    save_file({name: value for name, value in weights.items() if value is not None}, folder / "model.safetensors")
+    with pytest.raises(AudioProjectionError, match=message):
+        SpeakerEncoder.from_pretrained(folder)

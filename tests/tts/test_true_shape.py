@@ -1,4 +1,4 @@
-"""The benchmarks of the true shapes run, at toy size, and tell their figures."""
+"""The true-shape benchmarks run at toy size and print their measurements."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_models_are_of_the_layouts_that_everything_loads(models: Path) -> None:
+def test_the_models_have_the_layouts_that_everything_loads(models: Path) -> None:
     config, projector = load_config(models / "config.yaml"), load_projector(models / "projector")
     tts = load_tts(config)
     assert projector.info.tts_tokenizer_hash == tts.tokenizer_hash and projector.info.llm_size == 64
@@ -55,12 +55,12 @@ def test_speed_of_a_gguf_folder(
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     speed = parity_kit.script("gguf_speed")
     assert speed.main([str(folder), "--threads", "1", "--frames", "2", "--runs", "1", "--layers", "1"]) == 0
-    said = capfd.readouterr().out
-    assert re.search(r"^  all +[\d.]+ +[\d.]+ +[\d.]+$", said, re.MULTILINE)
-    assert "reading for layer 1: " in said and "talker prefill" in said and "GB held" in said
+    printed = capfd.readouterr().out
+    assert re.search(r"^  all +[\d.]+ +[\d.]+ +[\d.]+$", printed, re.MULTILINE)
+    assert "reading for layer 1: " in printed and "talker prefill" in printed and "GB held" in printed
 
 
 def test_speed_of_the_fit(capsys: pytest.CaptureFixture[str]) -> None:
     fit_speed.main(["--tokens", "3000", "--inputs", "32", "--outputs", "16", "--vocabulary", "200", "--threads", "1"])
-    said = capsys.readouterr().out
-    assert "3,000 tokens, 32 -> 16" in said and float(said.split("R2 on new states ")[1]) > 0.5
+    printed = capsys.readouterr().out
+    assert "3,000 tokens, 32 -> 16" in printed and float(printed.split("R2 on new states ")[1]) > 0.5

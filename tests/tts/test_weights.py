@@ -1,4 +1,4 @@
-"""Loading official folders: strict, sharded or not, in half precision, and writing their tensors again."""
+"""Loading official checkpoint folders: strict, sharded, in half precision; writing their tensors; the tokenizer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], None]) -> N
 
 
 def split(folder: Path) -> list[Path]:
-    """Turn the weights into two shards with an index."""
+    """Splits the weights into two shards with an index."""
     weights = load_file(folder / WEIGHTS)
     names = sorted(weights)
     parts = {f"model-0000{i}-of-00002.safetensors": names[i - 1 :: 2] for i in (1, 2)}
@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         "describes a model of type 'llama', not a Qwen3-TTS",
     ),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json is missing, so .* is not a Qwen3-TTS folder"),
-    "broken config": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read as JSON"),
+    "broken config": (lambda f: (f / "config.json").write_text("{"), "config.json is not valid JSON"),
     "unknown kind": (
         lambda f: edit(f / "config.json", lambda c: c.update(tts_model_type="x")),
         "must be one of custom",
@@ -169,9 +169,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(folder: Path, case: str) -> None:
-    spoil, complaint = REFUSED[case]
-    spoil(folder)
-    with pytest.raises(AudioProjectionError, match=complaint) as refused:
+    damage, message = REFUSED[case]
+    damage(folder)
+    with pytest.raises(AudioProjectionError, match=message) as refused:
         Qwen3TTS.from_pretrained(folder)
     assert "\n" not in str(refused.value)
 
@@ -199,21 +199,24 @@ def test_half_precision_keeps_the_rotary_positions(tts: Qwen3TTS) -> None:
         assert cos.dtype == sin.dtype == torch.float32
     error = (exact - rounded).norm(dim=-1) / exact.norm(dim=-1)
     assert error[:, 500:].mean() < 1.5 * error[:, :300].mean() < 0.05  # rounded angles are worse the further on
-    prefix, rows = half.prefix("ada"), half.text_embeddings(torch.tensor(half.tokenize("lazy dog")[0]))
-    codes = generate(half, [(prefix, rows)], sampling=Sampling.greedy(), max_frames=3)[0]
-    assert torch.equal(codes, generate(half, [(prefix, rows.float())], sampling=Sampling.greedy(), max_frames=3)[0])
+    prefix, embeddings = half.prefix("ada"), half.text_embeddings(torch.tensor(half.tokenize("lazy dog")[0]))
+    codes, same = (
+        generate(half, [(prefix, given)], sampling=Sampling.greedy(), max_frames=3)[0]
+        for given in (embeddings, embeddings.float())
+    )
+    assert torch.equal(codes, same)
 
 
 def test_rotation_in_half_precision_uses_exact_angles() -> None:
     rotary = Rotary(8, 10000.0)
     cos, sin = rotary.table(5000, torch.device("cpu"))
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
-    turned = rotate(x, cos[4999], sin[4999])
+    rotated = rotate(x, cos[4999], sin[4999])
     angles = 4999.0 / 10000.0 ** (torch.arange(0, 8, 2, dtype=torch.float64) / 8)
     first, second = x.double().chunk(2, -1)
     exact = torch.cat((first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()), -1)
-    assert turned.dtype == torch.bfloat16
-    torch.testing.assert_close(turned.double(), exact, atol=0.02, rtol=0.01)
+    assert rotated.dtype == torch.bfloat16
+    torch.testing.assert_close(rotated.double(), exact, atol=0.02, rtol=0.01)
 
 
 def test_random_models_train_and_are_seeded(tts: Qwen3TTS) -> None:
@@ -282,7 +285,7 @@ def test_spans_are_those_of_the_tokens(tts: Qwen3TTS) -> None:
 
 
 def test_the_template_holds_the_bare_ids(tts: Qwen3TTS) -> None:
-    """What the official package cuts out of its template is what the bare text gives."""
+    """The ids that the official package cuts out of its template are those of the bare text."""
     for text in ("hello there", "the 'dog'  jumps!", "über\tfox"):
         whole = tts.tokenizer.ids(f"<|im_start|>assistant\n{text}<|im_end|>\n<|im_start|>assistant\n")
         assert whole[:3] == tts.role_ids and whole[3:-5] == tts.tokenize(text)[0]

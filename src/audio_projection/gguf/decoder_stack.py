@@ -30,7 +30,7 @@ class LlamaStack(nn.Module):
         self.config, self.weights, self.threads = config, weights, threads
 
     def begin(self, batch: int, capacity: int, like: Tensor) -> LlamaStepper:
-        """A stepper for `batch` utterances with room for `capacity` positions; see `stepper.Steps`."""
+        """A stepper for `batch` utterances with room for `capacity` positions; see `decode_step.IncrementalDecoder`."""
         return LlamaStepper(LlamaContext(self.weights, capacity, self.threads, batch), like.dtype)
 
     def forward(self, embeds: Tensor, lengths: Tensor | None = None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Qwen3-TTS, native: loads the official checkpoint folders unchanged.
+"""Native PyTorch implementation of Qwen3-TTS, which loads the official checkpoint folders unchanged.
 
 Example:
     tts = Qwen3TTS.from_pretrained("models/Qwen3-TTS-12Hz-1.7B-CustomVoice")

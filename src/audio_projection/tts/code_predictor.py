@@ -1,4 +1,4 @@
-"""The code predictor: within one frame, predicts codebooks 1 and up from the talker's state and the codes so far."""
+"""The code predictor: predicts codebooks 1 and up of a frame from the talker's hidden state and the codes so far."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from audio_projection.tts.transformer import Transformer
 
 
 class CodePredictor(nn.Module):
-    """A small decoder stack over [talker state, embedding 0 of code 0, embedding 1 of code 1, ...].
+    """A small causal transformer over [talker state, embedding of code 0, embedding of code 1, ...] of one frame.
 
     Its own embeddings are one tensor (G-1, K, talker hidden), its heads one tensor (G-1, K, hidden), for G code
-    groups of K codes. Embedding 0 is the talker's codec embedding, which stays the talker's.
+    groups of K codes. Code 0 is embedded by the talker's codec embedding, which belongs to the talker.
     """
 
     def __init__(self, config: PredictorConfig, talker_embedding: nn.Embedding) -> None:
         super().__init__()
         self.config = config
-        self._talker_embedding = (talker_embedding,)  # in a tuple, so that it is no second home of the parameter
+        self._talker_embedding = (talker_embedding,)  # in a tuple, so that it is not registered as a parameter twice
         groups, codes = config.code_groups - 1, config.vocab_size
         hidden, talker_hidden = config.transformer.hidden_size, talker_embedding.embedding_dim
         self.codec_embedding = nn.Parameter(torch.empty(groups, codes, talker_hidden))
@@ -30,6 +30,7 @@ class CodePredictor(nn.Module):
 
     @property
     def talker_embedding(self) -> nn.Embedding:
+        """The talker's embedding table of codebook 0."""
         return self._talker_embedding[0]
 
     def embed_rest(self, codes: Tensor) -> Tensor:
@@ -39,11 +40,11 @@ class CodePredictor(nn.Module):
         return nn.functional.embedding(codes + offsets, self.codec_embedding.view(groups * size, width))
 
     def embed(self, codes: Tensor) -> Tensor:
-        """Sum (..., talker hidden) of the embeddings of whole frames of codes (..., G)."""
+        """Frame embeddings (..., talker hidden): the summed code embeddings of whole frames (..., G)."""
         return self.talker_embedding(codes[..., 0]) + self.embed_rest(codes[..., 1:]).sum(-2)
 
     def forward(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """Teacher-forced scores (M, G-1, K) of codebooks 1 to G-1 of M frames; differentiable.
+        """Teacher-forced logits (M, G-1, K) of codebooks 1 to G-1 of M frames; differentiable.
 
         `hidden` (M, talker hidden): the talker's state that predicted the frame; `codes` (M, G), int64.
         """

@@ -1,7 +1,7 @@
-"""Sizes, ids and names of a Qwen3-TTS checkpoint, read from its official `config.json`.
+"""Configuration of a Qwen3-TTS checkpoint (sizes, special ids, languages, speakers), read from its `config.json`.
 
-Defaults are those of the official configuration classes (qwen-tts 0.1.1, configuration_qwen3_tts.py): a key that an
-official file leaves out means what it means there.
+Defaults are those of the official configuration classes (qwen-tts 0.1.1, configuration_qwen3_tts.py), so that keys
+which an official file leaves out have their official values.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from audio_projection.files.json_reader import read_json_object
 
 KINDS = ("custom_voice", "voice_design", "base")
 SPECIAL_CODES = 1024
-"""The talker's vocabulary ends in this many ids that are no codes; of them only the end of speech is ever said."""
+"""The last so many ids of the talker's vocabulary are no codes; of them only the end of speech is ever generated."""
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes of one decoder stack (the talker's or the code predictor's)."""
+    """Sizes of one transformer stack, the talker's or the code predictor's."""
 
     hidden_size: int
     intermediate_size: int
@@ -35,7 +35,7 @@ class TransformerConfig:
     attention_bias: bool = False
     max_positions: int = 32768
     windows: tuple[int | None, ...] = ()
-    """For each layer how many latest positions it sees, itself included; None: all of them."""
+    """Sliding window of each layer in positions, the present one included; None: full attention."""
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -49,7 +49,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class TalkerConfig:
-    """The talker: a decoder over summed text rows and code embeddings that predicts codebook 0."""
+    """The talker: a causal transformer over summed text and code embeddings that predicts codebook 0."""
 
     transformer: TransformerConfig
     vocab_size: int
@@ -67,12 +67,12 @@ class TalkerConfig:
     languages: Mapping[str, int] = field(default_factory=dict)
     speakers: Mapping[str, int] = field(default_factory=dict)
     dialects: Mapping[str, str | bool] = field(default_factory=dict)
-    """For each speaker the dialect (a name in `languages`) that is spoken, or False."""
+    """For each speaker the dialect that he speaks (a name in `languages`), or False."""
 
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """The code predictor: within one frame, codebooks 1 and up, one after another."""
+    """The code predictor: predicts codebooks 1 and up of a frame, one after another."""
 
     transformer: TransformerConfig
     vocab_size: int
@@ -81,7 +81,7 @@ class PredictorConfig:
 
 @dataclass(frozen=True)
 class Qwen3TTSConfig:
-    """Everything that `config.json` says. `raw` is the file's own object, for writing the folder again."""
+    """The whole of `config.json`. `raw` is the file's own object, for writing the folder again."""
 
     kind: str
     talker: TalkerConfig
@@ -95,7 +95,7 @@ class Qwen3TTSConfig:
 
     @property
     def hidden_size(self) -> int:
-        """Width of a text row."""
+        """Width of the talker: of text embeddings, code embeddings and a projector's output."""
         return self.talker.transformer.hidden_size
 
     @property
@@ -104,12 +104,12 @@ class Qwen3TTSConfig:
 
     @property
     def language_names(self) -> list[str]:
-        """What a user may ask for. Dialects are reached through their speakers, as in the official package."""
+        """Languages that a user may choose. Dialects come with their speakers, as in the official package."""
         return ["auto", *(name for name in self.talker.languages if "dialect" not in name)]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> Qwen3TTSConfig:
-        """Read the official JSON object; AudioProjectionError names `where` for anything foreign or contradictory."""
+        """From the official JSON object; AudioProjectionError names `where` when it is foreign or contradictory."""
         if values.get("model_type") != "qwen3_tts":
             raise AudioProjectionError(
                 f"{where} describes a model of type {values.get('model_type')!r}, not a Qwen3-TTS ('qwen3_tts')"
@@ -117,16 +117,16 @@ class Qwen3TTSConfig:
         kind = values.get("tts_model_type")
         if kind not in KINDS:
             raise AudioProjectionError(f"{where}: tts_model_type is {kind!r}, must be one of {', '.join(KINDS)}")
-        reader = Reader(values, where)
+        reader = ConfigReader(values, where)
         talker_reader = reader.section("talker_config")
         talker = _talker(talker_reader)
         config = cls(
             kind=kind,
             talker=talker,
             predictor=_predictor(talker_reader.section("code_predictor_config")),
-            tts_pad=reader.whole("tts_pad_token_id", 151671),
-            tts_bos=reader.whole("tts_bos_token_id", 151672),
-            tts_eos=reader.whole("tts_eos_token_id", 151673),
+            tts_pad=reader.integer("tts_pad_token_id", 151671),
+            tts_bos=reader.integer("tts_bos_token_id", 151672),
+            tts_eos=reader.integer("tts_eos_token_id", 151673),
             model_size=str(values.get("tts_model_size") or ""),
             speaker_encoder=dict(values.get("speaker_encoder_config") or {}),
             raw=dict(values),
@@ -142,37 +142,42 @@ class Qwen3TTSConfig:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Typed look-ups in one JSON object whose complaints name the file and the key."""
+class ConfigReader:
+    """Typed look-ups in one JSON object; errors name the file and the key."""
 
     values: Mapping[str, Any]
     where: str
 
-    def section(self, key: str) -> Reader:
+    def section(self, key: str) -> ConfigReader:
+        """The object under `key`."""
         value = self.values.get(key)
         if not isinstance(value, Mapping):
             raise AudioProjectionError(f"{self.where}: section {key!r} is missing")
-        return Reader(value, f"{self.where}, {key}")
+        return ConfigReader(value, f"{self.where}, {key}")
 
-    def whole(self, key: str, default: int) -> int:
+    def integer(self, key: str, default: int) -> int:
+        """An integer of at least 0."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise AudioProjectionError(f"{self.where}: {key} is {value!r}, must be a whole number")
         return value
 
     def size(self, key: str, default: int) -> int:
-        value = self.whole(key, default)
+        """An integer of at least 1."""
+        value = self.integer(key, default)
         if not value:
             raise AudioProjectionError(f"{self.where}: {key} must be at least 1")
         return value
 
     def number(self, key: str, default: float) -> float:
+        """A number above 0."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
             raise AudioProjectionError(f"{self.where}: {key} is {value!r}, must be a number above 0")
         return float(value)
 
     def mapping(self, key: str) -> dict[str, Any]:
+        """The object under `key`, empty where there is none."""
         value = self.values.get(key) or {}
         if not isinstance(value, Mapping):
             raise AudioProjectionError(f"{self.where}: {key} is {value!r}, must be an object")
@@ -182,7 +187,7 @@ class Reader:
         return bool(self.values.get(key, False))
 
 
-def _talker(reader: Reader) -> TalkerConfig:
+def _talker(reader: ConfigReader) -> TalkerConfig:
     layers = reader.size("num_hidden_layers", 20)
     window = reader.size("sliding_window", 4096) if reader.flag("use_sliding_window") else None
     sizes = {"hidden": 1024, "intermediate": 2048, "kv_heads": 2, "head_dim": None}
@@ -193,23 +198,23 @@ def _talker(reader: Reader) -> TalkerConfig:
         text_hidden_size=reader.size("text_hidden_size", 2048),
         code_groups=reader.size("num_code_groups", 32),
         tied=reader.flag("tie_word_embeddings"),
-        codec_pad=reader.whole("codec_pad_id", 4196),
-        codec_bos=reader.whole("codec_bos_id", 4197),
-        codec_eos=reader.whole("codec_eos_token_id", 4198),
-        codec_think=reader.whole("codec_think_id", 4202),
-        codec_nothink=reader.whole("codec_nothink_id", 4203),
-        codec_think_bos=reader.whole("codec_think_bos_id", 4204),
-        codec_think_eos=reader.whole("codec_think_eos_id", 4205),
+        codec_pad=reader.integer("codec_pad_id", 4196),
+        codec_bos=reader.integer("codec_bos_id", 4197),
+        codec_eos=reader.integer("codec_eos_token_id", 4198),
+        codec_think=reader.integer("codec_think_id", 4202),
+        codec_nothink=reader.integer("codec_nothink_id", 4203),
+        codec_think_bos=reader.integer("codec_think_bos_id", 4204),
+        codec_think_eos=reader.integer("codec_think_eos_id", 4205),
         languages=reader.mapping("codec_language_id"),
         speakers=reader.mapping("spk_id"),
         dialects=reader.mapping("spk_is_dialect"),
     )
 
 
-def _predictor(reader: Reader) -> PredictorConfig:
+def _predictor(reader: ConfigReader) -> PredictorConfig:
     layers = reader.size("num_hidden_layers", 5)
     window = reader.size("sliding_window", 4096) if reader.flag("use_sliding_window") else None
-    first = reader.whole("max_window_layers", 28)
+    first = reader.integer("max_window_layers", 28)
     kinds = reader.values.get("layer_types") or [
         "sliding_attention" if window is not None and layer >= first else "full_attention" for layer in range(layers)
     ]
@@ -223,7 +228,7 @@ def _predictor(reader: Reader) -> PredictorConfig:
 
 
 def _transformer(
-    reader: Reader, layers: int, windows: tuple[int | None, ...], sizes: Mapping[str, int | None]
+    reader: ConfigReader, layers: int, windows: tuple[int | None, ...], sizes: Mapping[str, int | None]
 ) -> TransformerConfig:
     _require_plain_rope(reader)
     hidden = reader.size("hidden_size", sizes["hidden"] or 0)
@@ -245,8 +250,8 @@ def _transformer(
     )
 
 
-def _require_plain_rope(reader: Reader) -> None:
-    """The multimodal rope of the talker has three equal position rows here, so it is plain; scaled ones are not."""
+def _require_plain_rope(reader: ConfigReader) -> None:
+    """Refuses scaled RoPE. The talker's multimodal RoPE is plain RoPE, because its three positions are always equal."""
     scaling = reader.mapping("rope_scaling")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind not in ("default", "mrope"):
@@ -260,13 +265,21 @@ def _check(config: Qwen3TTSConfig, where: str) -> None:
             f"{where}: num_code_groups is {talker.code_groups} in talker_config and {predictor.code_groups} in "
             "code_predictor_config; they must be the same and at least 2"
         )
-    codes = {"codec_eos_token_id": talker.codec_eos, "codec_bos_id": talker.codec_bos, "codec_pad_id": talker.codec_pad}
-    codes |= {f"spk_id {name!r}": number for name, number in talker.speakers.items()}
-    codes |= {f"codec_language_id {name!r}": number for name, number in talker.languages.items()}
-    for name, number in codes.items():
+    codec_ids = {
+        "codec_eos_token_id": talker.codec_eos,
+        "codec_bos_id": talker.codec_bos,
+        "codec_pad_id": talker.codec_pad,
+    }
+    codec_ids |= {f"spk_id {name!r}": number for name, number in talker.speakers.items()}
+    codec_ids |= {f"codec_language_id {name!r}": number for name, number in talker.languages.items()}
+    for name, number in codec_ids.items():
         if not isinstance(number, int) or not 0 <= number < talker.vocab_size:
             raise AudioProjectionError(f"{where}: {name} is {number!r}, outside the vocabulary of {talker.vocab_size}")
-    texts = {"tts_pad_token_id": config.tts_pad, "tts_bos_token_id": config.tts_bos, "tts_eos_token_id": config.tts_eos}
-    for name, number in texts.items():
+    text_ids = {
+        "tts_pad_token_id": config.tts_pad,
+        "tts_bos_token_id": config.tts_bos,
+        "tts_eos_token_id": config.tts_eos,
+    }
+    for name, number in text_ids.items():
         if number >= talker.text_vocab_size:
             raise AudioProjectionError(f"{where}: {name} is {number}, outside text_vocab_size {talker.text_vocab_size}")

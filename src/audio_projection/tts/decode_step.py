@@ -1,8 +1,9 @@
-"""One position at a time through a `Transformer`: the decode loop's inner step, lean because it runs 16 times a frame.
+"""Incremental decoding with a key-value cache: one position at a time through a `Transformer`.
 
-Reads the very parameters of the modules (nothing but the small query and key norms is copied, so weights may change
-between decodings) but calls no modules: at one position the work is tiny, and every call that is spared counts.
-Queries of one key's group go through attention as its query places, so no key is repeated.
+This inner step runs 16 times a frame, so it is written for low overhead: it reads the parameters of the modules (only
+the small query and key norms are copied, so weights may change between decodings) but calls no modules, because at one
+position the arithmetic is tiny and every call counts. In grouped-query attention the queries that share a key are laid
+out as query positions of that key's head, so that no key is repeated.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from torch.nn import functional
 from audio_projection.tts.config import TransformerConfig
 from audio_projection.tts.layers import Block, KVCache, RMSNorm, Rotary, rotate
 
-_SMALL = 64
-"""Views of a cache of so few positions are kept: the predictor goes through the same ones in every frame."""
+_REUSED_CAPACITY = 64
+"""The views of a cache of at most so many positions are kept: the code predictor needs the same ones every frame."""
 
 
-class Steps(Protocol):
-    """A decoder stack that reads a batch of utterances, position after position."""
+class IncrementalDecoder(Protocol):
+    """A decoder stack with a key-value cache that reads a batch of sequences: a prefill, then position by position."""
 
     def prefill(self, embeds: Tensor, starts: Tensor | None) -> object:
-        """Reads embeds (B, S, hidden) first; rows are padded on the left up to `starts` (B,), None where none is."""
+        """Reads embeds (B, S, hidden) into the empty cache.
+
+        Sequence b is padded on the left before `starts[b]`; None where none is padded.
+        """
 
     def step(self, x: Tensor) -> Tensor:
-        """x (B, hidden) at the next position, to the hidden state (B, hidden) after the final norm."""
+        """Embeddings (B, hidden) of the next position -> hidden states (B, hidden) after the final norm."""
 
     def restart(self) -> None:
-        """Forgets everything read."""
+        """Empties the cache."""
 
 
 class DecoderStack(Protocol):
@@ -43,11 +47,14 @@ class DecoderStack(Protocol):
     rotary: Rotary
 
     def prefill(self, embeds: Tensor, cache: KVCache) -> Tensor:
-        """Fills the empty cache; hidden states (B, S, hidden)."""
+        """Fills the empty cache with embeds (B, S, hidden); hidden states (B, S, hidden)."""
 
 
 class Stepper:
-    """Continues `cache` by one position a call. Not differentiable; run it under `torch.inference_mode`."""
+    """Incremental decoding in torch: each step extends `cache` by one position.
+
+    Not differentiable; run it under `torch.inference_mode`.
+    """
 
     def __init__(self, transformer: DecoderStack, cache: KVCache) -> None:
         self.cache, self._transformer = cache, transformer
@@ -57,10 +64,10 @@ class Stepper:
         self.rotary = transformer.rotary
         self.blocks = [_BlockWeights(block) for block in transformer.layers]  # type: ignore[arg-type]
         self.norm = _norm(transformer.norm)
-        self._known: dict[int, _Place] = {}
+        self._known: dict[int, _Position] = {}
 
     def prefill(self, embeds: Tensor, starts: Tensor | None) -> Tensor:
-        """Fills the empty cache; see `Steps`."""
+        """Fills the empty cache; see `IncrementalDecoder`."""
         self.cache.pad_left(starts)
         return self._transformer.prefill(embeds, self.cache)
 
@@ -68,62 +75,64 @@ class Stepper:
         self.cache.length = 0
 
     def step(self, x: Tensor) -> Tensor:
-        """x (B, hidden) at position `cache.length`, to the hidden state (B, hidden) after the final norm."""
-        place = self._place(self.cache.length)
-        for block, slots in zip(self.blocks, place.layers, strict=True):
-            x = self._attend(x, block, slots, place)
+        """Embeddings (B, hidden) at position `cache.length` -> hidden states (B, hidden) after the final norm."""
+        position = self._position(self.cache.length)
+        for block, views in zip(self.blocks, position.layers, strict=True):
+            x = self._attend(x, block, views, position)
             gate, up = torch.mm(block.mlp_norm(x), block.gate_up).chunk(2, -1)
             x = torch.addmm(x, block.act(gate).mul_(up), block.down)
         self.cache.length += 1
         return self.norm(x)
 
-    def _attend(self, x: Tensor, block: _BlockWeights, slots: _Slots, place: _Place) -> Tensor:
+    def _attend(self, x: Tensor, block: _BlockWeights, views: _CacheViews, position: _Position) -> Tensor:
         normed, batch = block.attention_norm(x), x.shape[0]
         fused = (
             torch.mm(normed, block.qkv) if block.qkv_bias is None else torch.addmm(block.qkv_bias, normed, block.qkv)
         )
-        query_key, value = fused.view(batch, -1, self.head_dim).split_with_sizes(block.split, 1)
-        query, key = rotate(block.qk_norm(query_key), place.cos, place.sin).split_with_sizes(block.turned, 1)
-        slots.key.copy_(key)
-        slots.value.copy_(value)
+        query_key, value = fused.view(batch, -1, self.head_dim).split_with_sizes(block.query_key_value, 1)
+        query_key = rotate(block.qk_norm(query_key), position.cos, position.sin)
+        query, key = query_key.split_with_sizes(block.query_key, 1)
+        views.key.copy_(key)
+        views.value.copy_(value)
         query = query.view(batch, self.kv_heads, -1, self.head_dim)
-        mixed = functional.scaled_dot_product_attention(query, slots.keys, slots.values, attn_mask=slots.mask)
+        mixed = functional.scaled_dot_product_attention(query, views.keys, views.values, attn_mask=views.mask)
         if block.output_bias is not None:
             x = x + block.output_bias
         return torch.addmm(x, mixed.reshape(batch, -1), block.output)
 
-    def _place(self, place: int) -> _Place:
-        """Where the position's keys and values go and which ones it sees."""
-        if place in self._known:
-            return self._known[place]
-        if self.cache.reserve(place + 1):
+    def _position(self, index: int) -> _Position:
+        """What the step at position `index` needs of rotary tables and cache."""
+        if index in self._known:
+            return self._known[index]
+        if self.cache.reserve(index + 1):
             self._known.clear()
         cos, sin = self.rotary.table(self.cache.capacity, self.cache.store.device)
+        views = [self._views(layer, index) for layer in range(len(self.blocks))]
         if self.cache.starts is None:
-            found = _Place(cos[place], sin[place], [self._slots(layer, place) for layer in range(len(self.blocks))])
+            position = _Position(cos[index], sin[index], views)
         else:
-            own = place - self.cache.starts
-            slots = [self._slots(layer, place) for layer in range(len(self.blocks))]
-            found = _Place(cos[own][:, None], sin[own][:, None], slots)
-        if self.cache.capacity <= _SMALL:
-            self._known[place] = found
-        return found
+            own = index - self.cache.starts
+            position = _Position(cos[own][:, None], sin[own][:, None], views)
+        if self.cache.capacity <= _REUSED_CAPACITY:
+            self._known[index] = position
+        return position
 
-    def _slots(self, layer: int, place: int) -> _Slots:
+    def _views(self, layer: int, index: int) -> _CacheViews:
         keys, values = self.cache.store[layer].unbind()
-        first = max(0, place + 1 - (self.windows[layer] or place + 1))
-        size, mask = place + 1 - first, self.cache.mask
-        return _Slots(
-            keys.select(2, place),
-            values.select(2, place),
+        first = max(0, index + 1 - (self.windows[layer] or index + 1))
+        size, mask = index + 1 - first, self.cache.mask
+        return _CacheViews(
+            keys.select(2, index),
+            values.select(2, index),
             keys.narrow(2, first, size),
             values.narrow(2, first, size),
             None if mask is None else mask.narrow(3, first, size),
         )
 
 
-class _Slots(NamedTuple):
-    """One layer's views of the cache at a position: where to write (B, kv heads, head_dim), what is seen."""
+class _CacheViews(NamedTuple):
+    """One layer's views of the cache at a position: key and value (B, kv heads, head_dim) to write there, and the
+    keys and values that the position attends to."""
 
     key: Tensor
     value: Tensor
@@ -132,21 +141,23 @@ class _Slots(NamedTuple):
     mask: Tensor | None
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
+    """Rotary cosines and sines of a position and each layer's views of the cache there."""
+
     cos: Tensor
     sin: Tensor
-    layers: list[_Slots]
+    layers: list[_CacheViews]
 
 
 class _BlockWeights:
-    """The parameters of one block as plain attributes: reading them through modules costs a look-up each."""
+    """The parameters of one block as plain attributes: each look-up through a module takes time."""
 
     def __init__(self, block: Block) -> None:
         attention, mlp = block.self_attn, block.mlp
         self.attention_norm, self.mlp_norm = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
         self.qk_norm = _stacked_norm(attention.q_norm, attention.heads, attention.k_norm, attention.kv_heads)
-        self.turned = (attention.heads, attention.kv_heads)
-        self.split = (attention.heads + attention.kv_heads, attention.kv_heads)
+        self.query_key = (attention.heads, attention.kv_heads)
+        self.query_key_value = (attention.heads + attention.kv_heads, attention.kv_heads)
         self.qkv, self.qkv_bias = attention.qkv_proj.weight.t(), attention.qkv_proj.bias
         self.output, self.output_bias = attention.o_proj.weight.t(), attention.o_proj.bias
         self.gate_up, self.down = mlp.gate_up_proj.weight.t(), mlp.down_proj.weight.t()
@@ -154,7 +165,7 @@ class _BlockWeights:
 
 
 class _FusedNorm:
-    """RMS norm by the library's function: one kernel on a GPU, and exact in half precision."""
+    """RMS norm by torch's function: one kernel on a GPU, computed in float32 for half precision."""
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         self.weight, self.eps = weight, eps
@@ -164,7 +175,7 @@ class _FusedNorm:
 
 
 class _PlainNorm:
-    """The same in float32 on a CPU, where the library's function is made of twice as many operations.
+    """RMS norm in float32 on a CPU, where torch's function is made of twice as many operations.
 
     x / sqrt(|x|^2 / n + eps) = sqrt(n) x / hypot(|x|, sqrt(n eps)).
     """
@@ -172,11 +183,11 @@ class _PlainNorm:
     def __init__(self, weight: Tensor, eps: float) -> None:
         size = weight.shape[-1]
         self.weight = weight * math.sqrt(size)
-        self.least = torch.tensor(math.sqrt(size * eps))
+        self.floor = torch.tensor(math.sqrt(size * eps))
 
     def __call__(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return (x * self.weight).div_(torch.hypot(length, self.least))
+        return (x * self.weight).div_(torch.hypot(length, self.floor))
 
 
 def _norm(norm: RMSNorm) -> _FusedNorm | _PlainNorm:
@@ -185,8 +196,8 @@ def _norm(norm: RMSNorm) -> _FusedNorm | _PlainNorm:
 
 def _stacked_norm(queries: RMSNorm, heads: int, keys: RMSNorm, kv_heads: int) -> _FusedNorm | _PlainNorm:
     """One norm over queries and keys (B, heads + kv heads, head_dim), each head with its own weights."""
-    rows = (queries.weight.detach().expand(heads, -1), keys.weight.detach().expand(kv_heads, -1))
-    return _norm_of(torch.cat(rows), queries.eps)
+    weights = (queries.weight.detach().expand(heads, -1), keys.weight.detach().expand(kv_heads, -1))
+    return _norm_of(torch.cat(weights), queries.eps)
 
 
 def _norm_of(weight: Tensor, eps: float) -> _FusedNorm | _PlainNorm:

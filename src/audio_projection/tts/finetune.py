@@ -1,10 +1,10 @@
-"""What of the talker trains beside the projector: nothing, LoRA matrices on its layers, or the layers themselves.
+"""Fine-tuning of the talker beside the projector: none, LoRA on its layers, or its layers in full.
 
-Text rows, code embeddings, codebook head, code predictor and codec stay as they are in every case: the projector was
-fitted to those rows, and what the talker's layers learn reaches the predictor by their states.
+Text embeddings, code embeddings, codebook head, code predictor and codec stay frozen in every case: the projector was
+fitted to those text embeddings, and what the talker's layers learn reaches the code predictor through their states.
 
-A trained talker lies beside the projector, in the folder `adapter` in peft's own format, or in `talker` as the trained
-tensors under their official names; `base.json` in it says to which TTS it belongs.
+A fine-tuned talker is saved beside the projector: in the folder `adapter` in peft's own format, or in `talker` as the
+trained tensors under their official names; `base.json` in it identifies the TTS that it belongs to.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_folder, write_json
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.tensors import read_tensors, write_tensors
+from audio_projection.sampling import seeded
 from audio_projection.tts.weights import Source, source
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config
+    from audio_projection.config import Config, LossConfig
     from audio_projection.tts.model import Qwen3TTS
     from audio_projection.tts.talker import Talker
 
 FOLDERS = {"lora": "adapter", "full": "talker"}
 LORA_TARGETS = r"transformer\.layers\.\d+\.(self_attn\.(qkv_proj|o_proj)|mlp\.(gate_up_proj|down_proj))"
-"""The matrices that LoRA is put on: all of every talker layer (query, key and value are one, gate and up another)."""
+"""The matrices that get LoRA: all of every talker layer (query, key and value are fused, and so are gate and up)."""
 BASE = "base.json"
 WEIGHTS = "model.safetensors"
 
 
 class Finetuning:
-    """Nothing of the TTS trains; the kinds below say what they do otherwise."""
+    """No fine-tuning: the whole TTS is frozen. Base class of the other kinds."""
 
     kind = "none"
 
@@ -49,22 +50,22 @@ class Finetuning:
 
     @contextmanager
     def untuned(self) -> Iterator[None]:
-        """Inside, the talker is the one that was loaded."""
+        """Inside, the talker computes with its weights as they were loaded."""
         yield
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """Inside, the talker's own matrices hold what was trained, as the decoding loop reads them."""
+        """Inside, adapters are merged into the talker's matrices, which the decoding loop reads directly."""
         yield
 
     def save(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
-        """Writes what was trained, given by the talker's names, beside the projector in `folder`."""
+        """Writes the trained tensors, given by their names in the talker, beside the projector in `folder`."""
         for stale in FOLDERS.values():
             shutil.rmtree(folder / stale, ignore_errors=True)
 
 
 class FullFinetuning(Finetuning):
-    """The talker's layers and final norm train."""
+    """Full fine-tuning of the talker's layers and final norm."""
 
     kind = "full"
 
@@ -83,7 +84,7 @@ class FullFinetuning(Finetuning):
 
 
 class LoraFinetuning(Finetuning):
-    """LoRA (Hu et al., 2021, arXiv 2106.09685) by peft, on `LORA_TARGETS`; B starts at zero."""
+    """LoRA (Hu et al., 2021, arXiv 2106.09685) by peft on `LORA_TARGETS`; the B matrices start at zero."""
 
     kind = "lora"
 
@@ -92,8 +93,8 @@ class LoraFinetuning(Finetuning):
         peft = _peft()
         self._base = base_record(tts, self.kind)
         settings = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS, lora_dropout=0.0)
-        torch.manual_seed(seed)
-        self._peft = peft.PeftModel(tts.talker, settings)  # changes the layers where they are
+        with seeded(seed):
+            self._peft = peft.PeftModel(tts.talker, settings)  # wraps the talker's layers in place
 
     @contextmanager
     def untuned(self) -> Iterator[None]:
@@ -103,10 +104,10 @@ class LoraFinetuning(Finetuning):
     @contextmanager
     @torch.no_grad()
     def merged(self) -> Iterator[None]:
-        # not peft's merge and unmerge: subtracting what was added does not give the same bits back
+        # not peft's merge and unmerge: subtracting the delta again does not restore the weights bit for bit
         layers = [module for module in self.tts.talker.modules() if hasattr(module, "get_delta_weight")]
         bases: list[nn.Linear] = [layer.get_base_layer() for layer in layers]  # type: ignore[operator]
-        own = [base.weight.data for base in bases]
+        weights = [base.weight.data for base in bases]
         try:
             for layer, base in zip(layers, bases, strict=True):
                 delta = layer.get_delta_weight("default")  # type: ignore[operator]
@@ -114,31 +115,30 @@ class LoraFinetuning(Finetuning):
             with self.untuned():
                 yield
         finally:
-            for base, weight in zip(bases, own, strict=True):
+            for base, weight in zip(bases, weights, strict=True):
                 base.weight.data = weight
 
     def save(self, folder: Path, trained: Mapping[str, Tensor]) -> None:
         super().save(folder, trained)
-        with tempfile.TemporaryDirectory() as place:
-            self._peft.save_pretrained(place)
-            write_json(Path(place) / BASE, self._base)
-            files = {path.name: path.read_bytes() for path in Path(place).iterdir()}
+        with tempfile.TemporaryDirectory() as temporary:
+            self._peft.save_pretrained(temporary)
+            write_json(Path(temporary) / BASE, self._base)
+            files = {path.name: path.read_bytes() for path in Path(temporary).iterdir()}
         write_folder(folder / FOLDERS[self.kind], files)
 
 
-def check_finetuning(config: Config, tts: Qwen3TTS) -> None:
-    """Raises AudioProjectionError where what `tts.finetune` wants to train cannot be trained."""
-    kind, loss = config.tts.finetune, config.train.loss
+def check_finetuning(kind: str, loss: LossConfig, tts: Qwen3TTS) -> None:
+    """Raises AudioProjectionError when `tts` cannot be fine-tuned as `kind` (`tts.finetune`) with these losses."""
     if kind == "lora":
         _peft()
     if kind != "none" and not any(weight for name, weight in loss.model_dump().items() if name != "rows"):
         raise AudioProjectionError(f"tts.finetune={kind} needs a loss through the talker, e.g. train.loss.talker=1")
     if kind == "full" and (loss.distill or loss.distill_states):
         raise AudioProjectionError(
-            "tts.finetune=full keeps no talker as it was, to learn from: set train.loss.distill=0 and "
+            "tts.finetune=full keeps no frozen talker to distil from: set train.loss.distill=0 and "
             "train.loss.distill_states=0, or use tts.finetune=lora"
         )
-    if kind == "full" and tts.dtype != torch.float32:  # in half precision small steps are lost
+    if kind == "full" and tts.dtype != torch.float32:  # half precision rounds small updates away
         raise AudioProjectionError(
             "tts.finetune=full trains float32 weights: set tts.dtype=float32 "
             "(train.precision=bf16 still computes in bfloat16)"
@@ -146,17 +146,17 @@ def check_finetuning(config: Config, tts: Qwen3TTS) -> None:
 
 
 def finetuning(config: Config, tts: Qwen3TTS) -> Finetuning:
-    """Makes trainable what `tts.finetune` says; AudioProjectionError where that cannot be."""
-    check_finetuning(config, tts)
+    """Makes the part of the talker trainable that `tts.finetune` names; raises as `check_finetuning` does."""
+    check_finetuning(config.tts.finetune, config.train.loss, tts)
     if config.tts.finetune == "lora":
         return LoraFinetuning(tts, config.tts.lora_rank, config.tts.lora_alpha, config.seed)
     return FullFinetuning(tts) if config.tts.finetune == "full" else Finetuning(tts)
 
 
 def load_finetuned(tts: Qwen3TTS, kind: str, projector: Path) -> None:
-    """Gives `tts` the talker that was trained together with the projector in the folder `projector`, in place.
+    """Loads the talker that was fine-tuned together with the projector in the folder `projector` into `tts`, in place.
 
-    LoRA is merged into the matrices, so that speaking costs nothing more. Raises AudioProjectionError when it is
+    LoRA is merged into the matrices, so that decoding is as fast as without. Raises AudioProjectionError when it is
     missing, damaged or belongs to another TTS.
     """
     if kind == "none":
@@ -178,7 +178,7 @@ def load_finetuned(tts: Qwen3TTS, kind: str, projector: Path) -> None:
 
 
 def base_record(tts: Qwen3TTS, kind: str) -> dict[str, Any]:
-    """What tells a TTS from any other: shapes and first values of the talker's weights, whatever type they are in."""
+    """Identity of a TTS: a digest of the shapes and first values of the talker's weights, the same in any dtype."""
     first = {name: value.flatten()[:64].to(torch.bfloat16) for name, value in tts.talker.state_dict().items()}
     shapes = {name: tuple(value.shape) for name, value in tts.talker.state_dict().items()}
     digest = hashlib.sha256(repr(shapes).encode() + save({name: value.cpu() for name, value in first.items()}))

@@ -1,7 +1,8 @@
-"""Speaking: text rows in, frames of codes out.
+"""Autoregressive decoding: text embeddings in, frames of codes out.
 
-`Decoder` is the one primitive: each step takes one text row an utterance and gives one frame each. `stream` feeds it
-from an iterator as rows come, `generate` from whole texts in a batch, both with a guard against a missed end.
+`Decoder` is the primitive: each step takes one text embedding for each utterance of a batch and gives one frame of
+codes for each. `stream` feeds it from an iterator as embeddings arrive, `generate` from whole texts in a batch, both
+with a length guard against a missed end of speech.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch.nn import functional
 from audio_projection.errors import AudioProjectionError
 from audio_projection.sampling import Choice, Sampling
 from audio_projection.tts.code_predictor import CodePredictor
-from audio_projection.tts.config import SPECIAL_CODES
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import STREAMING, Prompt, check_layout, open_prompt, special_embeddings, text_prompt
 from audio_projection.tts.rules import TalkerRules
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class Decoder:
-    """Decodes a batch of B utterances, one frame a step.
+    """The decoding loop of talker and code predictor for a batch of B utterances, one frame a step.
 
-    After a step `logits` (B, V) and `scores` (B, V) are the talker's, raw and by the rules, and `code_logits` the
-    predictor's, G-1 tensors (B, K); `ended` (B,) says which utterances are over. Ended ones go on as in the
-    official package, fed with their end.
+    After a step `hidden` (B, H) is the talker's state, `logits` (B, V) its raw scores of codebook 0 and `scores` (B, V)
+    those after the decoding rules; `code_logits` are the code predictor's, G-1 tensors (B, K); `ended` (B,) says which
+    utterances are over. Ended ones are decoded further as in the official package, fed with their end-of-speech code.
     """
 
     @torch.inference_mode()
@@ -38,27 +38,25 @@ class Decoder:
         self, tts: Qwen3TTS, prompts: Sequence[Prompt], sampling: Sampling, generator: torch.Generator | None = None
     ) -> None:
         self.tts, self.sampling, self.generator = tts, sampling, generator
-        batch, talker = len(prompts), tts.config.talker
+        batch = len(prompts)
         embeds, starts = _left_padded([prompt.embeds for prompt in prompts])
         self.talker = tts.talker.transformer.begin(batch, embeds.shape[1] + 256, embeds)
         self.talker.prefill(embeds, starts)
         self.predictor = FramePredictor(tts.code_predictor, batch, sampling.predictor)
-        self.rules = TalkerRules(
-            batch, embeds, talker.vocab_size, SPECIAL_CODES, talker.codec_eos, sampling.repetition_penalty
-        )
+        self.rules = TalkerRules(batch, tts.config.talker, sampling.repetition_penalty, embeds.device)
         self.last = torch.stack([prompt.last for prompt in prompts])
         self.ended = torch.zeros(batch, dtype=torch.bool, device=embeds.device)
         self.hidden = self.first = self.logits = self.scores = self.last
         self.code_logits: list[Tensor] = []
 
     def step(self, text_embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Feed text rows (B, H); gives codes (B, G), int64, and ended (B,), bool: codes of ended rows mean nothing."""
+        """Text embeddings (B, H) -> codes (B, G), int64, and ended (B,), bool; codes of ended utterances are void."""
         self.advance(text_embeddings)
         return self.complete(), self.ended
 
     @torch.inference_mode()
     def advance(self, text_embeddings: Tensor) -> Tensor:
-        """The talker's half of a step: codebook 0 (B,) of the next frame, or the end."""
+        """The talker's half of a step: code 0 (B,) of the next frame, or the end of speech."""
         self.hidden = self.talker.step(text_embeddings + self.last)
         self.logits = self.tts.talker.logits(self.hidden)
         self.scores = self.sampling.talker.warp(self.rules.apply(self.logits))
@@ -71,14 +69,14 @@ class Decoder:
 
     @torch.inference_mode()
     def complete(self) -> Tensor:
-        """The predictor's half: the whole frames (B, G)."""
-        start = self.tts.talker.codec_embedding(self.first)
-        rest, self.last, self.code_logits = self.predictor.predict(self.hidden, self.first, start, self.generator)
-        return rest
+        """The code predictor's half of a step: the whole frames (B, G)."""
+        embedded = self.tts.talker.codec_embedding(self.first)
+        codes, self.last, self.code_logits = self.predictor.predict(self.hidden, self.first, embedded, self.generator)
+        return codes
 
 
 class FramePredictor:
-    """Decodes codebooks 1 and up of one frame after another; its cache holds one frame and is used again."""
+    """Decodes codebooks 1 and up, frame by frame; its key-value cache holds one frame and is reused for the next."""
 
     def __init__(self, predictor: CodePredictor, batch: int, choice: Choice) -> None:
         self.choice = choice
@@ -109,19 +107,19 @@ class FramePredictor:
 def stream(
     tts: Qwen3TTS,
     prefix: Tensor,
-    rows: Iterable[Tensor],
+    text_embeddings: Iterable[Tensor],
     layout: str = STREAMING,
     sampling: Sampling | None = None,
     generator: torch.Generator | None = None,
     max_frames: int | None = None,
 ) -> Iterator[Tensor]:
-    """Frames (G,), int64, of one utterance, as they are decoded.
+    """Frames (G,), int64, of one utterance, each as soon as it is decoded.
 
-    The streaming layout pulls one text row (H,) a frame and waits for as long as `rows` lets it wait; when they are
-    over it feeds the end of text once and then padding. The non-streaming layout needs all rows first.
+    The streaming layout pulls one text embedding (H,) a frame and blocks as long as the iterator of `text_embeddings`
+    does; at its end it feeds the end of text once, then padding. The non-streaming layout needs the whole text first.
     """
     check_layout(layout)
-    text = _LiveText(tts, rows)
+    text = _LiveText(tts, text_embeddings)
     prompt = open_prompt(tts, prefix) if layout == STREAMING else text_prompt(tts, prefix, text.rest(), layout)
     decoder = Decoder(tts, [prompt], sampling or tts.sampling, generator)
     yield from _frames(decoder, text, LengthGuard(tts, max_frames), lambda: text.count)
@@ -134,18 +132,18 @@ def stream_prompt(
     generator: torch.Generator | None = None,
     max_frames: int | None = None,
 ) -> Iterator[Tensor]:
-    """As `stream`, of a prompt that has its whole text, also one that clones a voice (`prompt.clone_prefill`)."""
+    """As `stream`, for a prompt that has its whole text, also one that clones a voice (`prompt.clone_prefill`)."""
     decoder = Decoder(tts, [prompt], sampling or tts.sampling, generator)
     text = chain(prompt.text_embeddings, repeat(special_embeddings(tts).pad))
     yield from _frames(decoder, text, LengthGuard(tts, max_frames), lambda: prompt.text_length)
 
 
 def _frames(
-    decoder: Decoder, text: Iterator[Tensor], guard: LengthGuard, text_embeddings: Callable[[], int]
+    decoder: Decoder, text: Iterator[Tensor], guard: LengthGuard, text_length: Callable[[], int]
 ) -> Iterator[Tensor]:
-    """Frames (G,) up to the end; `text_embeddings` says how many there have been, which grows in a live stream."""
+    """Frames (G,) up to the end of speech; `text_length`: text embeddings so far, a count that grows in a stream."""
     frames = 0
-    while not (frames and guard.reached(frames, text_embeddings())):
+    while not (frames and guard.reached(frames, text_length())):
         codes, ended = decoder.step(next(text)[None])
         if ended.item():
             return
@@ -161,8 +159,8 @@ def generate(
     generator: torch.Generator | None = None,
     max_frames: int | None = None,
 ) -> list[Tensor]:
-    """Codes (T, G), int64, of a batch of utterances, each given as (prefix (P, H), text rows (N, H))."""
-    laid_out = [text_prompt(tts, prefix, rows, layout) for prefix, rows in prompts]
+    """Codes (T, G), int64, of a batch of utterances, each given as (prefix (P, H), text embeddings (N, H))."""
+    laid_out = [text_prompt(tts, prefix, embeddings, layout) for prefix, embeddings in prompts]
     return decode(tts, laid_out, sampling, generator, max_frames)
 
 
@@ -180,8 +178,8 @@ def decode(
     guard = LengthGuard(tts, max_frames)
     lengths: list[int | None] = [None] * len(prompts)
     frames: list[Tensor] = []
-    for rows in _text_rows(tts, prompts):
-        codes, ended = decoder.step(rows)
+    for text_embeddings in _batched_text(tts, prompts):
+        codes, ended = decoder.step(text_embeddings)
         frames.append(codes)
         for index, over in enumerate(ended.tolist()):
             if lengths[index] is not None:
@@ -201,21 +199,23 @@ def clone_samples(
 ) -> Tensor:
     """Waveform (S,), float32, of codes (T, G) that continue `reference_codes` (R, G).
 
-    The reference is decoded before them and cut off again in proportion (official: generate_voice_clone), so that
-    the codec starts with the state that the voice left. `decode_codes` is the codec's `decode` unless given.
+    The codec decodes the reference first, so that it starts in the state that the recording leaves; the reference's
+    share of the samples is cut off again (official: generate_voice_clone). `decode_codes`: the codec's `decode` unless
+    given.
     """
     samples = (decode_codes or tts.codec.decode)(torch.cat((reference_codes.to(codes.device), codes)))
     return samples[int(len(reference_codes) / (len(reference_codes) + len(codes)) * len(samples)) :]
 
 
 class LengthGuard:
-    """Ends an utterance at `max_frames`, or, without it, when it is far too long for its text: with a warning.
+    """Stops an utterance at `max_frames` or, without it, with a warning when it is far too long for its text.
 
-    Speech this long is a missed end: slow speech takes about a quarter of it (0.2 to 0.4 s a text token).
+    Speech of 6 s and 1.28 s more a text token is a missed end: slow speech takes about a quarter of that (0.2 to 0.4 s
+    a token).
     """
 
     SECONDS = 6.0
-    SECONDS_PER_ROW = 1.28
+    SECONDS_PER_TOKEN = 1.28
 
     def __init__(self, tts: Qwen3TTS, max_frames: int | None) -> None:
         if max_frames is not None and max_frames < 1:
@@ -224,71 +224,76 @@ class LengthGuard:
         self.frame_rate = tts.frame_rate
         self.longest = max(1, int(tts.generation.get("max_new_tokens", 8192)) - 1)
 
-    def limit(self, text_embeddings: int) -> int:
-        """The most frames that a text of so many rows may take."""
+    def limit(self, text_length: int) -> int:
+        """The most frames that a text of `text_length` tokens may take."""
         if self.max_frames is not None:
             return self.max_frames
-        return min(self.longest, round((self.SECONDS + self.SECONDS_PER_ROW * text_embeddings) * self.frame_rate))
+        return min(self.longest, round((self.SECONDS + self.SECONDS_PER_TOKEN * text_length) * self.frame_rate))
 
-    def reached(self, frames: int, text_embeddings: int) -> bool:
-        if frames < self.limit(text_embeddings):
+    def reached(self, frames: int, text_length: int) -> bool:
+        """Whether to stop after so many frames."""
+        if frames < self.limit(text_length):
             return False
         if self.max_frames is None:
             log.warning(
                 "no end of speech after %.1f s for %d text tokens: stopped there; another seed may do better",
                 frames / self.frame_rate,
-                text_embeddings,
+                text_length,
             )
         return True
 
 
 class _LiveText(Iterator[Tensor]):
-    """The text rows (H,) of one utterance as they come, then the end of text once, then padding for ever."""
+    """Text embeddings (H,) of one utterance as they arrive, then the end of text once, then padding without end.
 
-    def __init__(self, tts: Qwen3TTS, rows: Iterable[Tensor]) -> None:
+    `count`: how many have arrived.
+    """
+
+    def __init__(self, tts: Qwen3TTS, text_embeddings: Iterable[Tensor]) -> None:
         self.special = special_embeddings(tts)
-        self.coming: Iterator[Tensor] | None = iter(rows)
+        self.remaining: Iterator[Tensor] | None = iter(text_embeddings)
         self.count = 0
-        self.like = self.special.pad
 
     def rest(self) -> Tensor:
-        """All rows (N, H); what follows them is padding."""
-        rows = [self._checked(row) for row in self.coming or ()]
-        self.coming, self.count = None, len(rows)
-        return torch.stack(rows) if rows else self.like.new_empty(0, len(self.like))
+        """All that are still to come, (N, H); afterwards there is padding only."""
+        embeddings = [self._checked(embedding) for embedding in self.remaining or ()]
+        self.remaining, self.count = None, len(embeddings)
+        pad = self.special.pad
+        return torch.stack(embeddings) if embeddings else pad.new_empty(0, len(pad))
 
     def __next__(self) -> Tensor:
-        if self.coming is None:
+        if self.remaining is None:
             return self.special.pad
-        row = next(self.coming, None)
-        if row is not None:
+        embedding = next(self.remaining, None)
+        if embedding is not None:
             self.count += 1
-            return self._checked(row)
+            return self._checked(embedding)
         if not self.count:
-            raise AudioProjectionError("there is no text to speak: no text row came")
-        self.coming = None
+            raise AudioProjectionError("there is no text to speak: no text embedding was given")
+        self.remaining = None
         return self.special.eos
 
-    def _checked(self, row: Tensor) -> Tensor:
-        if row.shape != self.like.shape:
-            raise AudioProjectionError(f"a text row has shape {tuple(row.shape)}, need {tuple(self.like.shape)}")
-        return row.to(self.like)
+    def _checked(self, embedding: Tensor) -> Tensor:
+        pad = self.special.pad
+        if embedding.shape != pad.shape:
+            raise AudioProjectionError(f"a text embedding has shape {tuple(embedding.shape)}, need {tuple(pad.shape)}")
+        return embedding.to(pad)
 
 
-def _text_rows(tts: Qwen3TTS, prompts: Sequence[Prompt]) -> Iterator[Tensor]:
-    """For each step the text rows (B, H) of a batch; prompts that have no more get padding."""
+def _batched_text(tts: Qwen3TTS, prompts: Sequence[Prompt]) -> Iterator[Tensor]:
+    """For each step the text embeddings (B, H) of a batch; prompts that have no more get padding."""
     pad = special_embeddings(tts).pad
     longest = max(len(prompt.text_embeddings) for prompt in prompts)
-    table = pad.repeat(longest, len(prompts), 1)
+    steps = pad.repeat(longest, len(prompts), 1)
     for index, prompt in enumerate(prompts):
-        table[: len(prompt.text_embeddings), index] = prompt.text_embeddings
-    yield from table
+        steps[: len(prompt.text_embeddings), index] = prompt.text_embeddings
+    yield from steps
     while True:
         yield pad.expand(len(prompts), -1)
 
 
 def _left_padded(embeds: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Prefills (B, S, H) aligned at their ends, and where each starts (B,), None when all are of one length."""
+    """Left-padded prefills (B, S, H) and where each starts (B,), None when all are of one length."""
     longest = max(len(one) for one in embeds)
     padded = [functional.pad(one, (0, 0, longest - len(one), 0)) for one in embeds]
     starts = torch.tensor([longest - len(one) for one in embeds], device=padded[0].device)

@@ -1,4 +1,7 @@
-"""What prompts and weight loading need of a Qwen3-TTS, as a Protocol, so that its class can build on both."""
+"""The interface of a Qwen3-TTS that prompts and weight loading need, as a Protocol.
+
+`model.Qwen3TTS` implements it and is built on `prompt` and `weights`, which therefore cannot import it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from audio_projection.tts.talker import Talker
 
 
 class SpeechModel(Protocol):
-    """The networks of a Qwen3-TTS and its embeddings of text, codes and templates; see `model.Qwen3TTS`."""
+    """The networks of a Qwen3-TTS and the embeddings of text and codes that the talker reads."""
 
     config: Qwen3TTSConfig
     talker: Talker
@@ -28,10 +31,14 @@ class SpeechModel(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     @property
-    def role_ids(self) -> list[int]: ...
+    def role_ids(self) -> list[int]:
+        """Token ids of `<|im_start|>assistant`, which open every utterance."""
 
-    def instruct_ids(self, instruct: str) -> list[int]: ...
+    def instruct_ids(self, instruct: str) -> list[int]:
+        """Token ids of an instruction in its chat template."""
 
-    def text_embeddings(self, ids: Tensor) -> Tensor: ...
+    def text_embeddings(self, ids: Tensor) -> Tensor:
+        """Text embeddings (N, H) of token ids (N,), int64."""
 
-    def frame_embedding(self, codes: Tensor) -> Tensor: ...
+    def frame_embedding(self, codes: Tensor) -> Tensor:
+        """Summed code embeddings (..., H) of frames (..., G), int64."""

@@ -1,8 +1,8 @@
-"""The layers of the talker's and the code predictor's decoder stack: rotary positions, attention, MLP, key-value cache.
+"""Layers of the talker's and the code predictor's decoder stack: rotary positions, attention, MLP, key-value cache.
 
 Pre-norm blocks of grouped-query attention with RMS-normed queries and keys and rotary positions, and a gated MLP
-(official: qwen_tts/core/models/modeling_qwen3_tts.py). Query, key and value weights are one matrix, gate and up
-another.
+(official: qwen_tts/core/models/modeling_qwen3_tts.py). Query, key and value weights are fused into one matrix, gate and
+up into another.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
 }
-"""By their names in configurations; the published checkpoints have silu throughout."""
+"""Activation functions by their names in configurations; the published checkpoints have silu throughout."""
 
 
 class Rotary:
-    """Cosines and sines of the rotary positions, always float32.
+    """Rotary position embedding (RoPE): tables of cosines and sines, always float32.
 
-    No module and no buffers, so that neither `.to(bfloat16)` nor loading on the meta device can touch them: they are
+    Not a module with buffers, so that neither `.to(bfloat16)` nor loading on the meta device can change them: they are
     computed from the configuration when first needed on a device. The sines carry the sign of the half-rotation:
     rotated(x) = x * cos + roll(x, head_dim / 2) * sin.
     """
@@ -57,16 +57,16 @@ class Rotary:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`x` (..., head_dim) turned by the tables' angles, computed in float32, in x's own dtype."""
+    """`x` (..., head_dim) rotated by the tables' angles, computed in float32, in x's own dtype."""
     wide = x.float()
     return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
 class KVCache:
-    """Keys and values of every layer for a batch, in memory that grows by doubling; `length` positions are filled.
+    """Key-value cache of all layers for a batch, in memory that grows by doubling; `length` positions are filled.
 
-    Rows of different lengths are padded on the left: row b is valid from `starts[b]` on and its rotary positions
-    count from there. `starts` is None where no row is padded.
+    Sequences of different lengths are padded on the left: sequence b is valid from `starts[b]` on and its rotary
+    positions count from there. `starts` is None where no sequence is padded.
     """
 
     def __init__(self, config: TransformerConfig, batch: int, capacity: int, like: Tensor) -> None:
@@ -81,12 +81,12 @@ class KVCache:
         return self.store.shape[4]
 
     def pad_left(self, starts: Tensor | None) -> None:
-        """Say from which position on each row is valid: `starts` (B,), int64."""
+        """Sets the position from which on each sequence is valid: `starts` (B,), int64."""
         self.starts = starts
         self.mask = None if starts is None else self._valid(starts)
 
     def reserve(self, length: int) -> bool:
-        """Make room for `length` positions; True when the memory has moved."""
+        """Grows the cache to at least `length` positions; True when its memory has moved, so that views are void."""
         if length <= self.capacity:
             return False
         larger = self.store.new_empty((*self.store.shape[:4], max(length, 2 * self.capacity), self.store.shape[5]))
@@ -97,16 +97,19 @@ class KVCache:
         return True
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Store a prefill's keys and values (B, kv heads, S, head_dim) from position 0 on."""
+        """Stores a prefill's keys and values (B, kv heads, S, head_dim) from position 0 on."""
         length = keys.shape[2]
         self.store[layer, 0, :, :, :length] = keys
         self.store[layer, 1, :, :, :length] = values
 
     def _valid(self, starts: Tensor) -> Tensor:
+        """Attention mask (B, 1, 1, capacity) of the positions that are not padding."""
         return (torch.arange(self.capacity, device=starts.device) >= starts[:, None])[:, None, None]
 
 
 class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last dimension, with a weight for each channel."""
+
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
@@ -117,6 +120,8 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
+    """Causal grouped-query attention with RMS-normed, rotated queries and keys: (B, S, hidden) unchanged in shape."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
@@ -147,6 +152,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Gated MLP: down(act(gate(x)) * up(x))."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
@@ -159,6 +166,8 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """One pre-norm decoder block: attention and MLP, each with a residual connection."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -174,7 +183,7 @@ class Block(nn.Module):
 
 
 def activation(name: str) -> nn.Module:
-    """The activation that a configuration's `hidden_act` names."""
+    """A new activation module for a configuration's `hidden_act`; AudioProjectionError for an unknown name."""
     if name not in ACTIVATIONS:
         raise AudioProjectionError(f"config.json: hidden_act {name!r} is not known")
     return ACTIVATIONS[name]()

@@ -1,4 +1,4 @@
-"""A whole Qwen3-TTS: talker, code predictor, codec, speaker encoder, tokenizer and settings of one folder."""
+"""The Qwen3-TTS model: talker, code predictor, codec, speaker encoder, tokenizer and settings of one folder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json_object
 from audio_projection.sampling import Sampling
+from audio_projection.text.token_spans import Span
 from audio_projection.tts import prompt
 from audio_projection.tts.code_predictor import CodePredictor
 from audio_projection.tts.codec.codec import Codec
 from audio_projection.tts.config import Qwen3TTSConfig
 from audio_projection.tts.speaker_encoder import SpeakerEncoder, SpeakerEncoderConfig
 from audio_projection.tts.talker import Talker
-from audio_projection.tts.tokenizer import Span, TextTokenizer
+from audio_projection.tts.tokenizer import ROLE, TextTokenizer
 from audio_projection.tts.weights import load_weights
 
-_ROLE = "<|im_start|>assistant\n"
 _INSTRUCT = "<|im_start|>user\n{}<|im_end|>\n"
 
 
@@ -54,8 +54,8 @@ class Qwen3TTS(nn.Module):
     ) -> Qwen3TTS:
         """Load an official folder: config.json, model*.safetensors, tokenizer files, speech_tokenizer/.
 
-        Talker and predictor get `dtype`; codec and speaker encoder stay float32. `stacks` take the place of the
-        talker's and predictor's transformers, for which the folder then has no tensors. AudioProjectionError names the
+        Talker and code predictor get `dtype`; codec and speaker encoder stay float32. `stacks` replace the talker's
+        and the code predictor's transformers, for which the folder then has no tensors. AudioProjectionError names the
         file or tensor that is missing, truncated, misshapen or foreign.
         """
         folder = Path(folder)
@@ -81,7 +81,7 @@ class Qwen3TTS(nn.Module):
     def from_config(
         cls, config: Qwen3TTSConfig, seed: int = 0, tokenizer: TextTokenizer | None = None, codec: Codec | None = None
     ) -> Qwen3TTS:
-        """A trainable model with random weights: normal with deviation 0.02 (embeddings too), norms 1, biases 0."""
+        """A trainable model with random weights: normal of deviation 0.02 (embeddings too), norms 1, biases 0."""
         tts = cls(config)
         generator = torch.Generator().manual_seed(seed)
         for name, weight in tts.named_parameters():
@@ -116,11 +116,12 @@ class Qwen3TTS(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second of the codec's output."""
+        """Sample rate of the codec's output, Hz."""
         return self.codec.sample_rate
 
     @property
     def samples_per_frame(self) -> int:
+        """Hop size: samples of one frame, 1920 for the official checkpoints."""
         return self.codec.samples_per_frame
 
     @property
@@ -130,33 +131,35 @@ class Qwen3TTS(nn.Module):
 
     @property
     def tokenizer_hash(self) -> str:
+        """The tokenizer's SHA-256: projectors and pairs belong to one tokenizer."""
         return self.tokenizer.hash
 
     @property
     def sampling(self) -> Sampling:
-        """The decoding rules of the folder's generation_config.json."""
+        """The sampling settings of the folder's generation_config.json."""
         return Sampling.from_dict(self.generation)
 
     @property
     def role_ids(self) -> list[int]:
-        """The 3 ids that open every utterance."""
-        return self.tokenizer.ids(_ROLE)
+        """The 3 token ids of `<|im_start|>assistant`, which open every utterance."""
+        return self.tokenizer.ids(ROLE)
 
     def instruct_ids(self, instruct: str) -> list[int]:
+        """Token ids of an instruction (how to speak) in its chat template."""
         return self.tokenizer.ids(_INSTRUCT.format(instruct))
 
     def tokenize(self, text: str) -> tuple[list[int], list[Span]]:
-        """Ids of the bare text and for each its (start, end) in the text's UTF-8 bytes."""
+        """Token ids of the text without template, and for each its (start, end) in the text's UTF-8 bytes."""
         return self.tokenizer.encode(text)
 
     def text_embeddings(self, ids: Tensor) -> Tensor:
-        """Text rows (N, H) of ids (N,), int64."""
+        """Text embeddings (N, H) of token ids (N,), int64."""
         return self.talker.text_embeddings(ids)
 
     def frame_embedding(self, codes: Tensor) -> Tensor:
-        """Sum (..., H) of the code embeddings of frames (..., G), int64."""
+        """Frame embeddings (..., H), the summed code embeddings of frames (..., G), int64."""
         return self.code_predictor.embed(codes)
 
     def prefix(self, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None) -> Tensor:
-        """Rows (P, H) before the text, up to and including the voice; see `prompt.prefix`."""
+        """Input embeddings (P, H) before the text, up to and including the speaker; see `prompt.prefix`."""
         return prompt.prefix(self, speaker, language, instruct)

@@ -1,4 +1,4 @@
-"""Speaker encoder of Qwen3-TTS -Base checkpoints: a recording to an x-vector that stands for the voice.
+"""Speaker encoder of Qwen3-TTS -Base checkpoints: a recording to a speaker embedding (x-vector).
 
 ECAPA-TDNN (Desplanques et al., 2020, arXiv 2005.07143) over a log-mel spectrogram. Official source:
 `qwen_tts/core/models/modeling_qwen3_tts.py`; attribute names are the official ones below `speaker_encoder.`.
@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files.tensor_folder import TensorFolder
-from audio_projection.tts.codec.waveform import prepare
+from audio_projection.files.tensor_folder import TensorFolder, check_tensors
+from audio_projection.tts.codec.waveform import prepare_waveform
 from audio_projection.tts.config import Qwen3TTSConfig
 
 FFT = 1024
@@ -30,7 +30,7 @@ HIGHEST_HZ = 12000
 
 @dataclass(frozen=True)
 class SpeakerEncoderConfig:
-    """Sizes, by their official names in `speaker_encoder_config`; the defaults are the official ones too."""
+    """Sizes of the speaker encoder. Names (in `speaker_encoder_config`) and defaults are the official ones."""
 
     mel_dim: int = 128
     enc_dim: int = 1024
@@ -44,7 +44,7 @@ class SpeakerEncoderConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> SpeakerEncoderConfig:
-        """Read the official JSON object; AudioProjectionError for sizes that fit no ECAPA-TDNN."""
+        """From the official JSON object; AudioProjectionError for sizes that an ECAPA-TDNN cannot have."""
         known: dict[str, Any] = {}
         for spec in dataclasses.fields(cls):
             value = values.get(spec.name, spec.default)
@@ -77,7 +77,7 @@ class SpeakerEncoderConfig:
 
 
 class TimeDelayBlock(nn.Module):
-    """Convolution of unchanged length with reflected borders, then ReLU. (B, in, T) -> (B, out, T)."""
+    """Time-delay layer (TDNN): dilated convolution with reflected borders, then ReLU. (B, in, T) -> (B, out, T)."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class TimeDelayBlock(nn.Module):
 
 
 class Res2NetBlock(nn.Module):
-    """Channel groups, each convolved together with the result of the group before it."""
+    """Res2Net block: groups of channels, each convolved together with the output of the group before it."""
 
     def __init__(self, channels: int, groups: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Res2NetBlock(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales every channel by a gate computed from all channels' means over time."""
+    """Squeeze-excitation: scales each channel by a gate computed from all channels' means over time."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class SERes2NetBlock(nn.Module):
-    """Time delay, Res2Net, time delay, squeeze-excitation, beside a residual path."""
+    """SE-Res2Net block of ECAPA-TDNN: TDNN, Res2Net, TDNN and squeeze-excitation with a residual connection."""
 
     def __init__(self, channels: int, kernel: int, dilation: int, config: SpeakerEncoderConfig) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class SERes2NetBlock(nn.Module):
 
 
 class AttentiveStatistics(nn.Module):
-    """Attention-weighted mean and deviation over time: (B, C, T) -> (B, 2 C, 1)."""
+    """Attentive statistics pooling, weighted mean and deviation over time: (B, C, T) -> (B, 2 C, 1)."""
 
     def __init__(self, channels: int, attention_channels: int) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ def _moments(x: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class SpeakerEncoder(nn.Module):
-    """A voice from a recording; x-vectors have `config.enc_dim` values."""
+    """ECAPA-TDNN: log-mel frames to x-vectors of `config.enc_dim` values."""
 
     def __init__(self, config: SpeakerEncoderConfig) -> None:
         super().__init__()
@@ -178,17 +178,12 @@ class SpeakerEncoder(nn.Module):
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> SpeakerEncoder:
         """The speaker encoder of an official -Base folder alone, in float32, frozen and in eval mode.
 
-        AudioProjectionError names a tensor that is missing or misshapen.
+        AudioProjectionError names a tensor that is missing, misshapen or unknown.
         """
         files, prefix = TensorFolder(folder), "speaker_encoder."
         encoder = cls.from_dict(Qwen3TTSConfig.from_folder(folder).speaker_encoder, f"{folder}/config.json")
         shapes = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
-        present = {name.removeprefix(prefix): shape for name, shape in files.shapes().items()}
-        for name, shape in shapes.items():
-            if present.get(name) != shape:
-                raise AudioProjectionError(
-                    f"{folder} has {prefix}{name} of shape {present.get(name)}, not {shape}; download it again"
-                )
+        check_tensors({prefix + name: shape for name, shape in shapes.items()}, files, others="talker.")
         encoder.load_state_dict({name: files.tensor(prefix + name).float() for name in shapes}, assign=True)
         return encoder.to(device).eval().requires_grad_(False)
 
@@ -205,10 +200,10 @@ class SpeakerEncoder(nn.Module):
     def embed(self, samples: np.ndarray | Tensor, rate: int) -> Tensor:
         """Mono samples (S,) at `rate` Hz -> x-vector (enc_dim,) on the encoder's device.
 
-        Raises AudioProjectionError for no, non-finite or not mono samples, and for a recording too short to tell.
+        Raises AudioProjectionError for empty, non-finite or not mono samples, and for a recording that is too short.
         """
         config = self.config
-        wave = prepare(samples, rate, config.sample_rate)
+        wave = prepare_waveform(samples, rate, config.sample_rate)
         shortest = self._shortest()
         if wave.numel() < shortest:
             raise AudioProjectionError(
@@ -220,7 +215,7 @@ class SpeakerEncoder(nn.Module):
         return self(mels.to(weight.dtype)[None])[0]
 
     def _shortest(self) -> int:
-        """Samples that make as many mel frames as the reflected borders need."""
+        """The least samples that give as many mel frames as the reflected borders need."""
         config = self.config
         reach = max(
             -(-(kernel - 1) * dilation // 2)
@@ -230,7 +225,7 @@ class SpeakerEncoder(nn.Module):
 
 
 def log_mel(wave: Tensor, bands: int, rate: int) -> Tensor:
-    """Samples (S,) -> natural log of the mel magnitudes (S // 256, bands), by windows of 1024 samples."""
+    """Log-mel spectrogram: samples (S,) -> natural log of mel magnitudes (S // 256, bands), windows of 1024 samples."""
     border = (FFT - HOP) // 2
     padded = F.pad(wave[None].float(), (border, border), mode="reflect")[0]
     window = torch.hann_window(FFT, device=wave.device)
@@ -241,7 +236,7 @@ def log_mel(wave: Tensor, bands: int, rate: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _mel_filters(bands: int, rate: int) -> Tensor:
-    """Slaney's triangles (bands, FFT // 2 + 1), equal in area, as librosa makes them too."""
+    """Slaney mel filter bank (bands, FFT // 2 + 1), area-normalised, as in librosa."""
     from transformers.audio_utils import mel_filter_bank
 
     highest = min(HIGHEST_HZ, rate / 2)

@@ -1,4 +1,4 @@
-"""The talker: reads summed text rows and code embeddings, predicts codebook 0 of the next frame."""
+"""The talker: a causal transformer over text and codec embeddings that predicts codebook 0 of the next frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from audio_projection.tts.transformer import Transformer
 
 
 class TextProjection(nn.Module):
-    """Two linear layers that carry a text embedding (text_hidden_size) to a text row (hidden_size)."""
+    """MLP from the text embedding table's width (text_hidden_size) to the talker's (hidden_size)."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class TextProjection(nn.Module):
 
 
 class Talker(nn.Module):
-    """Text and codec embeddings, text projection, decoder stack and the head over codebook 0 and the special ids."""
+    """Text and codec embeddings, text projection, decoder stack, and the head over codebook 0 and the special ids."""
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
@@ -37,21 +37,21 @@ class Talker(nn.Module):
         self.codec_head = nn.Linear(hidden, config.vocab_size, bias=False)
 
     def text_embeddings(self, ids: Tensor) -> Tensor:
-        """Text rows (..., hidden) of token ids (...), int64: the space that projected features live in."""
+        """Text embeddings (..., hidden) of token ids (...), int64: what a projector's output replaces."""
         return self.text_projection(self.text_embedding(ids))
 
     def forward(self, embeds: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Hidden states (B, S, hidden) of `embeds` (B, S, hidden): causal, differentiable.
 
-        `lengths` (B,): rows are padded on the right beyond them; states there are zero.
+        `lengths` (B,): sequences are padded on the right beyond them; states there are zero.
         """
         return self.transformer(embeds, lengths)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores (..., vocab_size) of the next frame's codebook 0, raw: no id is suppressed here."""
+        """Raw logits (..., vocab_size) of the next frame's codebook 0; no id is suppressed here."""
         return self.codec_head(hidden)
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """Rows yet to be filled. PyTorch's own filling, on the meta device, would import its whole compiler."""
+    """An uninitialised embedding table: PyTorch's own initialisation would import its compiler on the meta device."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)

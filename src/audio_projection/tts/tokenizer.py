@@ -1,7 +1,10 @@
-"""The text tokenizer of a Qwen3-TTS folder: Qwen2's byte-level BPE, with byte spans.
+"""Text tokenizer of a Qwen3-TTS folder: Qwen2's byte-level BPE, with byte spans.
 
 Built from the folder's own files by the `tokenizers` library alone, so that every transformers release gives the
 same ids. Qwen2 normalises to NFC and splits by the pattern below before merging bytes.
+
+`text/token_spans.py` has byte spans for the LLM's tokenizer, with another contract: there special tokens are empty and
+tokens inside a composed character share all of it, here the spans partition the text, whatever stands in it.
 """
 
 from __future__ import annotations
@@ -18,19 +21,19 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json_object
-
-Span = tuple[int, int]
+from audio_projection.text.token_spans import Span
 
 # Contractions | a word with one leading mark | a digit | symbols | line breaks | spaces.
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_ROLE = "<|im_start|>assistant\n"
+ROLE = "<|im_start|>assistant\n"
+"""Opens every utterance: the role of the chat template."""
 
 
 class TextTokenizer:
-    """Text to token ids and their byte spans. `hash` names the tokenizer: equal files give equal hashes."""
+    """Text to token ids and their byte spans. `hash` identifies the tokenizer: equal files give equal hashes."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.backend = tokenizer
@@ -41,19 +44,19 @@ class TextTokenizer:
         """Read tokenizer.json, or else vocab.json, merges.txt and tokenizer_config.json.
 
         Raises AudioProjectionError naming the file that is missing or damaged, or when the chat template's
-        `<|im_start|>assistant` line is not the 3 tokens that Qwen3-TTS takes for granted.
+        `<|im_start|>assistant` line is not the 3 tokens that Qwen3-TTS expects.
         """
         folder = Path(folder)
         tokenizer = cls(_load_whole(folder) if (folder / "tokenizer.json").is_file() else _load_parts(folder))
-        if len(tokenizer.ids(_ROLE)) != 3:
+        if len(tokenizer.ids(ROLE)) != 3:
             raise AudioProjectionError(
-                f"{folder}: the tokenizer makes {len(tokenizer.ids(_ROLE))} tokens of {_ROLE!r}, Qwen3-TTS needs 3"
+                f"{folder}: the tokenizer makes {len(tokenizer.ids(ROLE))} tokens of {ROLE!r}, Qwen3-TTS needs 3"
             )
         return tokenizer
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical tokenizer.json: sorted keys, no escapes."""
+        """SHA-256 of the canonical tokenizer.json (sorted keys, no escapes)."""
         canonical = json.dumps(json.loads(self.backend.to_str()), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -76,8 +79,8 @@ class TextTokenizer:
         to_text = _NormalisedBytes(text)
         if (ends[-1] if ends else 0) != to_text.size:
             raise AudioProjectionError(f"the tokens of {text!r} do not add up to its bytes: no byte-level tokenizer?")
-        places = [to_text.original(end) for end in ends]
-        return encoding.ids, list(zip([0, *places[:-1]], places, strict=True)) if places else []
+        borders = [to_text.original(end) for end in ends]
+        return encoding.ids, list(zip([0, *borders[:-1]], borders, strict=True)) if borders else []
 
     def _bytes(self, number: int, token: str) -> int:
         """How many bytes of normalised text a token stands for: a byte-level token has one character for each."""
@@ -95,17 +98,18 @@ class _NormalisedBytes:
         if normal != text:
             self._pieces = _pieces(text, normal)
 
-    def original(self, place: int) -> int:
+    def original(self, position: int) -> int:
+        """The byte of the text for a byte position of the normalised text."""
         if self._pieces is None:
-            return place
+            return position
         for start, end, first, last in self._pieces:
-            if place <= end:  # inside a piece that was composed there is no exact answer: go in proportion
-                return first + (place - start) * (last - first) // max(1, end - start)
+            if position <= end:  # inside a composed piece there is no exact position: interpolate
+                return first + (position - start) * (last - first) // max(1, end - start)
         return self._pieces[-1][3]
 
 
 def _pieces(text: str, normal: str) -> list[tuple[int, int, int, int]]:
-    """(start, end) in the normalised bytes and (start, end) in the text's, for pieces that normalise independently."""
+    """Pieces that normalise independently: (start, end) in the normalised bytes, then (start, end) in the text's."""
     chunks: list[str] = []
     for character in text:
         if chunks and _continues(character):

@@ -1,7 +1,7 @@
-"""Official checkpoint tensors to and from the modules here, strictly: every tensor present, of its shape, none left.
+"""Conversion between official checkpoint tensors and the modules' parameters, with strict checks.
 
-The modules keep some official tensors fused (query, key and value; gate and up; the predictor's embeddings and
-heads); `official_state_dict` takes them apart again.
+Some official tensors are fused in the modules (query, key and value; gate and up; the code predictor's embeddings and
+heads); `official_state_dict` splits them again. Every tensor must be present and of its shape, and none unknown.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from audio_projection.tts.interface import SpeechModel
 
 @dataclass(frozen=True)
 class Source:
-    """The official tensors that one parameter here is made of: joined along dimension 0, or stacked."""
+    """Names and shapes of the official tensors that make up one parameter: concatenated on dimension 0, or stacked."""
 
     parts: tuple[tuple[str, Shape], ...]
     stacked: bool = False
 
     def join(self, tensors: list[Tensor]) -> Tensor:
+        """The parameter, from the official tensors in the order of `parts`."""
         if self.stacked:
             return torch.stack(tensors)
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
     def split(self, tensor: Tensor) -> dict[str, Tensor]:
+        """The official tensors by name, from the parameter."""
         pieces = tensor.unbind() if self.stacked else tensor.split([shape[0] for _, shape in self.parts])
         return {name: piece.contiguous() for (name, _), piece in zip(self.parts, pieces, strict=True)}
 
@@ -43,11 +45,11 @@ _RENAMED = (
     (r"^code_predictor\.codec_embedding$", "talker.code_predictor.model.codec_embedding"),
     (r"^code_predictor\.", "talker.code_predictor."),
 )
-CODEC_HEAD = "talker.codec_head.weight"
+_CODEC_HEAD = "talker.codec_head.weight"
 
 
 def source(name: str, shape: Shape, config: Qwen3TTSConfig) -> Source:
-    """Where the parameter `name` of a `Qwen3TTS` comes from. `shape` is its own."""
+    """The official tensors of the parameter `name` of a `Qwen3TTS`, which has this `shape`."""
     official = name
     for pattern, replacement in _RENAMED:
         official, found = re.subn(pattern, replacement, official)
@@ -63,7 +65,7 @@ def source(name: str, shape: Shape, config: Qwen3TTSConfig) -> Source:
 
 
 def _fused(stack: TransformerConfig) -> dict[str, dict[str, int]]:
-    """For each fused matrix its official parts and their rows."""
+    """For each fused matrix the official ones and how many rows each has."""
     queries, keys = stack.num_heads * stack.head_dim, stack.num_kv_heads * stack.head_dim
     return {
         "qkv_proj": {"q_proj": queries, "k_proj": keys, "v_proj": keys},
@@ -72,14 +74,14 @@ def _fused(stack: TransformerConfig) -> dict[str, dict[str, int]]:
 
 
 def load_weights(tts: SpeechModel, folder: str | Path, dtype: torch.dtype) -> None:
-    """Give the modules of `tts` (built on the meta device) the tensors of `folder`, in `dtype`.
+    """Loads the tensors of `folder` in `dtype` into the modules of `tts`, which may be on the meta device.
 
     The speaker encoder stays float32. AudioProjectionError names tensors that are missing, misshapen or unknown.
     """
     files = TensorFolder(folder)
     sources = {name: source(name, tuple(value.shape), tts.config) for name, value in _weights(tts)}
-    if tts.config.talker.tied and CODEC_HEAD not in files.names():
-        sources["talker.codec_head.weight"] = sources["talker.codec_embedding.weight"]
+    if tts.config.talker.tied and _CODEC_HEAD not in files.names():
+        sources[_CODEC_HEAD] = sources["talker.codec_embedding.weight"]
     check_tensors({name: shape for origin in sources.values() for name, shape in origin.parts}, files)
     state: dict[str, Tensor] = {}
     for name, origin in sources.items():
@@ -91,9 +93,9 @@ def load_weights(tts: SpeechModel, folder: str | Path, dtype: torch.dtype) -> No
 
 
 def official_state_dict(tts: SpeechModel) -> dict[str, Tensor]:
-    """All weights but the codec's under their official names and in their official shapes, detached.
+    """All weights except the codec's under their official names and in their official shapes, detached.
 
-    What `save_file(..., 'model.safetensors')` needs for a folder that the official package loads.
+    Saved as model.safetensors they make a folder that the official package loads.
     """
     state: dict[str, Tensor] = {}
     for name, value in _weights(tts):
@@ -109,6 +111,7 @@ def _owners(tts: SpeechModel) -> list[tuple[str, nn.Module]]:
 
 
 def _weights(tts: SpeechModel) -> Iterator[tuple[str, Tensor]]:
+    """Names and values of all weights of `tts` except the codec's."""
     for owner, module in _owners(tts):
         for name, value in module.state_dict().items():
             yield f"{owner}.{name}", value

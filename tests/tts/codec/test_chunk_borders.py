@@ -1,4 +1,4 @@
-"""nano's speech as it is streamed, chunk by chunk: one unbroken sound."""
+"""Streamed speech of nano has no discontinuity at the borders of its chunks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from audio_projection.inference import Voice
 
 @pytest.fixture(scope="module")
 def streamed() -> tuple[list[np.ndarray], np.ndarray]:
-    """The chunks of a sentence, and the codec's decode of all its codes at once."""
+    """The chunks of a sentence, and the codec's decoding of all its codes at once."""
     voice = Voice.from_config("configs/nano.yaml")
     codec, codes = voice.tts.codec, list[Tensor]()
     decode_stream = codec.decode_stream
 
-    def noted(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    def captured(frames: Iterable[Tensor]) -> Iterator[Tensor]:
         for frame in frames:
             codes.append(frame)
             yield frame
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "decode_stream", lambda frames, *more: decode_stream(noted(frames), *more))
+        patch.setattr(codec, "decode_stream", lambda frames, *more: decode_stream(captured(frames), *more))
         chunks = list(voice.stream("The old dog slept beside the warm stove.", seed=0, control="plain"))
     return chunks, codec.decode(torch.stack(codes)).numpy()
 

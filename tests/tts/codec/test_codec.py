@@ -1,4 +1,4 @@
-"""The codec against the official package's outputs, streaming against batch, and what it refuses."""
+"""The codec: parity with the official package's outputs, streaming against batch, and input that is refused."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def furthest(made: Tensor, expected: Tensor) -> float:
     return (made - expected).abs().max().item()
 
 
-# --- the official package's numbers ---
+# --- parity with the official package ---
 
 
 def test_long_recording_has_the_official_codes(codec: Codec, reference: dict[str, Tensor]) -> None:
-    """14 s with a window of 20 positions in its configuration, which the official encoder does not obey."""
+    """14 s with a sliding window of 20 positions in the configuration, which the official encoder ignores."""
     made = codec.encode(MADE["noise"](), MADE["RATE"])
     assert made.unique().numel() > 10
     assert torch.equal(made, reference["alone"])
@@ -65,19 +65,19 @@ def test_other_rate_is_resampled_as_the_official_one(codec: Codec, reference: di
     assert torch.equal(codec.encode(MADE["noise"]()[: MADE["SHORT"]], 44100), reference["resampled"])
 
 
-def test_decoding_anew_gives_the_official_samples(codec: Codec, reference: dict[str, Tensor]) -> None:
-    """Beyond 300 frames the official decoder sees 25 frames back, the stateful one all that the network reaches."""
+def test_chunked_decode_gives_the_official_samples(codec: Codec, reference: dict[str, Tensor]) -> None:
+    """Beyond 300 frames the official decoder has 25 frames of context, the streaming one all that the network sees."""
     first = MADE["KEPT"] * codec.samples_per_frame
     border = (300 - MADE["KEPT"]) * codec.samples_per_frame
-    anew, whole = (decode(MADE["codes"]())[first:] for decode in (codec.decode_anew, codec.decode))
-    assert furthest(anew, reference["wave"]) < 1e-5
+    chunked, whole = (decode(MADE["codes"]())[first:] for decode in (codec.chunked_decode, codec.decode))
+    assert furthest(chunked, reference["wave"]) < 1e-5
     assert furthest(whole[:border], reference["wave"][:border]) < 1e-5
     assert furthest(whole[border:], reference["wave"][border:]) > 1e-4
 
 
 @pytest.fixture(scope="module")
 def kit(shared: Path) -> tuple[Codec, dict[str, Tensor]]:
-    """The codec that all checkpoints of the parity kit share, and one checkpoint's official outputs."""
+    """The codec of all checkpoints of the parity kit, and one checkpoint's official outputs."""
     folder = shared / "parity"
     codec = Codec.from_pretrained(folder / "tiny_base" / "speech_tokenizer")
     return codec, load_file(folder / "tiny_base.ref.safetensors")
@@ -88,16 +88,16 @@ def test_parity_kit(kit: tuple[Codec, dict[str, Tensor]]) -> None:
     recordings = [reference["enc.in"][0], reference["enc.in"][1, :40000]]
     for number, codes in enumerate(codec.encode_batch(recordings, 24000)):
         assert torch.equal(codes, reference[f"enc.codes.{number}"])
-    assert furthest(codec.decode_anew(reference["dec.codes"])[0], reference["dec.wav"]) < 1e-4
+    assert furthest(codec.chunked_decode(reference["dec.codes"])[0], reference["dec.wav"]) < 1e-4
     assert furthest(codec.decode(reference["xvec.codes.0"]), reference["xvec.wav.0"]) < 1e-4
 
 
 def test_cloned_speech_of_the_parity_kit(kit: tuple[Codec, dict[str, Tensor]]) -> None:
-    """The reference recording's codes go before the spoken ones; its share of the samples is cut off again."""
+    """The reference recording's codes are decoded before the generated ones; its share of the samples is cut off."""
     codec, reference = kit
     before = codec.encode(reference["ref.wav"], 24000)
     codes = torch.cat((before, reference["nonstream.codes.0"]))
-    samples = codec.decode_anew(codes)
+    samples = codec.chunked_decode(codes)
     cut = int(len(before) / len(codes) * len(samples))
     assert furthest(samples[cut:], reference["nonstream.wav.0"]) < 1e-4
 
@@ -147,7 +147,7 @@ def test_any_chunks_equal_the_whole(config: CodecDecoderConfig, chunks: list[int
     assert furthest(made, whole) < 1e-5
 
 
-def test_a_chunk_without_its_past_is_something_else(codec: Codec) -> None:
+def test_a_chunk_without_its_context_differs(codec: Codec) -> None:
     codes = MADE["codes"]()[:8]
     assert furthest(codec.decode(codes)[4 * 1280 :], codec.decode(codes[4:])) > 1e-2
 
@@ -191,7 +191,7 @@ def test_no_frames_are_no_samples(codec: Codec) -> None:
     empty = torch.zeros(0, 8, dtype=torch.long)
     assert codec.decode(empty).shape == (0,)
     assert codec.decode(empty.expand(3, 0, 8)).shape == (3, 0)
-    assert codec.decode_anew(empty).shape == (0,)
+    assert codec.chunked_decode(empty).shape == (0,)
 
 
 def test_utterances_of_a_batch_do_not_mix(codec: Codec) -> None:
@@ -203,7 +203,7 @@ def test_utterances_of_a_batch_do_not_mix(codec: Codec) -> None:
 
 
 def test_trains(codec: Codec) -> None:
-    """Gradients reach latents and every parameter that decoding uses; the codebooks are no parameters."""
+    """Gradients reach the latents and every parameter that decoding uses; the codebooks are not parameters."""
     decoder = CodecDecoder(codec.config.decoder)
     latents = decoder.quantizer(MADE["codes"]()[None, :6]).detach().requires_grad_()
     decoder.synthesize(latents).square().mean().backward()
@@ -227,7 +227,7 @@ def test_loaded_codec_is_frozen(codec: Codec) -> None:
 
 DECODES = """
 import sys, torch
-from audio_projection.tts.codec import Codec
+from audio_projection.tts.codec.codec import Codec
 codec = Codec.from_pretrained(sys.argv[1])
 codec.decode(torch.zeros(3, codec.code_groups, dtype=torch.int64))
 assert not [name for name in ("transformers", "torch._dynamo") if name in sys.modules]
@@ -238,7 +238,7 @@ assert next(iter(codec.state_dict())).startswith("encoder."), "fingerprints of s
 
 
 def test_decoding_needs_no_encoder() -> None:
-    """Neither its weights nor the seconds that the library behind it, or PyTorch's compiler, take to import."""
+    """Decoding loads neither the encoder's weights, nor transformers, nor PyTorch's compiler, which import slowly."""
     done = subprocess.run([sys.executable, "-c", DECODES, str(FIXTURE)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -247,9 +247,9 @@ def test_saving_gives_the_same_folder(codec: Codec, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "é out")
     for name in ("config.json", "preprocessor_config.json"):
         assert json.loads((tmp_path / "é out" / name).read_text()) == json.loads((FIXTURE / name).read_text())
-    saved, given_ = (load_file(folder / "model.safetensors") for folder in (tmp_path / "é out", FIXTURE))
-    assert saved.keys() == given_.keys()
-    assert all(torch.equal(saved[name], given_[name]) and saved[name].dtype == torch.float32 for name in saved)
+    saved, original = (load_file(folder / "model.safetensors") for folder in (tmp_path / "é out", FIXTURE))
+    assert saved.keys() == original.keys()
+    assert all(torch.equal(saved[name], original[name]) and saved[name].dtype == torch.float32 for name in saved)
 
 
 def test_real_configuration_gives_the_published_sizes(shared: Path) -> None:
@@ -289,7 +289,7 @@ def test_other_rates_are_resampled(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "rate", "said"),
+    ("samples", "rate", "message"),
     [
         (np.zeros(0, np.float32), 16000, "empty"),
         (np.zeros((2, 100), np.float32), 16000, "mono"),
@@ -298,8 +298,8 @@ def test_other_rates_are_resampled(codec: Codec) -> None:
         (np.zeros(100), 0, "sample rate 0"),
     ],
 )
-def test_refused_recordings(codec: Codec, samples: np.ndarray, rate: int, said: str) -> None:
-    with pytest.raises(AudioProjectionError, match=said):
+def test_refused_recordings(codec: Codec, samples: np.ndarray, rate: int, message: str) -> None:
+    with pytest.raises(AudioProjectionError, match=message):
         codec.encode(samples, rate)
 
 
@@ -353,7 +353,7 @@ ENCODING = "encoder.downsample.conv.weight"
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (tensors(lambda state: state.pop(NAME)), NAME),
         (tensors(lambda state: state.update({NAME: torch.zeros(3)})), rf"{NAME} is \[3\]"),
@@ -378,10 +378,10 @@ ENCODING = "encoder.downsample.conv.weight"
         (settings_(encoder_valid_num_quantizers=40), "encoder_valid_num_quantizers"),
     ],
 )
-def test_refused_folders(tmp_path: Path, damage: Callable[[Path], object], said: str) -> None:
+def test_refused_folders(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
     folder = tmp_path / "speech_tokenizer"
     shutil.copytree(FIXTURE, folder)
     damage(folder)
-    with pytest.raises(AudioProjectionError, match=said) as error:
+    with pytest.raises(AudioProjectionError, match=message) as error:
         _ = Codec.from_pretrained(folder).encoder
     assert "\n" not in str(error.value) and str(folder) in str(error.value)

@@ -1,1 +1,1 @@
-"""The codec of Qwen3-TTS: waveform to codes and back."""
+"""The neural audio codec of Qwen3-TTS: waveform to codes and back."""

@@ -1,4 +1,4 @@
-"""The 12 Hz codec of Qwen3-TTS: waveform to code frames and back, in the official `speech_tokenizer` folder layout."""
+"""The 12 Hz neural audio codec of Qwen3-TTS: waveform to code frames and back (official folder `speech_tokenizer`)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from audio_projection.files.tensor_folder import TensorFolder, check_tensors
 from audio_projection.files.tensors import write_tensors
 from audio_projection.tts.codec.config import CodecConfig
 from audio_projection.tts.codec.decoder import CodecDecoder, State
-from audio_projection.tts.codec.waveform import prepare
-from audio_projection.tts.config import Reader
+from audio_projection.tts.codec.waveform import prepare_waveform
+from audio_projection.tts.config import ConfigReader
 
 if TYPE_CHECKING:
     from audio_projection.tts.codec.encoder import CodecEncoder
 
-BLOCK = 32
-"""Frames decoded at once: bounds the memory, and on a CPU the activations stay in its caches."""
+BLOCK_FRAMES = 32
+"""`Codec.decode` decodes so many frames at once: memory is bounded, and activations stay in a CPU's caches."""
 
 
 class Codec(nn.Module):
-    """Encoder and decoder; `state_dict()` has the names and shapes of the official model.safetensors.
+    """Codec encoder and decoder; `state_dict()` has the names and shapes of the official model.safetensors.
 
     T is frames, G code groups, S samples; codes are int64 below `config.decoder.codebook_size`.
     """
@@ -38,14 +38,14 @@ class Codec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self._modules["encoder"] = None  # see `encoder`; its weights come first, and fingerprints count on the order
+        self._modules["encoder"] = None  # see `encoder`; its weights come first, and fingerprints depend on the order
         self.decoder = CodecDecoder(config.decoder)
         self._folder: Path | None = None
         self.register_state_dict_pre_hook(_with_encoder)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> Codec:
-        """Load an official `speech_tokenizer` folder in float32, frozen and in eval mode; the encoder when it is used.
+        """Load an official `speech_tokenizer` folder in float32, frozen and in eval mode; the encoder at its first use.
 
         AudioProjectionError names the file or tensor that is missing, truncated, misshapen or foreign.
         """
@@ -69,7 +69,7 @@ class Codec(nn.Module):
 
     @property
     def encoder(self) -> CodecEncoder:
-        """Built and loaded when it is first asked for: speaking needs neither it nor the library that it comes from.
+        """The codec encoder, built and loaded at its first use: speaking needs neither it nor transformers.
 
         Raises AudioProjectionError as `from_pretrained` does.
         """
@@ -85,7 +85,7 @@ class Codec(nn.Module):
             if self._folder is None:
                 with torch.device(self.device):
                     return CodecEncoder(config.encoder, config.encoder_valid_num_quantizers)
-            try:  # not on the meta device: Mimi's layers have buffers that no checkpoint holds
+            try:  # not on the meta device: Mimi's layers have buffers that are not in the checkpoint
                 encoder = CodecEncoder(config.encoder, config.encoder_valid_num_quantizers)
             except AudioProjectionError as error:
                 raise AudioProjectionError(f"{self._folder / 'config.json'}: {error}") from None
@@ -94,7 +94,7 @@ class Codec(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second of decoded speech."""
+        """Sample rate of decoded speech, Hz."""
         return self.config.output_sample_rate
 
     @property
@@ -114,63 +114,63 @@ class Codec(nn.Module):
     def encode(self, samples: np.ndarray | Tensor, rate: int) -> Tensor:
         """Mono samples (S,) at `rate` Hz, of any length -> codes (T, G) on the codec's device.
 
-        T is the length in frames, rounded up. AudioProjectionError for samples that are no recording.
+        T is the length in frames, rounded up. AudioProjectionError for empty, non-finite or not mono samples.
         """
         return self.encode_batch([samples], rate)[0]
 
     @torch.no_grad()
     def encode_batch(self, recordings: Sequence[np.ndarray | Tensor], rate: int) -> list[Tensor]:
-        """As `encode`, several at once: zeros fill up the shorter ones, then their codes are cut to length.
+        """As `encode` for a batch: recordings are padded with zeros, their codes cut to length.
 
-        So does the official package; the last frame of a shorter recording may get other codes than alone.
+        As in the official package, the last frame of a shorter recording may get other codes than alone.
         """
-        waves = [prepare(samples, rate, self.config.input_sample_rate) for samples in recordings]
+        waves = [prepare_waveform(samples, rate, self.config.input_sample_rate) for samples in recordings]
         batch = nn.utils.rnn.pad_sequence(waves, batch_first=True)
         codes = self.encoder(batch.to(self.device))
         step = self.config.encode_downsample_rate
-        return [row[: -(-wave.numel() // step)].clone() for row, wave in zip(codes, waves, strict=True)]
+        return [each[: -(-wave.numel() // step)].clone() for each, wave in zip(codes, waves, strict=True)]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (T, G) or (B, T, G) -> float32 samples (T * samples_per_frame,) or (B, T * samples_per_frame).
 
-        The same numbers as `stream` gives for any chunks, up to rounding.
+        Equals the chunks of `stream`, however they are cut, up to rounding.
         """
         stream = self.stream()
-        blocks = [stream.decode(block) for block in self._batched(codes).split(BLOCK, 1)]
+        blocks = [stream.decode(block) for block in self._batched(codes).split(BLOCK_FRAMES, 1)]
         return _like(codes, torch.cat(blocks, 1))
 
     @torch.no_grad()
-    def decode_anew(self, codes: Tensor, block: int = 300, context: int = 25) -> Tensor:
-        """As `decode`, but each block of frames is decoded anew after `context` frames that are thrown away.
+    def chunked_decode(self, codes: Tensor, chunk_size: int = 300, left_context_size: int = 25) -> Tensor:
+        """As `decode`, but stateless, as the official package decodes: for comparisons with it.
 
-        This is how the official package decodes; beyond `block` frames its samples differ from `decode` wherever the
-        network sees further back than `context` frames. For comparisons with it.
+        Each chunk of `chunk_size` frames is decoded after `left_context_size` frames before it, whose samples are
+        dropped. Beyond the first chunk the samples differ from `decode`, because the network sees further back.
         """
-        batch, blocks = self._batched(codes), []
-        for start in range(0, max(batch.shape[1], 1), block):
-            skipped = context if start > context else start
-            samples = self.decode(batch[:, start - skipped : start + block])
-            blocks.append(samples[:, skipped * self.samples_per_frame :])
-        return _like(codes, torch.cat(blocks, 1))
+        batch, chunks = self._batched(codes), []
+        for start in range(0, max(batch.shape[1], 1), chunk_size):
+            context = left_context_size if start > left_context_size else start
+            samples = self.decode(batch[:, start - context : start + chunk_size])
+            chunks.append(samples[:, context * self.samples_per_frame :])
+        return _like(codes, torch.cat(chunks, 1))
 
     def stream(self) -> CodecStream:
-        """A decoder that takes an utterance, or a batch of them, chunk by chunk."""
+        """A stateful decoder for one utterance, or a batch of them, chunk by chunk."""
         return CodecStream(self)
 
     def decode_stream(
         self, frames: Iterable[Tensor], sizes: Sequence[int] = (4,), before: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Frames (G,), one after another -> float32 samples, chunk by chunk.
+        """Frames (G,), one after another -> float32 samples (S,), chunk by chunk.
 
-        `sizes` of the chunks in frames, the last one for all that follow; what is left at the end is a chunk too.
-        Concatenated they are what `decode` gives. Nothing is taken from `frames` before it is needed. `before`: codes
-        (T, G) that the frames continue, decoded first and not given out.
+        `sizes`: frames of each chunk, the last one for all that follow; the rest at the end is a shorter chunk.
+        Concatenated, the chunks equal `decode`. No frame is pulled from `frames` before it is needed. `before`: codes
+        (T, G) that the frames continue; they are decoded first and their samples dropped.
         """
         if not sizes or min(sizes) < 1:
             raise AudioProjectionError(f"chunks must have at least 1 frame, not {list(sizes)}")
         stream, source = self.stream(), iter(frames)
-        for block in () if before is None else self._batched(before).split(BLOCK, 1):
+        for block in () if before is None else self._batched(before).split(BLOCK_FRAMES, 1):
             stream.decode(block)
         for size in chain(sizes, repeat(sizes[-1])):
             taken = list(islice(source, size))
@@ -188,12 +188,12 @@ class Codec(nn.Module):
 
 
 def _with_encoder(codec: Codec, prefix: str, keep_vars: bool) -> None:
-    """Before the weights are listed: all of them are there."""
+    """Loads the encoder before `state_dict()` lists the weights."""
     _ = codec.encoder
 
 
 def _load(module: nn.Module, prefix: str, folder: Path, others: str) -> None:
-    """Give `module` the tensors of `folder` that begin with `prefix`; there may be others, by that name, besides."""
+    """Loads the tensors of `folder` whose names begin with `prefix`; only those of `others` may be there besides."""
     files = TensorFolder(folder)
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     check_tensors({f"{prefix}{name}": shape for name, shape in shapes.items()}, files, others)
@@ -201,20 +201,20 @@ def _load(module: nn.Module, prefix: str, folder: Path, others: str) -> None:
 
 
 def _with_extractor_rate(config: CodecConfig, path: Path) -> CodecConfig:
-    """The official package encodes at the rate that preprocessor_config.json names, where there is one."""
+    """Takes the encoder's sample rate from preprocessor_config.json, if it exists, as the official package does."""
     if not path.is_file():
         return config
-    reader = Reader(read_json_object(path, "a speech_tokenizer folder"), str(path))
+    reader = ConfigReader(read_json_object(path, "a speech_tokenizer folder"), str(path))
     return replace(config, input_sample_rate=reader.size("sampling_rate", config.input_sample_rate))
 
 
 def _like(codes: Tensor, samples: Tensor) -> Tensor:
-    """Samples (B, S) as they are for a batch of codes, (S,) for those of one utterance."""
+    """Samples (B, S) for codes of a batch, (S,) for codes of one utterance."""
     return samples if codes.ndim == 3 else samples[0]
 
 
 class CodecStream:
-    """Decodes successive chunks of the same utterances; each continues the ones before."""
+    """Streaming decoder: each chunk of codes continues the chunks of the same utterances before it."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
@@ -224,7 +224,7 @@ class CodecStream:
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, T, G) -> float32 samples (B, T * samples_per_frame); B stays the same, T may be 0.
 
-        AudioProjectionError for codes that no codebook has.
+        AudioProjectionError for codes outside the codebooks.
         """
         decoder = self._codec.decoder
         if not codes.shape[1]:

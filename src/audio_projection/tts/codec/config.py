@@ -1,4 +1,4 @@
-"""Sizes of the 12 Hz codec, read from `speech_tokenizer/config.json` of an official checkpoint folder."""
+"""Configuration of the 12 Hz codec, read from `speech_tokenizer/config.json` of an official checkpoint folder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json_object
-from audio_projection.tts.config import Reader
+from audio_projection.tts.config import ConfigReader
 from audio_projection.tts.layers import ACTIVATIONS
 
 
 @dataclass(frozen=True)
 class CodecDecoderConfig:
-    """Sizes of the decoder (codes to waveform). Names and defaults are the official ones.
+    """Sizes of the codec decoder (codes to waveform). Names and defaults are the official ones.
 
     One frame becomes `prod(upsampling_ratios) * prod(upsample_rates)` samples.
     """
@@ -44,6 +44,7 @@ class CodecDecoderConfig:
 
     @property
     def samples_per_frame(self) -> int:
+        """Hop size: decoded samples of one frame."""
         return math.prod(self.upsample_rates) * math.prod(self.upsampling_ratios)
 
     @property
@@ -68,11 +69,11 @@ class CodecConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "speech_tokenizer/config.json") -> CodecConfig:
-        """Read the official JSON object. Keys that do not shape the computation are passed over.
+        """From the official JSON object. Keys that do not change the computation are ignored.
 
         Raises AudioProjectionError, naming `where`, when a size is missing, of the wrong type or contradicts another.
         """
-        reader = Reader(values, where)
+        reader = ConfigReader(values, where)
         config = cls(
             decoder=_decoder_config(reader.section("decoder_config")),
             encoder=reader.section("encoder_config").values,
@@ -96,7 +97,7 @@ class CodecConfig:
         return cls.from_dict(read_json_object(path, "the speech_tokenizer folder of a Qwen3-TTS"), str(path))
 
     def to_dict(self) -> dict[str, Any]:
-        """The official JSON object, such that `from_dict` gives this configuration back."""
+        """The official JSON object; `from_dict` restores this configuration from it."""
         decoder = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self.decoder).items()}
         decoder["head_dim"] = self.decoder.attention_head_dim
         return {
@@ -112,7 +113,7 @@ class CodecConfig:
         }
 
     def preprocessor(self) -> dict[str, Any]:
-        """The official preprocessor_config.json: the official package reads its encoder's rate from there."""
+        """The official preprocessor_config.json, from which the official package reads the encoder's sample rate."""
         return {
             "feature_extractor_type": "EncodecFeatureExtractor",
             "sampling_rate": self.input_sample_rate,
@@ -125,7 +126,7 @@ class CodecConfig:
         }
 
 
-def _decoder_config(reader: Reader) -> CodecDecoderConfig:
+def _decoder_config(reader: ConfigReader) -> CodecDecoderConfig:
     values, defaults = reader.values, CodecDecoderConfig()
     if values.get("rope_scaling"):
         raise AudioProjectionError(f"{reader.where}: rope_scaling is not supported (null expected)")
@@ -154,7 +155,7 @@ def _decoder_config(reader: Reader) -> CodecDecoderConfig:
     return config
 
 
-def _rates(reader: Reader, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+def _rates(reader: ConfigReader, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
     value = reader.values.get(key, default)
     whole = isinstance(value, (list, tuple)) and all(type(rate) is int and rate > 0 for rate in value)
     if not whole or not value:

@@ -1,9 +1,9 @@
-"""Codec decoder of the 12 Hz Qwen3-TTS tokenizer: code frames to waveform, statefully.
+"""Streaming codec decoder of the 12 Hz Qwen3-TTS tokenizer: code frames to waveform.
 
 Official source: `qwen_tts/core/tokenizer_12hz/modeling_qwen3_tts_tokenizer_v2.py`; attribute names are the official
-parameter names. Every layer has the form `layer(x, state)`: it takes what it remembers of the past from `state` and
-leaves there what the next chunk needs. A whole utterance is one chunk with an empty state, so that streaming and batch
-are the same computation. Channels first: (B, C, T).
+parameter names. Every layer has the form `layer(x, state)`: it reads its past (convolution context, keys and values)
+from `state` and stores there what the next chunk needs. A whole utterance is one chunk with an empty state, so
+streaming and batch are the same computation. Channels first: (B, C, T).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from audio_projection.tts.codec.quantizer import SplitQuantizer
 from audio_projection.tts.layers import activation
 
 State = dict[nn.Module, Tensor]
-"""What each layer remembers between two chunks of the same batch of utterances; `{}` before the first."""
+"""Each layer's streaming state between two chunks of the same batch of utterances; `{}` before the first chunk."""
 
 
 class CausalConv(nn.Module):
-    """Convolution that sees only the past; zeros stand before the first frame. (B, in, T) -> (B, out, T)."""
+    """Causal convolution, padded with zeros before the first frame: (B, in, T) -> (B, out, T)."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, dilation: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class CausalConv(nn.Module):
         return self.convolve(x)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """(B, in, context + T) -> (B, out, T)."""
+        """The convolution without padding: (B, in, context + T) -> (B, out, T)."""
         return self.conv(x)
 
 
 class DepthwiseConv(CausalConv):
-    """The same with one filter a channel, as a sum of products: in float64 torch would go channel by channel."""
+    """Causal depthwise convolution as a sum of products: torch's own is slow in float64, one channel at a time."""
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__(channels, channels, kernel, groups=channels)
@@ -55,7 +55,7 @@ class DepthwiseConv(CausalConv):
 
 
 class CausalUpsample(nn.Module):
-    """Transposed convolution cut on the right: (B, in, T) -> (B, out, T * stride)."""
+    """Causal upsampling, a transposed convolution trimmed on the right: (B, in, T) -> (B, out, T * stride)."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -67,19 +67,19 @@ class CausalUpsample(nn.Module):
         if not self.overlap:
             return self.spread(x)
         past = state.get(self)
-        if past is not None:  # the last input frames are worked through again: their outputs reach into this chunk
+        if past is not None:  # the last input frames are computed again: their outputs reach into this chunk
             x = torch.cat((past, x), -1)
         stride = self.conv.stride[0]
-        remembered = -(-self.overlap // stride)
-        state[self] = x[..., -remembered:].clone()
+        context = -(-self.overlap // stride)
+        state[self] = x[..., -context:].clone()
         skipped = 0 if past is None else past.shape[-1] * stride
         return self.spread(x)[..., skipped : x.shape[-1] * stride]
 
     def spread(self, x: Tensor) -> Tensor:
         """The whole transposed convolution: (B, in, T) -> (B, out, (T - 1) * stride + kernel).
 
-        On a CPU as one product whose overlaps are added: oneDNN lays the weights out anew for every call, which for
-        the few frames of a chunk takes longer than the product itself.
+        On a CPU it is one matrix product whose overlaps are added: oneDNN would reorder the weights in every call,
+        which for the few frames of a chunk takes longer than the product itself.
         """
         if x.device.type != "cpu":
             return self.conv(x)
@@ -94,7 +94,7 @@ class CausalUpsample(nn.Module):
 
 
 class SnakeBeta(nn.Module):
-    """x + sin^2(exp(alpha) x) / exp(beta), per channel (Ziyin et al., 2020, with a separate magnitude)."""
+    """Snake activation x + sin^2(exp(alpha) x) / exp(beta) per channel (Ziyin et al., 2020, with its own magnitude)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class SnakeBeta(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution and a pointwise MLP beside a residual path; (B, C, T) unchanged in shape."""
+    """ConvNeXt block: depthwise convolution and pointwise MLP with a residual connection; (B, C, T) keeps its shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two activated convolutions beside a residual path; (B, C, T) unchanged in shape."""
+    """Two convolutions with Snake activations and a residual connection; (B, C, T) keeps its shape."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class ResidualUnit(nn.Module):
 
 
 class UpsampleBlock(nn.Module):
-    """One stage of the waveform decoder: (B, in, T) -> (B, out, T * rate)."""
+    """One upsampling stage of the waveform decoder: (B, in, T) -> (B, out, T * rate)."""
 
     def __init__(self, channels_in: int, channels_out: int, rate: int) -> None:
         super().__init__()
@@ -152,14 +152,14 @@ class UpsampleBlock(nn.Module):
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, state: State) -> Tensor:
-    """Apply stateful layers one after another."""
+    """Applies streaming layers in sequence."""
     for layer in layers:
         x = layer(x, state)
     return x
 
 
 class Attention(nn.Module):
-    """Causal self-attention over the last `sliding_window` frames, the present one included. (B, T, hidden)."""
+    """Causal sliding-window attention over `sliding_window` frames, the present one included. (B, T, hidden)."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -181,7 +181,8 @@ class Attention(nn.Module):
             keys, values = torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)
         kept = max(keys.shape[2] - self.window + 1, 0)
         state[self] = torch.stack((keys[:, :, kept:], values[:, :, kept:]))
-        # Keys are remembered unrotated and positions counted from the oldest: only differences matter, none grows.
+        # Keys are cached unrotated and positions count from the oldest one: RoPE depends on differences only, and
+        # positions stay small however long the stream is.
         cos, sin = (part.to(keys.dtype) for part in self._rotation(keys.shape[2], x.device))
         new = queries.shape[2]
         queries, keys = _rotate(queries, cos[-new:], sin[-new:]), _rotate(keys, cos, sin)
@@ -210,6 +211,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class GatedMLP(nn.Module):
+    """Gated MLP: down(act(gate(x)) * up(x))."""
+
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -222,6 +225,8 @@ class GatedMLP(nn.Module):
 
 
 class LayerScale(nn.Module):
+    """Learned scale of each channel of a residual branch."""
+
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((config.hidden_size,), config.layer_scale_initial_scale))
@@ -231,7 +236,7 @@ class LayerScale(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm attention and MLP, each scaled per channel before the residual sum. (B, T, hidden)."""
+    """Pre-norm transformer block with LayerScale on attention and MLP. (B, T, hidden)."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -248,7 +253,7 @@ class TransformerLayer(nn.Module):
 
 
 class FrameTransformer(nn.Module):
-    """Windowed transformer at the frame rate: (B, latent, T) -> (B, latent, T)."""
+    """Sliding-window transformer at the frame rate: (B, latent, T) -> (B, latent, T)."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -263,7 +268,7 @@ class FrameTransformer(nn.Module):
 
 
 class CodecDecoder(nn.Module):
-    """Code frames to waveform; `state_dict()` has the official names below `decoder.`.
+    """Codec decoder, code frames to waveform; `state_dict()` has the official names below `decoder.`.
 
     Differentiable in the latents and in every parameter (codebooks are buffers), for chunks and whole utterances alike.
     """
@@ -290,7 +295,7 @@ class CodecDecoder(nn.Module):
     def forward(self, codes: Tensor, state: State | None = None) -> Tensor:
         """Codes (B, T, num_quantizers) int64 -> samples (B, T * samples_per_frame) in [-1, 1].
 
-        With `state`, the codes continue the chunks decoded with the same dictionary before.
+        With `state`, the codes continue the chunks that were decoded before with the same dictionary.
         """
         return self.synthesize(self.quantizer(codes), state).clamp(-1, 1)
 
@@ -308,10 +313,10 @@ class CodecDecoder(nn.Module):
         return run(stages, hidden, state).squeeze(1)
 
     def to_float64(self) -> None:
-        """Hold all layers before the waveform stages in float64, for decoding in chunks.
+        """Converts all layers before the waveform stages to float64, so that chunks equal the whole within 1e-5.
 
-        They run at a few steps a frame, so it costs little. Rounding depends on the length of a chunk, and the waveform
-        stages amplify what comes in: with these layers in float32, chunks can differ from the whole by more than 1e-5.
+        Rounding depends on the length of a chunk, and the waveform stages amplify it: with these layers in float32,
+        chunks can differ from the whole by more. They run at a few steps a frame, so float64 costs little.
         """
         for layer in (self.quantizer, self.pre_conv, self.pre_transformer, self.upsample, self.decoder[0]):
             layer.double()

@@ -1,7 +1,7 @@
 """Codec encoder of the 12 Hz Qwen3-TTS tokenizer: waveform to code frames.
 
-It is Mimi (Kyutai, 2024) without its decoder. transformers' own Mimi layers are put together here under the official
-parameter names, which `MimiModel` keeps in some 5.x releases and moves in others.
+It is Mimi (Kyutai, 2024) without its decoder: transformers' Mimi layers, assembled here under the official parameter
+names, which `MimiModel` keeps in some 5.x releases and changes in others.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from transformers.models.mimi.modeling_mimi import (
 from audio_projection.errors import AudioProjectionError
 
 UNBOUNDED = 2**30
-"""A sliding window, in positions, that no recording fills."""
+"""A sliding window, in positions, that is longer than any recording."""
 
 
 class CodecEncoder(nn.Module):
-    """Waveform to code frames; `state_dict()` has the official names below `encoder.`.
+    """Codec encoder, waveform to code frames; `state_dict()` has the official names below `encoder.`.
 
-    `config` is the official `encoder_config` object; `code_groups` is how many of its quantizers are used, from the
-    first. Raises AudioProjectionError for a configuration that transformers refuses.
+    `config` is the official `encoder_config` object; the first `code_groups` of its quantizers are used. Raises
+    AudioProjectionError for a configuration that transformers refuses.
     """
 
     def __init__(self, config: Mapping[str, Any], code_groups: int) -> None:
         super().__init__()
-        mimi = mimi_config(config)
+        mimi = _mimi_config(config)
         if code_groups > mimi.num_quantizers:
             raise AudioProjectionError(
                 f"encoder_valid_num_quantizers is {code_groups}, but there are {mimi.num_quantizers}"
@@ -61,11 +61,11 @@ class CodecEncoder(nn.Module):
         return self.downsample(hidden.transpose(1, 2))
 
 
-def mimi_config(config: Mapping[str, Any]) -> MimiConfig:
-    """The official `encoder_config` as transformers' configuration.
+def _mimi_config(config: Mapping[str, Any]) -> MimiConfig:
+    """The official `encoder_config` as transformers' MimiConfig, without its sliding window.
 
-    The official package ran the encoder's attention fully causal whatever `sliding_window` says; transformers 5 would
-    obey it, and clips of more than 10 s would get other codes.
+    The official package ignores `sliding_window` and attends to the whole past; transformers 5 would apply it, and
+    clips of more than 10 s would get other codes.
     """
     known = {key: value for key, value in config.items() if key not in ("model_type", "transformers_version", "dtype")}
     try:
@@ -81,7 +81,7 @@ def _invalid(error: Exception) -> AudioProjectionError:
 
 
 def _downsample(mimi: MimiConfig) -> nn.Module:
-    """From the convolutions' frame rate to the codes': stride 2 in every official checkpoint."""
+    """Downsampling from the convolutions' frame rate to that of the codes: stride 2 in every official checkpoint."""
     if mimi.frame_rate == mimi.encodec_frame_rate:
         return nn.Identity()
     ratio = int(mimi.encodec_frame_rate / mimi.frame_rate)

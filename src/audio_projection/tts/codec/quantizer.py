@@ -1,4 +1,4 @@
-"""The codec's codebooks: frames of codes to quantised latents, and probabilities of codes to the latents they expect.
+"""Residual vector quantizer of the codec: codes to quantised latents, and code probabilities to expected latents.
 
 Official source: `qwen_tts/core/tokenizer_12hz/modeling_qwen3_tts_tokenizer_v2.py`; attribute names are the official
 parameter names. B is a batch, T frames, G code groups, K codes of a codebook.
@@ -17,7 +17,7 @@ from audio_projection.tts.codec.config import CodecDecoderConfig
 
 
 class Codebook(nn.Module):
-    """Vectors kept as running sums and counts. Buffers: the decoder's training leaves them alone."""
+    """One codebook, stored as running sums and counts; buffers, so that training the decoder does not change them."""
 
     cluster_usage: Tensor
     embedding_sum: Tensor
@@ -25,15 +25,15 @@ class Codebook(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("cluster_usage", torch.ones(size))
-        # in place: without, on the meta device, PyTorch imports its whole compiler
+        # in place: otherwise PyTorch imports its compiler on the meta device
         self.register_buffer("embedding_sum", torch.randn(size, dim).div_(dim**0.5))
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(..., T) codes -> (..., T, dim)."""
+        """Codes (..., T) -> vectors (..., T, dim)."""
         return F.embedding(codes, self.embedding_sum) / self.cluster_usage[codes].clamp(min=1e-5)[..., None]
 
     def expected(self, probabilities: Tensor) -> Tensor:
-        """(..., T, K) probabilities -> (..., T, dim), the mean of the vectors under them."""
+        """Probabilities (..., T, K) -> expected vectors (..., T, dim)."""
         vectors = self.embedding_sum / self.cluster_usage.clamp(min=1e-5)[:, None]
         return probabilities.to(vectors.dtype) @ vectors
 
@@ -47,7 +47,7 @@ class CodebookSlot(nn.Module):
 
 
 class ResidualStack(nn.Module):
-    """Codebooks whose vectors add up."""
+    """Codebooks of a residual quantizer: their vectors are summed."""
 
     def __init__(self, config: CodecDecoderConfig, quantizers: int) -> None:
         super().__init__()
@@ -56,11 +56,11 @@ class ResidualStack(nn.Module):
         )
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, T, quantizers) codes -> (B, codebook_dim / 2, T)."""
+        """Codes (B, T, quantizers) -> summed vectors (B, codebook_dim / 2, T)."""
         return torch.stack([book(codes[..., index]) for index, book in enumerate(self._books())]).sum(0).transpose(1, 2)
 
     def expected(self, probabilities: Tensor) -> Tensor:
-        """(B, T, quantizers, K) probabilities -> (B, codebook_dim / 2, T)."""
+        """Probabilities (B, T, quantizers, K) -> expected sums (B, codebook_dim / 2, T)."""
         vectors = [book.expected(probabilities[..., index, :]) for index, book in enumerate(self._books())]
         return torch.stack(vectors).sum(0).transpose(1, 2)
 
@@ -69,7 +69,7 @@ class ResidualStack(nn.Module):
 
 
 class ResidualQuantizer(nn.Module):
-    """One residual quantizer with its projections; only `output_proj` takes part in decoding."""
+    """One residual quantizer with its projections; decoding uses `output_proj` only."""
 
     def __init__(self, config: CodecDecoderConfig, quantizers: int) -> None:
         super().__init__()
@@ -79,14 +79,16 @@ class ResidualQuantizer(nn.Module):
         self.vq = ResidualStack(config, quantizers)
 
     def forward(self, codes: Tensor) -> Tensor:
+        """Codes (B, T, quantizers) -> latents (B, codebook_dim, T)."""
         return self.output_proj(self.vq(codes))
 
     def expected(self, probabilities: Tensor) -> Tensor:
+        """Probabilities (B, T, quantizers, K) -> expected latents (B, codebook_dim, T)."""
         return self.output_proj(self.vq.expected(probabilities))
 
 
 class SplitQuantizer(nn.Module):
-    """The first codebook and the residual stack of the others, each with its own projection, summed."""
+    """Split residual quantizer: codebook 0 and the residual stack of the others, each projected, then summed."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -94,12 +96,12 @@ class SplitQuantizer(nn.Module):
         self.rvq_rest = ResidualQuantizer(config, config.num_quantizers - 1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, T, num_quantizers) codes -> (B, codebook_dim, T) quantised latents."""
+        """Codes (B, T, num_quantizers) -> quantised latents (B, codebook_dim, T)."""
         return self.rvq_first(codes[..., :1]) + self.rvq_rest(codes[..., 1:])
 
     def expected(self, probabilities: Tensor) -> Tensor:
-        """(B, T, num_quantizers, K) probabilities -> (B, codebook_dim, T), the mean of the latents under them.
+        """Probabilities of codes (B, T, num_quantizers, K) -> expected latents (B, codebook_dim, T).
 
-        Differentiable in the probabilities; exactly `forward` where each frame has one certain code a codebook.
+        Differentiable in the probabilities; equals `forward` where they are one-hot.
         """
         return self.rvq_first.expected(probabilities[..., :1, :]) + self.rvq_rest.expected(probabilities[..., 1:, :])

@@ -1,4 +1,4 @@
-"""Recordings on their way into the codec encoder and the speaker encoder."""
+"""Validation and resampling of recordings for the codec encoder and the speaker encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from audio_projection.errors import AudioProjectionError
 
 
-def prepare(samples: np.ndarray | Tensor, rate: int, target: int) -> Tensor:
+def prepare_waveform(samples: np.ndarray | Tensor, rate: int, target: int) -> Tensor:
     """Mono samples (S,) at `rate` Hz -> float32 samples on the CPU at `target` Hz.
 
     Raises AudioProjectionError for an empty, not one-dimensional or not finite array, and for a rate below 1.
@@ -32,5 +32,7 @@ def prepare(samples: np.ndarray | Tensor, rate: int, target: int) -> Tensor:
     if rate != target:
         length = math.ceil(values.size * (target / rate))
         values = soxr.resample(values, rate, target, quality="HQ")[:length]
-        values = np.pad(values, (0, length - values.size))  # as librosa, and with it the official package, rounds
+        values = np.pad(
+            values, (0, length - values.size)
+        )  # the length that librosa, and so the official package, gives
     return torch.from_numpy(np.ascontiguousarray(values))

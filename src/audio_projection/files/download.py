@@ -24,12 +24,11 @@ from typing import Any
 from audio_projection.config import NANO, Config, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import http_download
-from audio_projection.files.locations import MODEL_FILES, SKIPPED_FILES, find_model
+from audio_projection.files.locations import MODEL_FILES, PARTS, SKIPPED_FILES, find_model
 from audio_projection.files.progress import size_in_words
 
 log = logging.getLogger(__name__)
 
-PARTS = ("llm", "tts", "data")
 CORPUS_URL_VARIABLE = "AUDIO_PROJECTION_CORPUS_URL"
 """Environment variable that takes the place of data.url, as HF_ENDPOINT does for the model hub."""
 LJSPEECH_URL = "https://data.keithito.com/data/speech"
@@ -57,12 +56,12 @@ class Item(ABC):
 class Model(Item):
     """A repository of the model hub."""
 
-    def __init__(self, model: LLMConfig | TTSConfig, config: Config) -> None:
+    def __init__(self, model: LLMConfig | TTSConfig, models_dir: Path | None) -> None:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        self._model, self._config = model, config
+        self._model, self._models_dir = model, models_dir
         self.label = f"{model.name} at {model.revision[:12]}"
-        self._local = config.models_dir / model.name if config.models_dir is not None else None
+        self._local = models_dir / model.name if models_dir is not None else None
         self.folder = self._local or Path(HF_HUB_CACHE)
 
     def inspect(self) -> None:
@@ -75,7 +74,7 @@ class Model(Item):
     def bring(self) -> Path:
         with _words_for_hub_errors(self._model.name):
             folder = Path(self._snapshot(dry_run=False))
-        if find_model(self._model, self._config) is None:
+        if find_model(self._model, self._models_dir) is None:
             raise AudioProjectionError(f"{self._model.name} came without its weights or config.json: see {folder}")
         return folder
 
@@ -168,7 +167,7 @@ def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
     chosen: list[Item] = []
     for part, model in (("llm", config.llm), ("tts", config.tts)):
         if part in only and model.name != NANO and not Path(model.name).expanduser().is_dir():
-            chosen.append(Model(model, config))
+            chosen.append(Model(model, config.models_dir))
     if "data" in only and config.data.source == "librispeech" and config.data.path is not None:
         chosen.append(librispeech(config.data.path, config.data.subset, config.data.url))
     return chosen

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.version import __version__
+from audio_projection.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from audio_projection.inference import Speech, Voice
@@ -28,7 +28,6 @@ __all__ = [
     "ResidualProjector",
     "Speech",
     "Voice",
-    "__version__",
     "load_config",
 ]
 

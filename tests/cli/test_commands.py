@@ -195,7 +195,7 @@ def test_every_command_of_the_readme_exists(repository: Path) -> None:
 def command_help(program: str, arguments: list[str]) -> str:
     from typer.testing import CliRunner
 
-    from audio_projection.cli import app
+    from audio_projection.cli.app import app
 
     scripts = {"src/train.py": "train", "src/inference.py": "speak", "scripts/download_models.py": "download"}
     words = [scripts[arguments[0]]] if program != "audio-projection" else arguments[: 1 + (arguments[0] in GROUPS)]

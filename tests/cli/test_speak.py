@@ -92,7 +92,7 @@ def test_every_command_has_help_with_an_example(command: Command, name: str) -> 
 
 
 def test_corpora_that_cannot_be_brought_or_found(command: Command, tmp_path: Path) -> None:
-    assert_refused(command("data", "download", "commonvoice"), "account", "data prepare commonvoice")
+    assert_refused(command("data", "download", "commonvoice"), "account", "data prepare common_voice")
     prepare = ("data", "prepare", "ljspeech", str(tmp_path), str(tmp_path / "out"), *NANO)
     assert_refused(command(*prepare), "metadata.csv", "No such file")
     assert_refused(command("data", "features", str(tmp_path), str(tmp_path / "out"), *NANO), "no prepared corpus")

@@ -127,10 +127,10 @@ SoundFolder = Annotated[Path | None, Option("--output", "-o", help="Folder for t
 Jobs = Annotated[int, Option(min=1, help="Processes that recognise speech.")]
 
 # Corpora.
-CorpusName = Annotated[str, Argument(parser=_corpus, metavar=f"[{'|'.join(PUBLISHED_CORPORA)}]", help="The corpus.")]
+CorpusName = Annotated[str, Argument(parser=_corpus, metavar="CORPUS", help=f"One of {', '.join(PUBLISHED_CORPORA)}.")]
 CorpusFolder = Annotated[Path, Option("--dir", help="Folder that the corpus is put into.")]
 Subsets = Annotated[list[str] | None, Option("--subset", help="Part of LibriSpeech; may be repeated.")]
-Layout = Annotated[str, Argument(parser=_layout, metavar=f"[{'|'.join(_LAYOUTS)}]", help="Layout of the source.")]
+Layout = Annotated[str, Argument(parser=_layout, metavar="LAYOUT", help=f"Layout of SRC: {', '.join(_LAYOUTS)}.")]
 CorpusSource = Annotated[Path, Argument(metavar="SRC", help="Folder of the corpus, its table, or the manifest.")]
 Prepared = Annotated[Path, Argument(metavar="PREPARED", help="Folder that `data prepare` made.")]
 DataFolder = Annotated[Path, Argument(metavar="OUT", help="Folder to write.")]

@@ -1,6 +1,6 @@
-"""Bring what a configuration needs: the language model, the speech model, the corpus.
+"""Download of what a configuration needs: the language model, the speech model, the corpus.
 
-Sizes and free space are looked at before the first byte; everything resumes; what is already here is left alone.
+Sizes and free space are checked before the first byte; everything resumes; what is already here is left alone.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from audio_projection.files.progress import size_in_words
 log = logging.getLogger(__name__)
 
 CORPUS_URL_VARIABLE = "AUDIO_PROJECTION_CORPUS_URL"
-"""Environment variable that takes the place of data.url, as HF_ENDPOINT does for the model hub."""
+"""Environment variable that overrides data.url, as HF_ENDPOINT does the model hub's address."""
 LJSPEECH_URL = "https://data.keithito.com/data/speech"
 
 
 class Item(ABC):
-    """One thing to bring. `inspect` must come first; it fills in the sizes."""
+    """One thing to download. `inspect` must come first; it fills in the sizes."""
 
     label: str
     folder: Path
     to_fetch: int = 0
-    """Bytes that still have to come."""
+    """Bytes that still have to be downloaded."""
     needed: int = 0
-    """Bytes of free disk that it takes."""
+    """Bytes of disk space that it needs."""
 
     @abstractmethod
     def inspect(self) -> None:
-        """Asks the server for sizes. Raises `AudioProjectionError` when it cannot say."""
+        """Asks the server for sizes. Raises `AudioProjectionError` when they are not to be had."""
 
     @abstractmethod
     def bring(self) -> Path:
-        """Fetches what is missing and returns where it lies."""
+        """Downloads what is missing and returns its folder."""
 
 
 class Model(Item):
@@ -65,14 +65,14 @@ class Model(Item):
         self.folder = self._local or Path(HF_HUB_CACHE)
 
     def inspect(self) -> None:
-        with _words_for_hub_errors(self._model.name):
+        with _hub_errors_reported(self._model.name):
             _check_reachable()
             with _quiet():
                 files = self._snapshot(dry_run=True)
         self.to_fetch = self.needed = sum(file.file_size for file in files if file.will_download)
 
     def bring(self) -> Path:
-        with _words_for_hub_errors(self._model.name):
+        with _hub_errors_reported(self._model.name):
             folder = Path(self._snapshot(dry_run=False))
         if find_model(self._model, self._models_dir) is None:
             raise AudioProjectionError(f"{self._model.name} came without its weights or config.json: see {folder}")
@@ -101,7 +101,7 @@ class Archive:
     inside: str
     """The folder of the archive that is wanted."""
     growth: float
-    """Bytes of the files for one of the archive."""
+    """Bytes of the unpacked files per byte of the archive."""
 
 
 class Corpus(Item):
@@ -163,7 +163,7 @@ def ljspeech(folder: Path) -> Corpus:
 
 
 def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
-    """What the configuration needs from outside; nothing for the bundled models."""
+    """What the configuration needs to have downloaded; nothing for the bundled models."""
     chosen: list[Item] = []
     for part, model in (("llm", config.llm), ("tts", config.tts)):
         if part in only and model.name != NANO and not Path(model.name).expanduser().is_dir():
@@ -174,14 +174,14 @@ def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
 
 
 def download(config: Config, only: Sequence[str] = PARTS) -> list[Path]:
-    """Brings everything that the configuration needs; see `bring`."""
+    """Downloads everything that the configuration needs; see `bring`."""
     return bring(items(config, only))
 
 
 def bring(wanted: Sequence[Item]) -> list[Path]:
-    """Brings the items; returns their folders. One that fails does not stop the others.
+    """Downloads the items; returns their folders. One that fails does not stop the others.
 
-    Raises `AudioProjectionError` at the end when one failed, or before anything is fetched when the disk is too small.
+    Raises `AudioProjectionError` at the end when one failed, or before the first byte when the disk is too small.
     """
     failures: list[str] = []
     planned = [item for item in wanted if _attempt(item.inspect, failures)]
@@ -222,7 +222,7 @@ def _check_disk(planned: Sequence[Item]) -> None:
 
 
 def _unpack(archive: Path, inside: str, target: Path) -> None:
-    """Moves the folder `inside` of the archive to `target`, all at once."""
+    """Unpacks the folder `inside` of the archive as `target`, atomically."""
     log.info("unpacking %s", archive.name)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as temporary:
         try:
@@ -249,7 +249,7 @@ def _progress(label: str, total: int, completed: int) -> Iterator[Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of the hub library for a look at the sizes."""
+    """Hides the hub library's progress bars while the sizes are asked for."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     already = are_progress_bars_disabled()
@@ -262,8 +262,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _words_for_hub_errors(name: str) -> Iterator[None]:
-    """The hub library lets its HTTP client's own exceptions through, and the client changes between versions."""
+def _hub_errors_reported(name: str) -> Iterator[None]:
+    """Raises every error of the hub library as an `AudioProjectionError` that says what to do.
+
+    It is recognised by names of classes: the library lets its HTTP client's own exceptions through, and the client
+    changes between versions.
+    """
     try:
         yield
     except AudioProjectionError:
@@ -273,12 +277,12 @@ def _words_for_hub_errors(name: str) -> Iterator[None]:
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
             chain.append(cause)
         raise AudioProjectionError(
-            _hub_words(name, {kind.__name__ for e in chain for kind in type(e).__mro__}, error)
+            _hub_message(name, {kind.__name__ for e in chain for kind in type(e).__mro__}, error)
         ) from None
 
 
 def _check_reachable() -> None:
-    """The hub library tries for a minute when there is no network at all; one look tells it at once."""
+    """Raises ConnectionError at once when there is no network: the hub library would retry for a minute."""
     from huggingface_hub.constants import ENDPOINT
 
     try:
@@ -292,7 +296,7 @@ def _check_reachable() -> None:
         return  # anything stranger is left to the library, which knows more about proxies and certificates
 
 
-def _hub_words(name: str, kinds: set[str], error: BaseException) -> str:
+def _hub_message(name: str, kinds: set[str], error: BaseException) -> str:
     from huggingface_hub.constants import ENDPOINT
 
     if "GatedRepoError" in kinds:

@@ -311,6 +311,16 @@ def test_systems_that_cannot_speak_say_why(
         evaluate(tiny, sentences, ["teacher", "codec"], jobs=1)
 
 
+def test_a_kind_is_the_projector_that_speak_would_take(tiny: Config) -> None:
+    """The rule of `find_projector`: a system named by a kind does not depend on projector.path."""
+    sources = systems.SpeechSources(tiny, ["hello there"])
+    assert sources.voice(None) is sources.voice("linear"), "one projector is loaded once"
+    given = tiny.projector.model_copy(update={"path": tiny.output_dir / "residual" / "projector"})
+    sources = systems.SpeechSources(tiny.model_copy(update={"projector": given}), ["hello there"])
+    kinds = [sources.voice(choice).projector.info.kind for choice in (None, "linear", "residual")]
+    assert kinds == ["residual", "linear", "residual"]
+
+
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 
 

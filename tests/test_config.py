@@ -1,4 +1,4 @@
-"""Configurations: files, overrides, where paths start, and the words for mistakes."""
+"""Configurations: files, names, overrides, relative paths, and error messages."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 @pytest.fixture
 def speaker(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
-    """Takes the place of the models: notes what is spoken into which file, and fails on the word `fail`."""
+    """Stands in for the models: records what is spoken into which file, and fails on the word `fail`."""
     spoken: list[tuple[str, Path]] = []
 
     class Noting:

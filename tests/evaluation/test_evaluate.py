@@ -258,7 +258,7 @@ def test_real_speech_is_recognised(recordings: list[tuple[str, np.ndarray]]) -> 
     assert sum(rest, first).rate < 0.4
     backwards = word_errors(recordings[0][0], recognizer.transcribe(recordings[0][1][::-1], 22_050))
     assert backwards.rate > 0.8
-    # What is heard depends neither on what came before nor on the process.
+    # A transcript depends neither on earlier recordings nor on the process.
     with RecognizerPool(1) as pool:
         assert pool.submit(recordings[0][1], 22_050).result() == heard[0]
     assert recognizer.transcribe(recordings[0][1], 22_050) == heard[0]

@@ -35,7 +35,7 @@ def download(
       data download librispeech --subset train-clean-100 --subset train-clean-360
       data download ljspeech --dir /big/disk
     """
-    from audio_projection.files.download import bring, librispeech, ljspeech
+    from audio_projection.files.download import fetch_all, librispeech, ljspeech
 
     if corpus == "common_voice":
         raise AudioProjectionError(COMMON_VOICE)
@@ -44,7 +44,7 @@ def download(
     else:
         default = load_config().data
         wanted = [librispeech(folder / "LibriSpeech", part, default.url) for part in subset or [default.subset]]
-    for path in bring(wanted):
+    for path in fetch_all(wanted):
         typer.echo(path)
 
 

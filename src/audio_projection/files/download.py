@@ -49,7 +49,7 @@ class Item(ABC):
         """Asks the server for sizes. Raises `AudioProjectionError` when they are not to be had."""
 
     @abstractmethod
-    def bring(self) -> Path:
+    def fetch(self) -> Path:
         """Downloads what is missing and returns its folder."""
 
 
@@ -71,7 +71,7 @@ class Model(Item):
                 files = self._snapshot(dry_run=True)
         self.to_fetch = self.needed = sum(file.file_size for file in files if file.will_download)
 
-    def bring(self) -> Path:
+    def fetch(self) -> Path:
         with _hub_errors_reported(self._model.name):
             folder = Path(self._snapshot(dry_run=False))
         if find_model(self._model, self._models_dir) is None:
@@ -125,7 +125,7 @@ class Corpus(Item):
         self.to_fetch = self._remote.size - (here or http_download.already_here(self._remote, self._archive))
         self.needed = self.to_fetch + int(self._remote.size * self._published.growth)
 
-    def bring(self) -> Path:
+    def fetch(self) -> Path:
         if self.is_here:
             return self._target
         assert self._remote is not None, "inspect first"
@@ -174,11 +174,11 @@ def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
 
 
 def download(config: Config, only: Sequence[str] = PARTS) -> list[Path]:
-    """Downloads everything that the configuration needs; see `bring`."""
-    return bring(items(config, only))
+    """Downloads everything that the configuration needs; see `fetch_all`."""
+    return fetch_all(items(config, only))
 
 
-def bring(wanted: Sequence[Item]) -> list[Path]:
+def fetch_all(wanted: Sequence[Item]) -> list[Path]:
     """Downloads the items; returns their folders. One that fails does not stop the others.
 
     Raises `AudioProjectionError` at the end when one failed, or before the first byte when the disk is too small.
@@ -191,7 +191,7 @@ def bring(wanted: Sequence[Item]) -> list[Path]:
     _check_disk(planned)
     folders: list[Path] = []
     for item in planned:
-        _attempt(lambda item=item: folders.append(item.bring()), failures)
+        _attempt(lambda item=item: folders.append(item.fetch()), failures)
     if failures:
         raise AudioProjectionError("; ".join(failures))
     return folders

@@ -35,7 +35,7 @@ from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation.asr import Recognizer, word_errors
-from audio_projection.evaluation.report import EvaluationReport, SystemResult
+from audio_projection.evaluation.report import EvaluationReport, EvaluationResult
 from audio_projection.evaluation.sentence_sets import read_sentences
 from audio_projection.evaluation.systems import PLAIN, speak_line
 from audio_projection.files.atomic import make_folder, write_bytes, write_json
@@ -134,7 +134,7 @@ class Results:
         systems = []
         for name, record in self.variants.items():
             errors = [word_errors(text, heard) for text, heard in zip(texts, record["heard"], strict=True)]
-            systems.append(SystemResult(name, name, record["heard"], errors))
+            systems.append(EvaluationResult(name, name, record["heard"], errors))
         return EvaluationReport(texts, systems, seed)
 
 
@@ -217,7 +217,7 @@ class AblationReport:
 
     def __init__(self, asked: dict[str, dict[str, Variant]], results: Results, report: EvaluationReport) -> None:
         self._asked, self._records, self._report = asked, results.variants, report
-        self._systems = {system.name: system for system in report.rows}
+        self._systems = {system.name: system for system in report.systems}
 
     def markdown(self) -> str:
         """A Markdown table with 95 % intervals."""

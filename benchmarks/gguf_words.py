@@ -16,20 +16,20 @@ from pathlib import Path
 from rich.progress import track
 
 from audio_projection.evaluation.asr import RecognizerPool, word_errors
-from audio_projection.evaluation.report import EvaluationReport, SystemResult
+from audio_projection.evaluation.report import EvaluationReport, EvaluationResult
 from audio_projection.evaluation.sentence_sets import read_sentences
 from audio_projection.evaluation.systems import speak_line
 from audio_projection.inference import Voice
 
 
-def measure(folder: Path, texts: Sequence[str], pool: RecognizerPool, threads: int) -> SystemResult:
+def measure(folder: Path, texts: Sequence[str], pool: RecognizerPool, threads: int) -> EvaluationResult:
     """All sentences spoken by the files of a folder, and heard."""
     voice = Voice.from_config(folder / "config.yaml", [f"threads={threads}"])
     spoken = track(texts, str(folder), disable=not sys.stderr.isatty())
     hearing = [pool.submit(each.samples, each.rate) for each in (speak_line(voice, text, 0) for text in spoken)]
-    row = SystemResult(str(folder), "")
-    row.heard = [each.result() for each in hearing]
-    row.errors = [word_errors(text, heard) for text, heard in zip(texts, row.heard, strict=True)]
+    row = EvaluationResult(str(folder), "")
+    row.transcripts = [each.result() for each in hearing]
+    row.errors = [word_errors(text, heard) for text, heard in zip(texts, row.transcripts, strict=True)]
     return row
 
 
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = read_sentences(None, given.limit)
     with RecognizerPool(1) as pool:
         report = EvaluationReport(texts, [measure(folder, texts, pool, given.threads) for folder in given.folders], 0)
-    for row in report.rows:
+    for row in report.systems:
         line = f"{row.name}: word error rate {100 * row.word_error_rate:.1f} % of {len(texts)} sentences"
-        beside = report.difference(row, report.rows[0].name)
+        beside = report.difference(row, report.systems[0].name)
         if beside is not None:
             middle, low, high = (100 * value for value in beside)
             line += f", {middle:+.1f} [{low:.1f}, {high:.1f}] points beside the first"

@@ -1,4 +1,4 @@
-"""Configurations: files, overrides, where paths start, and the words for mistakes."""
+"""Configurations: files, names, overrides, relative paths, and error messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio_projection.config import Config, TrainConfig, load_config
+from audio_projection.config import (
+    PROJECTOR_KINDS,
+    PUBLISHED_CORPORA,
+    SHIPPED_CONFIGS,
+    Config,
+    TrainConfig,
+    find_config,
+    load_config,
+)
 from audio_projection.errors import AudioProjectionError
 
 
@@ -18,7 +26,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def last_error(path: Path | None = None, *words: str) -> str:
+def last_error(path: Path | str | None = None, *words: str) -> str:
     with pytest.raises(AudioProjectionError) as caught:
         load_config(path, words)
     assert "\n" not in str(caught.value)
@@ -46,6 +54,51 @@ def test_a_shipped_configuration_is_found_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_config("configs/nano.yaml").output_dir == repository / "runs/nano"
+
+
+@pytest.mark.parametrize("name", SHIPPED_CONFIGS)
+@pytest.mark.parametrize("shadow", [None, "file", "folder"])
+def test_a_shipped_configuration_has_a_name(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shadow: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if shadow == "file":
+        (tmp_path / name).write_text("seed: 77\n")
+    if shadow == "folder":
+        (tmp_path / name).mkdir()
+    assert find_config(name) == repository / "configs" / f"{name}.yaml"
+    assert load_config(name) == load_config(repository / "configs" / f"{name}.yaml")
+    if shadow == "file":
+        assert load_config(f"./{name}").seed == 77, "a path is no name"
+
+
+def test_an_unknown_name_lists_the_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert last_error("nanoo").endswith(f"nanoo: give one of {', '.join(SHIPPED_CONFIGS)}, or an existing YAML file")
+
+
+def test_every_file_of_configs_has_its_name(repository: Path) -> None:
+    files = {path.stem for path in (repository / "configs").glob("*.yaml")}
+    assert files - {"fsdp"} == set(SHIPPED_CONFIGS), "fsdp.yaml is for accelerate"
+
+
+def test_the_tables_of_choices_are_those_of_the_code() -> None:
+    from audio_projection.alignment.controls import CONTROLS
+    from audio_projection.data.corpora.layouts import READERS
+    from audio_projection.evaluation.systems import SYSTEMS
+    from audio_projection.projector import KINDS
+
+    assert tuple(KINDS) == PROJECTOR_KINDS
+    assert {*PUBLISHED_CORPORA, "manifest"} == READERS.keys()
+    assert {*CONTROLS, *PROJECTOR_KINDS} < set(SYSTEMS) and len(set(SYSTEMS)) == len(SYSTEMS)
+
+
+def test_a_voice_takes_the_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from audio_projection.inference import Voice
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AudioProjectionError, match="no projector.json"):
+        Voice.from_config("nano", projector=str(tmp_path))
 
 
 def test_overrides_win_and_keep_their_types() -> None:

@@ -26,7 +26,7 @@ LEVELS = (
     {"files"},
     {"config"},
     {"config_errors"},
-    {"errors"},
+    {"errors", "version"},
 )
 """From the top down: each part imports only what stands below it. Parts of one level do not import each other."""
 MOST_FILES = 16

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
+from audio_projection.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from audio_projection.inference import Speech, Voice
     from audio_projection.llm.language_model import LanguageModel
     from audio_projection.projector import LinearProjector, Projector, ResidualProjector
     from audio_projection.tts import Qwen3TTS
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AudioProjectionError",

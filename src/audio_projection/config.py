@@ -1,9 +1,9 @@
-"""The configuration: what can be set, what it means, and how a YAML file and `key=value` words become one.
+"""The configuration: its keys, their meaning and defaults, read from YAML files and `key=value` overrides.
 
-    config = load_config("configs/nano.yaml", ["train.steps=20", "projector.kind=residual"])
+    config = load_config("nano", ["train.steps=20", "projector.kind=residual"])
 
 Unknown keys and wrong types raise `AudioProjectionError` naming the key's full path. Where models and projectors
-lie on the disk is answered by `audio_projection.locations`.
+lie on the disk is answered by `audio_projection.files.locations`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -21,6 +21,16 @@ from audio_projection.errors import AudioProjectionError
 
 NANO = "nano"
 """The model name that stands for the weights shipped inside the package."""
+
+SHIPPED_CONFIGS = ("default", "nano", "nano-gguf")
+"""Names that stand for the files of these names in configs/."""
+
+ProjectorKind = Literal["linear", "residual"]
+PROJECTOR_KINDS: tuple[ProjectorKind, ...] = get_args(ProjectorKind)
+
+PublishedCorpus = Literal["librispeech", "ljspeech", "common_voice"]
+PUBLISHED_CORPORA: tuple[PublishedCorpus, ...] = get_args(PublishedCorpus)
+"""Corpora of recordings that are read in the layout in which they are published."""
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -84,12 +94,12 @@ class TTSConfig(Section):
     longest: Count = 200
     """Most characters spoken as one utterance; longer texts are cut at the ends of sentences, clauses or words."""
     normalise: Literal["none", "english"] = "none"
-    """`english`: numbers, dates, signs and abbreviations are spelled out, for a TTS that was trained on words only."""
+    """`english`: numbers, dates, symbols and abbreviations are spelled out, for a TTS trained on words only."""
     language: str = "auto"
     speaker: str | None = None
     """A named speaker of a custom_voice model; a base model takes its voice from the projector or --ref-audio."""
     finetune: Literal["none", "lora", "full"] = "none"
-    """What of the talker's layers trains beside the projector: nothing, LoRA matrices on them, or they themselves."""
+    """What of the talker trains beside the projector: nothing, LoRA adapters on its layers, or its layers."""
     lora_rank: Count = 16
     lora_alpha: Amount = 32.0
     """LoRA adds alpha / rank times the product of its two matrices."""
@@ -112,9 +122,9 @@ class GGUFConfig(Section):
 
 
 class ProjectorConfig(Section):
-    """The part that trains; the only one, unless tts.finetune says otherwise."""
+    """The projector, the only part that trains unless tts.finetune says otherwise."""
 
-    kind: Literal["linear", "residual"] = "linear"
+    kind: ProjectorKind = "linear"
     activation: Literal["identity", "tanh", "softsign", "asinh", "gelu", "silu", "relu"] = "identity"
     rank: Count | None = None
     """Rank of the residual kind; none: the one that gives it as many parameters as the linear kind."""
@@ -125,8 +135,8 @@ class ProjectorConfig(Section):
 class DataConfig(Section):
     """Where texts and speech codes come from."""
 
-    source: Literal["self", "pairs", "manifest", "librispeech", "ljspeech", "common_voice"] = "self"
-    """`self`: the text-fed TTS makes the codes; `pairs`: ready codes; otherwise recordings, encoded by the codec."""
+    source: Literal["self", "pairs", "manifest", PublishedCorpus] = "self"
+    """`self`: the text-fed TTS generates the codes; `pairs`: stored codes; else recordings, encoded by the codec."""
     path: AnchoredPath | None = None
     """The corpus folder, the folder of pairs, or the manifest: JSON lines or tab-separated (audio, text[, speaker])."""
     subset: str = "train-clean-100"
@@ -140,7 +150,7 @@ class DataConfig(Section):
     text_limit: Count | None = None
     """Use this many texts at most for `fit`."""
     held_out: Count = 64
-    """Utterances kept out of training, to measure the loss on."""
+    """Utterances kept out of training, for the validation loss."""
     min_seconds: AmountOrZero = 0.5
     max_seconds: Amount = 20.0
     silence_db: Annotated[float, Field(le=0)] = -60.0
@@ -148,9 +158,9 @@ class DataConfig(Section):
     clipped_share: Annotated[float, Field(gt=0, le=1)] = 0.01
     """A recording with more than this share of its samples at full scale is clipped, and left out."""
     slowest: AmountOrZero = 1.0
-    """Letters and digits a second; a recording with fewer does not say its text, and is left out."""
+    """Letters and digits per second; a recording with fewer does not say its text, and is left out."""
     fastest: Amount = 35.0
-    """The same with more: the text does not fit into the recording."""
+    """Letters and digits per second; a recording with more is too short for its text, and is left out."""
     voice_speaker: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
     """The corpus speaker whose x-vector is stored with the projector as its default voice (base models)."""
     cache: AnchoredPath | None = None
@@ -161,7 +171,7 @@ class FitConfig(Section):
     """The closed-form fit: text only, no audio."""
 
     ridges: Annotated[list[Amount], Field(min_length=1)] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
-    """Strengths of the ridge to try, relative to the variance of each state channel; held-out rows choose."""
+    """Ridge strengths to try, relative to the variance of each state channel; the best on held-out tokens is taken."""
     tokens: Count = 200_000
     """Text tokens that the regression sees."""
     held_out: Count = 200
@@ -170,20 +180,21 @@ class FitConfig(Section):
 
 
 class LossConfig(Section):
-    """Weight of each loss; one of weight 0 is not computed. Each is a mean over its targets in the whole step."""
+    """Weight of each loss; one of weight 0 is not computed. Each is a mean over its targets in an optimizer step."""
 
     talker: AmountOrZero = 1.0
-    """Cross-entropy of codebook 0 and the end, through the talker."""
+    """Cross-entropy of codebook 0 and the end token, through the talker."""
     predictor: AmountOrZero = 0.3
     """Cross-entropy of the codebooks after the first, through the code predictor, on train.predictor_share."""
     distill: AmountOrZero = 0.0
-    """Divergence of codebook 0 from what the talker says when it is fed with the plain text rows."""
+    """Distillation: KL divergence of codebook 0 from the talker's own distribution with the plain text embeddings."""
     distill_states: AmountOrZero = 0.0
-    """Relative squared error of the talker's hidden states against those with the plain text rows."""
+    """Relative squared error of the talker's hidden states against those with the plain text embeddings."""
     rows: AmountOrZero = 0.0
-    """Relative squared error of the projected rows against the TTS's own text rows."""
+    """Relative squared error of the projected embeddings against the TTS's own text embeddings."""
     perceptual: AmountOrZero = 0.0
-    """Mel distance of the sound that the codec makes of the expected codes, on train.perceptual_share."""
+    """Multi-resolution mel loss of the sound that the codec decodes from the expected codes, on
+    train.perceptual_share."""
 
 
 class TrainConfig(Section):
@@ -195,7 +206,7 @@ class TrainConfig(Section):
     epochs: Amount = 1.0
     batch: Count = 8
     grad_accumulation: Count = 1
-    """Micro-batches of a step in each process; times the processes it is what a run that is taken up must keep."""
+    """Micro-batches of an optimizer step in each process; grad_accumulation x processes must not change on resume."""
     learning_rate: Amount = 1e-4
     warmup: CountOrZero = 50
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -212,18 +223,18 @@ class TrainConfig(Section):
     keep_checkpoints: Count = 2
     eval_every: Count = 100
     sample_every: Count | None = None
-    """Speak a held-out text after every so many steps, into samples/ of the run's folder; none: never."""
+    """Speak a held-out text every so many steps, into samples/ of the run's folder; none: never."""
     tensorboard: bool = False
-    """Write the records, and the samples, for TensorBoard too."""
+    """Write the metrics and the audio samples for TensorBoard too."""
     max_minutes: Amount | None = None
     """Stop after this long, wherever the steps are; the learning rate follows whichever ends first. It then depends
-    on the speed of the machine: no two such runs are the same, and one taken up again is not that one never stopped."""
+    on the speed of the machine: no two such runs are the same, and a resumed run differs from an uninterrupted one."""
     precision: Literal["no", "bf16"] = "no"
     """`bf16`: the speech model computes in bfloat16; the projector stays in float32."""
     activation_checkpointing: bool = False
-    """Compute the talker's layers again for the backward pass: less memory, about a third more work, same gradients."""
+    """Recompute the talker's layers in the backward pass: less memory, about a third more work, same gradients."""
     states_memory: AmountOrZero = 1.0
-    """GB of LLM states held in memory; when the training texts need more, every batch computes its own anew."""
+    """GB of LLM states held in memory; when the training texts need more, every batch computes its own."""
 
     def total_steps(self, utterances: int, processes: int = 1) -> int:
         """Optimizer steps of a training set of this many utterances."""
@@ -259,21 +270,22 @@ class Config(Section):
 
     @property
     def trained_projector(self) -> Path:
-        """Folder where training leaves the projector and where speaking looks for it."""
+        """Folder where training saves the projector and where speaking looks for it."""
         return self.run_dir / "projector"
 
 
 def load_config(
     path: str | Path | None = None, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a YAML file (none: all defaults) and lay `key=value` words, then dotted options with values, over it.
+    """Read a configuration (none: all defaults) and apply `key=value` overrides, then options by dotted key.
 
-    Raises `AudioProjectionError` for an unreadable file, an unknown key or a value of the wrong type.
+    `path`: a YAML file, or one of `SHIPPED_CONFIGS`; see `find_config`. Raises `AudioProjectionError` for an unreadable
+    file, an unknown key or a value of the wrong type.
     """
     source = None if path is None else find_config(path)
     values = {} if source is None else _read_yaml(source)
     options = options or {}
-    laid_over = {word.partition("=")[0].strip() for word in overrides} | options.keys()
+    overridden = {word.partition("=")[0].strip() for word in overrides} | options.keys()
     for word in overrides:
         key, equals, text = word.partition("=")
         if not equals:
@@ -283,28 +295,36 @@ def load_config(
         _set(values, key.strip(), _parse(text.strip()))
     for key, value in options.items():
         _set(values, key, _Word(value) if isinstance(value, str | Path) else value)
-    return _validate(values, source, laid_over)
+    return _validate(values, source, overridden)
 
 
 def find_config(path: str | Path) -> Path:
-    """The configuration file for `path`; `configs/nano.yaml` is found from any folder."""
-    given = Path(path).expanduser()
-    shipped = [folder / given for folder in (_PACKAGE.parents[1], _PACKAGE)] if not given.is_absolute() else []
-    for candidate in [given, *shipped]:
+    """The configuration file for `path`: a YAML file, or one of `SHIPPED_CONFIGS` by its name alone.
+
+    The shipped files are found from any folder, also as `configs/nano.yaml`; a file or folder of the working directory
+    does not shadow their names: write `./nano` for a file called nano. Raises AudioProjectionError with the choices.
+    """
+    given, homes = Path(path).expanduser(), (_PACKAGE.parents[1], _PACKAGE)  # a checkout, an installed package
+    if str(path) in SHIPPED_CONFIGS:
+        candidates = [home / "configs" / f"{path}.yaml" for home in homes]
+    else:
+        candidates = [given, *([] if given.is_absolute() else [home / given for home in homes])]
+    for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise AudioProjectionError(f"no configuration file {given}: give an existing YAML file, e.g. configs/nano.yaml")
+    names = ", ".join(SHIPPED_CONFIGS)
+    raise AudioProjectionError(f"no configuration file {given}: give one of {names}, or an existing YAML file")
 
 
-def _validate(values: dict[str, Any], source: Path | None, laid_over: Set[str]) -> Config:
-    """`laid_over`: keys whose values are not the file's."""
+def _validate(values: dict[str, Any], source: Path | None, overridden: Set[str]) -> Config:
+    """`overridden`: keys whose values are not from the file."""
     root = values.get("root", ".")
     base = Path.cwd() if source is None or not isinstance(root, str) else _base(source, root)
     try:
         return Config.model_validate(values, context={"base": base})
     except ValidationError as error:
-        tops = {key.split(".")[0] for key in laid_over}
-        whole = source is None or wrong_keys(error, Config) <= laid_over | tops
+        tops = {key.split(".")[0] for key in overridden}
+        whole = source is None or wrong_keys(error, Config) <= overridden | tops
         raise AudioProjectionError(f"{'configuration' if whole else source}: {explain(error, Config)}") from None
 
 
@@ -344,7 +364,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _parse(text: str) -> Any:
-    """A number, list, null ... as YAML has it; any other text as it is typed, unless it is quoted."""
+    """A number, list, null ... as YAML reads it; any other text as it is typed, unless it is quoted."""
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # 2024-13-45 looks like a date

@@ -1,4 +1,4 @@
-"""Words for what is wrong with a configuration: the key's path, what was expected, the nearest valid key."""
+"""Error messages for a configuration: the key's path, what was expected, the nearest valid key."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ _EXPECTED = {
     "model_type": "keys with values",
     "model_attributes_type": "keys with values",
 }
-
-
-_UNLIKE = 0.9  # 0.3 of it for the same section
+_UNLIKE = 0.9  # least likeness of a key that is suggested; being in the same section counts 0.3 of it
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

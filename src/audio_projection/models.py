@@ -101,7 +101,7 @@ def _load_gguf_llm(config: Config, layers: Layers) -> LanguageModel:
 def _load_gguf_tts(config: Config) -> Qwen3TTS:
     from audio_projection.gguf.decoder_stack import load_gguf_tts
 
-    talker, predictor = find_gguf(config, "talker.gguf"), find_gguf(config, "predictor.gguf")
+    talker, predictor = find_gguf(config.gguf, "talker.gguf"), find_gguf(config.gguf, "predictor.gguf")
     dtype = DTYPES.get(config.tts.dtype, torch.float32)
     threads = _llama_cpp_threads(config)
     return load_gguf_tts(find_tts(config), talker, predictor, threads, config.gguf.memory, dtype)

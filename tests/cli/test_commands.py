@@ -1,4 +1,4 @@
-"""The commands that the README promises: the four literal ones in order, and that every other one exists."""
+"""The commands of the README: the four literal ones run in order, and every other one exists."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def run(
 
 
 def test_requirements_txt_is_installed(repository: Path) -> None:
-    """`pip install -r requirements.txt`, seen from behind: everything it names is here in a fitting version."""
+    """`pip install -r requirements.txt` took effect: everything it names is installed in a fitting version."""
     for line in (repository / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             requirement = Requirement(line)
@@ -195,7 +195,7 @@ def test_every_command_of_the_readme_exists(repository: Path) -> None:
 def command_help(program: str, arguments: list[str]) -> str:
     from typer.testing import CliRunner
 
-    from audio_projection.cli import app
+    from audio_projection.cli.app import app
 
     scripts = {"src/train.py": "train", "src/inference.py": "speak", "scripts/download_models.py": "download"}
     words = [scripts[arguments[0]]] if program != "audio-projection" else arguments[: 1 + (arguments[0] in GROUPS)]
@@ -208,7 +208,7 @@ def test_ci_calls_the_test_command_of_the_readme(repository: Path) -> None:
 
 
 def planned(repository: Path, target: str, venv: Path) -> str:
-    """What `make target` would do."""
+    """The commands that `make target` would run."""
     command = ["make", "-n", target, f"VENV={venv}", f"PYTHON={sys.executable}"]
     return subprocess.run(command, capture_output=True, text=True, cwd=repository, check=True, timeout=60).stdout
 

@@ -1,8 +1,10 @@
-"""The command line without any model: usage, refusals, and what is found out before long work."""
+"""The command line without any model: usage, error messages, and checks before long work."""
 
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import NamedTuple
 
 import pytest
 
+import audio_projection
 from audio_projection import cli
 from audio_projection.cli import speak
 from audio_projection.config import load_config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.locations import check_for_speaking, find_projector
+from helpers.paths import REPOSITORY
 
 NANO = ("--config", "configs/nano.yaml")
 
@@ -46,7 +50,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 @pytest.fixture
 def speaker(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
-    """Takes the place of the models: notes what is spoken into which file, and fails on the word `fail`."""
+    """Stands in for the models: records what is spoken into which file, and fails on the word `fail`."""
     spoken: list[tuple[str, Path]] = []
 
     class Noting:
@@ -74,7 +78,7 @@ def assert_refused(ended: Ended, *words: str, code: int = 1) -> None:
         assert word in ended.err
 
 
-def test_the_projector_that_is_found_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_projector_that_is_found_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = load_config("configs/nano.yaml", [f"output_dir={tmp_path}"])
     with caplog.at_level("INFO"):
         check_for_speaking(config)
@@ -91,8 +95,62 @@ def test_every_command_has_help_with_an_example(command: Command, name: str) -> 
     assert "Example" in ended.out and "--config" in ended.out
 
 
+def test_the_version_is_printed(command: Command) -> None:
+    assert command("--version") == Ended(0, f"audio-projection {audio_projection.__version__}\n", "")
+
+
+def test_a_configuration_by_its_name(command: Command, speaker: list[tuple[str, Path]], tmp_path: Path) -> None:
+    (tmp_path / "nano").mkdir()
+    assert command("speak", "--config", "nano", "--text", "Hello").code == 0
+    assert_refused(command("speak", "--config", "nanoo", "--text", "Hello"), "nanoo", "default, nano, nano-gguf")
+
+
+def test_a_corpus_by_its_new_and_its_old_name(command: Command, tmp_path: Path) -> None:
+    for name in ("common_voice", "commonvoice"):
+        assert_refused(command("data", "download", name), "account", "data prepare common_voice")
+        ended = command("data", "prepare", name, str(tmp_path), str(tmp_path / "out"), *NANO)
+        assert_refused(ended, "train.tsv", "No such file")
+    for words in (("data", "download"), ("data", "prepare")):
+        shown = command(*words, "--help").out
+        assert "common_voice" in shown and "commonvoice" not in shown
+    assert_refused(command("data", "prepare", "timit", "a", "b"), "librispeech, ljspeech, common_voice", code=2)
+
+
+HELP = """
+import sys, time
+start = time.process_time()
+sys.argv = ["audio-projection", "--help"]
+from audio_projection.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0
+assert not {"torch", "transformers", "huggingface_hub", "soundfile"} & set(sys.modules)
+print(time.process_time() - start, file=sys.stderr)
+"""
+LIBRARIES = """
+import sys, time
+start = time.process_time()
+import numpy, pydantic, rich.console, rich.progress, typer, yaml
+print(time.process_time() - start, file=sys.stderr)
+"""
+
+
+def processor_time(code: str) -> float:
+    """Processor seconds of a new process for the code, without Python's own start; the least of three."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, capture_output=True, text=True, env=environment) for _ in range(3)]
+    assert all(done.returncode == 0 for done in runs), runs[0].stderr
+    return min(float(done.stderr) for done in runs)
+
+
+def test_help_takes_hardly_longer_than_its_libraries() -> None:
+    assert processor_time(HELP) < 3 * processor_time(LIBRARIES)
+
+
 def test_corpora_that_cannot_be_brought_or_found(command: Command, tmp_path: Path) -> None:
-    assert_refused(command("data", "download", "commonvoice"), "account", "data prepare commonvoice")
+    assert_refused(command("data", "download", "commonvoice"), "account", "data prepare common_voice")
     prepare = ("data", "prepare", "ljspeech", str(tmp_path), str(tmp_path / "out"), *NANO)
     assert_refused(command(*prepare), "metadata.csv", "No such file")
     assert_refused(command("data", "features", str(tmp_path), str(tmp_path / "out"), *NANO), "no prepared corpus")

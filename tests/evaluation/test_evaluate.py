@@ -1,4 +1,4 @@
-"""Word errors, intervals and rows of the evaluation, against independent computations and real speech."""
+"""Word errors, intervals and systems of the evaluation, against independent computations and real speech."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ pytest.importorskip("pocketsphinx", reason="needs the extra `eval`")
 
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.evaluation import evaluate, systems
+from audio_projection.evaluation import systems
 from audio_projection.evaluation.asr import Recognizer, RecognizerPool, normalise, word_errors
 from audio_projection.evaluation.bootstrap import PairedBootstrap
-from audio_projection.evaluation.report import EvaluationReport, SystemResult
+from audio_projection.evaluation.comparison import SystemResult
+from audio_projection.evaluation.evaluate import evaluate
+from audio_projection.evaluation.report import EvaluationReport, EvaluationResult
 from audio_projection.evaluation.sentence_sets import ROBUSTNESS, read_sentences
 from audio_projection.evaluation.spectral_distance import Distances
 from audio_projection.files import audio
@@ -123,21 +125,21 @@ def test_interval_of_a_median_is_that_of_all_possible_draws(values: list[float])
         assert (low, high) == pytest.approx(ends.tolist())
 
 
-def make_row(name: str, texts: list[str], heard: list[str], seconds: float) -> SystemResult:
-    errors = [word_errors(text, words) for text, words in zip(texts, heard, strict=True)]
-    return SystemResult(name, "", heard, errors, [seconds] * len(texts), [True] * len(texts))
+def make_result(name: str, texts: list[str], transcripts: list[str], seconds: float) -> EvaluationResult:
+    errors = [word_errors(text, words) for text, words in zip(texts, transcripts, strict=True)]
+    return EvaluationResult(name, "", transcripts, errors, [seconds] * len(texts), [True] * len(texts))
 
 
-def test_report_compares_rows_with_plain_and_teacher() -> None:
+def test_report_compares_systems_with_plain_and_teacher() -> None:
     texts = ["one two three four", "five six"]
-    rows = [
-        make_row("teacher", texts, texts, 2.0),
-        make_row("plain", texts, ["one two three", "five six"], 3.0),
-        make_row("linear", texts, ["one two", "five"], 4.0),
-        SystemResult("residual", "", missing="not trained"),
+    results = [
+        make_result("teacher", texts, texts, 2.0),
+        make_result("plain", texts, ["one two three", "five six"], 3.0),
+        make_result("linear", texts, ["one two", "five"], 4.0),
+        EvaluationResult("residual", "", missing="not trained"),
     ]
-    rows[2].distances = [Distances(5.0, 8.0), Distances(6.0, 9.0)]
-    teacher, plain, linear, residual = EvaluationReport(texts, rows, seed=0).to_json()["rows"]
+    results[2].distances = [Distances(5.0, 8.0), Distances(6.0, 9.0)]
+    teacher, plain, linear, residual = EvaluationReport(texts, results, seed=0).to_json()["rows"]
     assert teacher["word_error_rate"] == 0 and plain["word_error_rate"] == pytest.approx(1 / 6)
     assert plain["minus_plain"] is None and linear["minus_plain"][0] == pytest.approx(2 / 6)
     assert teacher["minus_teacher"] is None and linear["minus_teacher"][0] == pytest.approx(3 / 6)
@@ -154,10 +156,10 @@ def test_tables_fit_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
 
     texts = ["one two three four five six seven eight nine ten"] * 30
     wrong = [" ".join(["no"] * (11 + index % 9)) for index in range(30)]
-    rows = [make_row(name, texts, wrong, 2.0) for name in ("teacher", "plain", "residual")]
-    for row in rows[1:]:
-        row.distances = [Distances(12.345 + index, 23.456 + index) for index in range(30)]
-    for table in EvaluationReport(texts, rows, seed=0).tables():
+    results = [make_result(name, texts, wrong, 2.0) for name in ("teacher", "plain", "residual")]
+    for result in results[1:]:
+        result.distances = [Distances(12.345 + index, 23.456 + index) for index in range(30)]
+    for table in EvaluationReport(texts, results, seed=0).tables():
         Console(width=80).print(table)
     shown = capsys.readouterr().out
     assert "…" not in shown and "147.0 [138.0, 156.3]" in shown and "+0.0 [0.0, 0.0]" in shown
@@ -192,9 +194,9 @@ def test_unusable_sentence_files_are_refused(tmp_path: Path, content: str | None
         read_sentences(path)
 
 
-def test_unknown_row_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    with pytest.raises(AudioProjectionError, match="unknown row 'flat'"):
-        evaluate.run(Config(output_dir=tmp_path), rows=["flat"])
+def test_unknown_system_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(AudioProjectionError, match="unknown system 'flat'"):
+        evaluate(Config(output_dir=tmp_path), systems=["flat"])
 
 
 def make_folder(folder: Path) -> str:
@@ -203,29 +205,40 @@ def make_folder(folder: Path) -> str:
     return str(folder)
 
 
-def test_rows_of_folders_have_names_that_differ(tmp_path: Path) -> None:
+def test_systems_of_folders_have_names_that_differ(tmp_path: Path) -> None:
     first, second = (make_folder(tmp_path / run / "linear" / "projector") for run in ("a", "b"))
     linear = make_folder(tmp_path / "c" / "linear")
 
-    def names(*rows: str) -> list[str]:
-        return [row.name for row in systems.name_systems(rows)]
+    def names(*chosen: str) -> list[str]:
+        return [system.name for system in systems.name_systems(chosen)]
 
     assert names("plain", first) == ["plain", "projector"]
     assert names(first, second) == ["a-linear-projector", "b-linear-projector"]
     assert names("linear", linear) == ["linear", "c-linear"]
-    assert [row.projector for row in systems.name_systems(["linear", linear, "plain"])] == ["linear", linear, None]
+    assert [system.projector for system in systems.name_systems(["linear", linear, "plain"])] == [
+        "linear",
+        linear,
+        None,
+    ]
+    shipped = make_folder(tmp_path / "shipped" / "linear")
+    assert names("shipped/linear", shipped) == ["shipped-linear", f"{tmp_path.name}-shipped-linear"]
+    assert [system.projector for system in systems.name_systems(["shipped/linear"])] == ["shipped/linear"]
+    exported = tmp_path / "exported" / "projector.gguf"
+    exported.parent.mkdir()
+    exported.touch()
+    assert names(str(exported)) == ["projector.gguf"]
     for twice in (["plain", "plain"], [first, f"{first}/."]):
         with pytest.raises(AudioProjectionError, match="twice"):
             names(*twice)
 
 
-def test_a_projectors_layer_and_training_are_told() -> None:
+def test_a_projectors_layer_and_training_are_in_the_caption() -> None:
     fitted = {"projector": {"layers": [1], "steps": 0, "measurements": {"fit": {}}}}
     trained = {"projector": {"layers": [1, 3], "steps": 40, "measurements": {}}, "share_from_states": 0.25}
     assert SystemResult("linear", "states", notes=fitted).remark == "states; layer 1; fit only"
     remark = SystemResult("residual", "both", notes=trained).remark
-    assert remark == "both; layers 1, 3; 40 steps; 25.0 % of the row from the states"
-    assert SystemResult("plain", "text rows", notes=fitted).remark == "text rows"
+    assert remark == "both; layers 1, 3; 40 steps; 25.0 % of the embedding from the states"
+    assert SystemResult("plain", "text embeddings", notes=fitted).remark == "text embeddings"
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +258,7 @@ def test_real_speech_is_recognised(recordings: list[tuple[str, np.ndarray]]) -> 
     assert sum(rest, first).rate < 0.4
     backwards = word_errors(recordings[0][0], recognizer.transcribe(recordings[0][1][::-1], 22_050))
     assert backwards.rate > 0.8
-    # What is heard depends neither on what came before nor on the process.
+    # A transcript depends neither on earlier recordings nor on the process.
     with RecognizerPool(1) as pool:
         assert pool.submit(recordings[0][1], 22_050).result() == heard[0]
     assert recognizer.transcribe(recordings[0][1], 22_050) == heard[0]
@@ -264,49 +277,58 @@ def test_run_measures_speaks_and_reports(tiny: Config, tmp_path: Path, capsys: p
     sentences = tmp_path / "two.txt"
     sentences.write_text("hello there\nThe lazy dog. Good day.\n")
     folder = str(tiny.output_dir / "linear" / "projector")
-    rows = ["plain", "residual", "shuffled", folder]
-    report = evaluate.run(tiny, sentences, rows, tmp_path / "out", jobs=1)
+    report = evaluate(tiny, sentences, ["plain", "residual", "shuffled", folder], tmp_path / "out", jobs=1)
     results = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert [row["name"] for row in results] == ["plain", "residual", "shuffled", "projector"]
     plain, residual, _, linear = results
-    for row, kept in zip(report.rows, results, strict=True):
-        assert kept["word_error_rate"] == row.word_error_rate
-        wavs = [audio.read(tmp_path / "out" / row.name / f"000{n}.wav", 24_000) for n in (1, 2)]
-        assert [len(wav) / 24_000 for wav in wavs] == row.seconds
+    for system, kept in zip(report.systems, results, strict=True):
+        assert kept["word_error_rate"] == system.word_error_rate
+        wavs = [audio.read(tmp_path / "out" / system.name / f"000{n}.wav", 24_000) for n in (1, 2)]
+        assert [len(wav) / 24_000 for wav in wavs] == system.seconds
     # An untrained residual projector is the TTS fed with plain text.
     assert residual["share_from_states"] == 0 and residual["heard"] == plain["heard"]
     # Random weights never end their speech: the guard stops each sentence after 11 frames.
     assert plain["ended"] == 0 and plain["seconds"] == pytest.approx([11 / 12.5, 22 / 12.5])
     assert linear["projector"]["kind"] == "linear" and residual["projector"]["kind"] == "residual"
     assert "word error rate, 2 sentences of 7 words" in capsys.readouterr().out
-    # Nobody is compared with a teacher that is no row.
+    # Nothing is compared with a teacher that is not among the systems.
     assert plain["minus_teacher"] is None and plain["mel_cepstral_distance"] is None and plain["distances"] == []
     for number in (1, 2):
         assert (tmp_path / "out" / f"spectrogram-000{number}.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "out" / "spectrogram-0003.png").exists()
 
 
-def test_rows_that_cannot_be_had_say_why(
+def test_systems_that_cannot_speak_say_why(
     tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sentences = tmp_path / "one.txt"
     sentences.write_text("hello there\n")
     monkeypatch.setattr(systems.shutil, "which", lambda _: None)
-    report = evaluate.run(tiny, sentences, ["teacher", "linear"], jobs=1)
-    assert [bool(row.errors) for row in report.rows] == [False, True]
+    report = evaluate(tiny, sentences, ["teacher", "linear"], jobs=1)
+    assert [bool(system.errors) for system in report.systems] == [False, True]
     assert "flite is not installed" in capsys.readouterr().out
-    with pytest.raises(AudioProjectionError, match="no row could be measured: flite"):
-        evaluate.run(tiny, sentences, ["teacher", "codec"], jobs=1)
+    with pytest.raises(AudioProjectionError, match="no system could be measured: flite"):
+        evaluate(tiny, sentences, ["teacher", "codec"], jobs=1)
+
+
+def test_a_kind_is_the_projector_that_speak_would_take(tiny: Config) -> None:
+    """The rule of `find_projector`: a system named by a kind does not depend on projector.path."""
+    sources = systems.SpeechSources(tiny, ["hello there"])
+    assert sources.voice(None) is sources.voice("linear"), "one projector is loaded once"
+    given = tiny.projector.model_copy(update={"path": tiny.output_dir / "residual" / "projector"})
+    sources = systems.SpeechSources(tiny.model_copy(update={"projector": given}), ["hello there"])
+    kinds = [sources.voice(choice).projector.info.kind for choice in (None, "linear", "residual")]
+    assert kinds == ["residual", "linear", "residual"]
 
 
 needs_flite = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 
 
 @needs_flite
-def test_rows_are_compared_with_the_teacher(tiny: Config, tmp_path: Path) -> None:
+def test_systems_are_compared_with_the_teacher(tiny: Config, tmp_path: Path) -> None:
     sentences = tmp_path / "three.txt"
     sentences.write_text("The dog slept.\nA cat ran home.\nGood day.\n")
-    report = evaluate.run(tiny, sentences, ["teacher", "plain"], jobs=1, limit=2)
+    report = evaluate(tiny, sentences, ["teacher", "plain"], jobs=1, limit=2)
     assert report.sentences == ["The dog slept.", "A cat ran home."]
     teacher, plain = report.to_json()["rows"]
     assert teacher["mel_cepstral_distance"] is None and teacher["duration_ratio"] == 1
@@ -318,7 +340,7 @@ def test_rows_are_compared_with_the_teacher(tiny: Config, tmp_path: Path) -> Non
 @needs_flite
 def test_teacher_speaks_and_its_silence_is_cut() -> None:
     text = "The old dog slept beside the warm stove."
-    utterance = next(iter(systems.Speakers(Config(), [text]).teacher()))
+    utterance = next(iter(systems.SpeechSources(Config(), [text]).teacher()))
     assert 1.5 < len(utterance.samples) / utterance.rate < 4
     assert np.abs(utterance.samples[-1_919:]).max() <= 200 / 32768 < np.abs(utterance.samples[-1_920])
     assert word_errors(text, Recognizer().transcribe(utterance.samples, utterance.rate)).rate < 0.4

@@ -1,4 +1,4 @@
-"""Whether what goes wrong in speech is found, and only that: in made-up sounds and in flite's speech."""
+"""Skips, repeats and missed ends are found, and nothing else: in synthetic sounds and in flite's speech."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.evaluation import robustness, systems
+from audio_projection.evaluation import systems
+from audio_projection.evaluation.robustness import measure_robustness
 from audio_projection.evaluation.skips_and_repeats import CLAUSE, WORD, SkipsAndRepeats, find_skips_and_repeats
 from audio_projection.evaluation.spectral_distance import Frames
-from audio_projection.evaluation.systems import Speakers, SpokenSentence
+from audio_projection.evaluation.systems import SpeechSources, SpokenSentence
 from audio_projection.files import audio
 from helpers.evaluation import RATE, babble, save_tiny
 
@@ -24,47 +25,47 @@ SOUNDS = babble(20)
 FINE = SkipsAndRepeats(None, None)
 
 
-def lapses(sound: list[np.ndarray], teacher: list[np.ndarray] = SOUNDS, shortest: float = WORD) -> SkipsAndRepeats:
+def compared(sound: list[np.ndarray], teacher: list[np.ndarray] = SOUNDS, shortest: float = WORD) -> SkipsAndRepeats:
     return find_skips_and_repeats(*(Frames(np.concatenate(parts), RATE) for parts in (sound, teacher)), shortest)[0]
 
 
 def test_the_same_speech_is_fine() -> None:
-    assert lapses(SOUNDS) == FINE
+    assert compared(SOUNDS) == FINE
 
 
 @pytest.mark.parametrize("first", [0, 7, 14])
 def test_a_part_left_out_is_found_at_its_place(first: int) -> None:
-    found = lapses(SOUNDS[:first] + SOUNDS[first + 6 :])
+    found = compared(SOUNDS[:first] + SOUNDS[first + 6 :])
     assert found.repeated is None and found.skipped == pytest.approx(first / 10, abs=0.25)
 
 
 @pytest.mark.parametrize("first", [0, 7, 14])
 def test_a_part_said_twice_is_found(first: int) -> None:
-    found = lapses(SOUNDS[: first + 6] + SOUNDS[first:])
+    found = compared(SOUNDS[: first + 6] + SOUNDS[first:])
     assert found.skipped is None and first / 10 - 0.1 <= found.repeated <= first / 10 + 1.2
 
 
 def test_a_clause_is_longer_than_a_word() -> None:
-    assert lapses(SOUNDS[:7] + SOUNDS[13:]).skipped is not None
-    assert lapses(SOUNDS[:7] + SOUNDS[13:], shortest=CLAUSE) == FINE
-    assert lapses(SOUNDS[:7] + SOUNDS[17:], shortest=CLAUSE).skipped == pytest.approx(0.7, abs=0.25)
-    assert lapses(SOUNDS[:17] + SOUNDS[7:], shortest=CLAUSE).repeated is not None
+    assert compared(SOUNDS[:7] + SOUNDS[13:]).skipped is not None
+    assert compared(SOUNDS[:7] + SOUNDS[13:], shortest=CLAUSE) == FINE
+    assert compared(SOUNDS[:7] + SOUNDS[17:], shortest=CLAUSE).skipped == pytest.approx(0.7, abs=0.25)
+    assert compared(SOUNDS[:17] + SOUNDS[7:], shortest=CLAUSE).repeated is not None
 
 
 def test_speech_that_does_not_end_is_found() -> None:
-    found = lapses(SOUNDS + babble(8, seed=1))
+    found = compared(SOUNDS + babble(8, seed=1))
     assert found.skipped is None and found.repeated == pytest.approx(2, abs=0.25)
 
 
 def test_a_short_part_and_a_pause_are_passed_over() -> None:
     pause = [np.zeros(16_000, np.float32)]
-    assert lapses(SOUNDS[:7] + SOUNDS[9:]) == FINE
-    assert lapses(SOUNDS[:7] + pause + SOUNDS[7:] + pause) == FINE
-    assert lapses(SOUNDS, SOUNDS[:7] + pause + SOUNDS[7:]) == FINE
+    assert compared(SOUNDS[:7] + SOUNDS[9:]) == FINE
+    assert compared(SOUNDS[:7] + pause + SOUNDS[7:] + pause) == FINE
+    assert compared(SOUNDS, SOUNDS[:7] + pause + SOUNDS[7:]) == FINE
 
 
 def test_silence_is_all_left_out() -> None:
-    assert lapses([np.zeros(16_000, np.float32)]).skipped is not None
+    assert compared([np.zeros(16_000, np.float32)]).skipped is not None
 
 
 # --- flite's speech
@@ -84,7 +85,7 @@ def flite(text: str, path: Path, *options: str) -> Frames:
 @needs_flite
 @pytest.mark.parametrize("text", CLAUSES)
 def test_a_clause_cut_out_or_doubled_is_found(text: str) -> None:
-    spoken = Speakers(Config(), [text]).teacher()[0].samples
+    spoken = SpeechSources(Config(), [text]).teacher()[0].samples
     start, end = clause(spoken)
     cut, doubled = np.concatenate([spoken[:start], spoken[end:]]), np.concatenate([spoken[:end], spoken[start:]])
     teacher = Frames(spoken, RATE)
@@ -138,12 +139,12 @@ def test_run_counts_and_reports(
     tiny: Config, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = [SpokenSentence(np.concatenate(SOUNDS[:count]), RATE) for count in (4, 20)]
-    monkeypatch.setattr(Speakers, "teacher", lambda _: teacher)
-    report = robustness.run(tiny, sentences, ["teacher", "plain", "linear"], tmp_path / "out", limit=2)
-    told, plain, linear = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    monkeypatch.setattr(SpeechSources, "teacher", lambda _: teacher)
+    report = measure_robustness(tiny, sentences, ["teacher", "plain", "linear"], tmp_path / "out", limit=2)
+    same, plain, linear = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert report.sentences == ["hello there", "The lazy dog. Good day."]
-    assert (told["ended"], told["largest_length"], told["too_long"]) == (1, 1, 0)
-    assert told["words_skipped_or_repeated"] == told["clauses_skipped_or_repeated"] == 0
+    assert (same["ended"], same["largest_length"], same["too_long"]) == (1, 1, 0)
+    assert same["words_skipped_or_repeated"] == same["clauses_skipped_or_repeated"] == 0
     # Random weights never end: the guard stops each sentence after 11 frames, here after 0.88 s of 0.4 and 1.76 of 2.
     assert plain["ended"] == linear["ended"] == 0
     assert [each["ratio"] for each in plain["spoken"]] == pytest.approx([2.2, 0.88])
@@ -156,13 +157,13 @@ def test_run_counts_and_reports(
 def test_without_flite_nothing_is_spoken(tiny: Config, sentences: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systems.shutil, "which", lambda _: None)
     with pytest.raises(AudioProjectionError, match="flite is not installed"):
-        robustness.run(tiny, sentences)
+        measure_robustness(tiny, sentences)
 
 
-def test_without_any_row_there_is_no_table(
+def test_without_any_system_there_is_no_table(
     tiny: Config, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Speakers, "teacher", lambda _: [SpokenSentence(SOUNDS[0], RATE)] * 3)
+    monkeypatch.setattr(SpeechSources, "teacher", lambda _: [SpokenSentence(SOUNDS[0], RATE)] * 3)
     untrained = tiny.model_copy(update={"output_dir": tmp_path})
-    with pytest.raises(AudioProjectionError, match="no row could be measured: missing: a trained projector"):
-        robustness.run(untrained, sentences)
+    with pytest.raises(AudioProjectionError, match="no system could be measured: missing: a trained projector"):
+        measure_robustness(untrained, sentences)

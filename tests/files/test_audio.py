@@ -1,4 +1,4 @@
-"""Sound files are written whole or not at all, in every format, and read back as they were."""
+"""Sound files are written atomically, in every format, and read back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Download: announced, resumed, checked, and clear words when it cannot be."""
+"""Downloads: sizes printed first, resumed, checked, with clear errors."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_ljspeech_arrives_from_its_own_page(hub: loopback.Hub, tmp_path: Path, m
         tar.addfile(info, io.BytesIO(b"a|b|b\n"))
     hub.files["/lj/LJSpeech-1.1.tar.bz2"] = stream.getvalue()
     monkeypatch.setenv(download.CORPUS_URL_VARIABLE, f"{hub.url}/lj")
-    assert download.bring([download.ljspeech(tmp_path)]) == [tmp_path / "LJSpeech-1.1"]
+    assert download.fetch_all([download.ljspeech(tmp_path)]) == [tmp_path / "LJSpeech-1.1"]
     assert (tmp_path / "LJSpeech-1.1/metadata.csv").read_text() == "a|b|b\n"
 
 

@@ -1,4 +1,4 @@
-"""Tiny models that speak, and sounds like speech, for tests of what judges speech."""
+"""Tiny models that speak, and speech-like sounds, for the tests of the evaluations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from audio_projection.config import Config
-from audio_projection.files.locations import PROJECTOR_KINDS
+from audio_projection.config import PROJECTOR_KINDS, Config
 from audio_projection.fit.assemble import new_projector
 from audio_projection.models import load_llm, load_tts
 from helpers.training import parity_file, save_llm

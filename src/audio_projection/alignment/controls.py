@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from audio_projection.errors import AudioProjectionError
 
-CONTROLS = ("plain", "shuffled", "other")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Control = Literal["plain", "shuffled", "other"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
 """plain: the TTS's own text rows; shuffled: the states change places within the sentence; other: another sentence's."""
 
 _OTHERS = (
@@ -24,6 +27,8 @@ def check_control(control: str | None) -> None:
 
 def shuffled(states: Tensor, seed: int) -> Tensor:
     """States (N, L, D) in one random cycle over the tokens: with two or more, none keeps its own."""
+    import torch
+
     order = torch.randperm(len(states), generator=torch.Generator().manual_seed(seed)).to(states.device)
     mixed = torch.empty_like(states)
     mixed[order] = states[order.roll(1)]
@@ -37,4 +42,6 @@ def other_sentence(text: str) -> str:
 
 def as_long_as(states: Tensor, count: int) -> Tensor:
     """States (M, L, D) of another sentence cut, or begun again, to make (count, L, D)."""
+    import torch
+
     return states[torch.arange(count, device=states.device) % len(states)]

@@ -1,6 +1,6 @@
-"""The command `audio-projection`: its commands put together, and how trouble is reported.
+"""The command line `audio-projection`: its commands, logging, and errors as one line with an exit code.
 
-Results go to stdout, talk to stderr; trouble becomes one line and a non-zero exit.
+Results go to stdout, messages to stderr.
 
 Exit codes: 0 done (also a training that SIGTERM ended with a checkpoint), 1 something is wrong that the message tells
 how to mend, 2 wrong usage, 130 interrupted.
@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -25,12 +25,13 @@ from audio_projection.cli.export import export_app
 from audio_projection.cli.speak import speak
 from audio_projection.cli.train import fit, train
 from audio_projection.errors import AudioProjectionError
+from audio_projection.version import __version__
 
 log = logging.getLogger("audio_projection")
 
 COLLECTED_AT = 100_000
-"""New objects before garbage is looked for. Python's 700 makes that a seventh of the time that the libraries load in,
-for they make near a million objects, all to stay."""
+"""New objects before the garbage collector runs. With Python's 700 it takes a seventh of the time in which the
+libraries load, for they make nearly a million objects, all to stay."""
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -38,7 +39,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Speech from the hidden states of a frozen language model.",
 )
-
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "download": download,
@@ -54,13 +54,28 @@ app.add_typer(data_app, name="data")
 app.add_typer(export_app, name="export")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"audio-projection {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Speech from the hidden states of a frozen language model."""
+
+
 def main() -> NoReturn:
     """Entry point of `audio-projection`."""
     _run(app)
 
 
 def launch(name: str) -> NoReturn:
-    """Entry point of the scripts that stand for one command."""
+    """Entry point of the scripts that run one command."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     single.command()(COMMANDS[name])
     _run(single)
@@ -72,7 +87,7 @@ def _run(command: typer.Typer) -> NoReturn:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     gc.set_threshold(COLLECTED_AT)
-    atexit.register(gc.freeze)  # or Python would look through all of them once more at the end, which takes a second
+    atexit.register(gc.freeze)  # or Python collects garbage once more at exit, which takes a second
     try:
         sys.exit(command(standalone_mode=False) or 0)
     except AudioProjectionError as error:
@@ -92,7 +107,7 @@ def _run(command: typer.Typer) -> NoReturn:
 
 
 def _fail_usage(error: Exception) -> NoReturn:
-    """Wrong usage, by its looks: Typer brings its own Click in some versions, so there is no class to name."""
+    """Wrong usage, recognised by the error's name and methods: some versions of Typer bring their own Click."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""`audio-projection data`: from a published corpus to what training reads."""
+"""`audio-projection data`: download, check and encode a corpus for training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 COMMON_VOICE = (
     "Common Voice asks for an account: sign in at https://commonvoice.mozilla.org/datasets, fetch the archive of a "
-    "language, unpack it, and give its language folder to `audio-projection data prepare commonvoice`"
+    "language, unpack it, and give its language folder to `audio-projection data prepare common_voice`"
 )
 data_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Corpora: bring them, check them, encode them for training."
+    no_args_is_help=True, rich_markup_mode=None, help="Corpora: download them, check them, encode them for training."
 )
 
 
@@ -28,23 +28,23 @@ def download(
     folder: options.CorpusFolder = options.DEFAULT_DATA,
     subset: options.Subsets = None,
 ) -> None:
-    """Bring a corpus; sizes are announced first, and a broken download goes on where it stopped.
+    """Download a corpus; sizes are printed first, and a broken download resumes where it stopped.
 
     \b
     Examples:
       data download librispeech --subset train-clean-100 --subset train-clean-360
       data download ljspeech --dir /big/disk
     """
-    from audio_projection.files.download import bring, librispeech, ljspeech
+    from audio_projection.files.download import fetch_all, librispeech, ljspeech
 
-    if corpus is options.Published.commonvoice:
+    if corpus == "common_voice":
         raise AudioProjectionError(COMMON_VOICE)
-    if corpus is options.Published.ljspeech:
+    if corpus == "ljspeech":
         wanted = [ljspeech(folder)]
     else:
         default = load_config().data
         wanted = [librispeech(folder / "LibriSpeech", part, default.url) for part in subset or [default.subset]]
-    for path in bring(wanted):
+    for path in fetch_all(wanted):
         typer.echo(path)
 
 
@@ -59,14 +59,14 @@ def prepare(
     shard: options.ShardSize = 256,
     processes: options.Processes = 1,
 ) -> None:
-    """Check every recording of a corpus and write Lhotse cuts; what is left out is named with its reason.
+    """Check every recording of a corpus and write Lhotse cuts; what is left out is reported with its reason.
 
-    The limits (data.max_seconds and others) are the configuration's. Run again after a stop, it goes on.
+    The limits (data.max_seconds and others) are the configuration's. Run again after an interruption, it resumes.
 
     \b
     Examples:
       data prepare librispeech data/LibriSpeech prepared --subset train-clean-100 --processes 8
-      data prepare commonvoice cv-corpus-21.0-2025-03-14/en prepared data.max_seconds=12
+      data prepare common_voice cv-corpus-21.0-2025-03-14/en prepared data.max_seconds=12
       data prepare manifest recordings.jsonl prepared
       data prepare dataset saved_dataset prepared --subset train
     """
@@ -74,13 +74,12 @@ def prepare(
 
     from audio_projection.data.corpora.prepare import Corpus, prepare
 
-    kind = "common_voice" if layout is options.CorpusLayout.commonvoice else layout.value
     limits = load_config(config, overrides or ()).data
-    report = prepare(Corpus(kind, source.absolute(), subset), out, limits, shard, processes)
+    report = prepare(Corpus(layout, source.absolute(), subset), out, limits, shard, processes)
     console = Console()
     console.print(report.headline, soft_wrap=True)
     console.print(report.table())
-    log.info("data: everything is in %s; next: audio-projection data features %s OUT --config ...", out, out)
+    log.info("data: the prepared corpus is in %s; next: audio-projection data features %s OUT --config ...", out, out)
 
 
 @data_app.command()
@@ -97,13 +96,13 @@ def features(
 ) -> None:
     """Encode a prepared corpus once: codec codes, x-vectors for base models and, with --states, the LLM's states.
 
-    Run again after a stop, it goes on; each process computes with --threads threads (1).
+    Run again after an interruption, it resumes; each process computes with --threads threads (1).
 
     \b
     Examples:
-      data features prepared encoded --config configs/default.yaml --processes 4
+      data features prepared encoded --config default --processes 4
       data features prepared encoded --states --part 2/8
-      train --config configs/default.yaml data.source=pairs data.path=encoded
+      train --config default data.source=pairs data.path=encoded
     """
     settings = load_settings(config, overrides, {"device": device, "threads": threads})
     from audio_projection.data.corpora.extract import MachineShare, extract

@@ -1,4 +1,4 @@
-"""`audio-projection download`: the models and the corpus that a configuration needs."""
+"""`audio-projection download`: downloads the models and the corpus that a configuration needs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from audio_projection.cli import options
 from audio_projection.config import load_config
+from audio_projection.files.locations import PARTS
 
 log = logging.getLogger(__name__)
 
@@ -18,20 +19,20 @@ def download(
     folder: options.Folder = None,
     only: options.Only = None,
 ) -> None:
-    """Bring the models and the corpus that a configuration needs.
+    """Download the models and the corpus that a configuration needs.
 
     \b
     Examples:
       download
       download --only tts --dir /big/disk
     """
-    from audio_projection.files.download import PARTS, download, items
+    from audio_projection.files.download import download, items
 
     placed = {"models_dir": folder, "data.path": folder / "LibriSpeech"} if folder is not None else {}
     settings = load_config(config, overrides or (), placed)
-    parts = [part.value for part in only] if only else PARTS
+    parts = only or PARTS
     if not items(settings, parts):
-        typer.echo(f"{config}: nothing to bring, everything it needs is here")
+        typer.echo(f"{config}: nothing to download, everything it needs is here")
         return
     for path in download(settings, parts):
         typer.echo(path)

@@ -1,4 +1,4 @@
-"""`audio-projection evaluate` and `robustness`: what a recogniser understands, and what goes astray."""
+"""`audio-projection evaluate` and `robustness`: word error rates, and missed ends, skips and repeats."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def evaluate(
     seed: options.Seed = None,
     threads: options.Threads = None,
 ) -> None:
-    """Measure how well the speech is understood: word error rates of the projectors beside their controls.
+    """Measure intelligibility: word error rates of the projectors beside the teacher, plain text and controls.
 
     \b
     Examples:
-      evaluate --config configs/nano.yaml --output runs/evaluation
-      evaluate --config configs/nano.yaml --limit 20 --row teacher --row plain --row runs/nano/linear/projector
+      evaluate --config nano --output runs/evaluation
+      evaluate --config nano --limit 20 --row teacher --row plain --row runs/nano/linear/projector
     """
     settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
-    from audio_projection.evaluation.evaluate import ROWS, run
+    from audio_projection.evaluation.evaluate import SYSTEMS, evaluate
 
-    run(settings, sentences, row or ROWS, output, jobs, limit)
+    evaluate(settings, sentences, row or SYSTEMS, output, jobs, limit)
 
 
 def robustness(
@@ -42,13 +42,13 @@ def robustness(
     seed: options.Seed = None,
     threads: options.Threads = None,
 ) -> None:
-    """Count the sentences that miss their end, are far too long, or leave out or repeat a part.
+    """Measure robustness: sentences that miss their end, are far too long, or skip or repeat a part.
 
     \b
     Example:
-      robustness --config configs/nano.yaml --output runs/robustness
+      robustness --config nano --output runs/robustness
     """
     settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
-    from audio_projection.evaluation.robustness import ROWS, run
+    from audio_projection.evaluation.robustness import SYSTEMS, measure_robustness
 
-    run(settings, sentences, row or ROWS, output, limit)
+    measure_robustness(settings, sentences, row or SYSTEMS, output, limit)

@@ -1,4 +1,4 @@
-"""The command `audio-projection export`: models and projectors in the formats of other programs."""
+"""`audio-projection export`: models and projectors in the file formats of other programs (GGUF)."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def gguf(
     output: options.ProjectorFile = None,
     projector: options.Projector = None,
     llm: options.LLMFile = None,
-    type_: options.GGUFType = options.MatrixType.f16,
-    projector_type: options.ProjectorType = options.PlainType.f16,
+    type_: options.GGUFType = "f16",
+    projector_type: options.ProjectorType = "f16",
     threads: options.Threads = None,
 ) -> None:
-    """Write the projector, or all that speaks, as GGUF files for llama.cpp.
+    """Write the projector, or all models that speak, as GGUF files for llama.cpp.
 
     \b
     Examples:
-      export gguf --config configs/nano.yaml --output projector.gguf
-      export gguf --config configs/nano.yaml --all exported --type q8_0
+      export gguf --config nano --output projector.gguf
+      export gguf --config nano --all exported --type q8_0
       export gguf --all exported --llm Llama-3.1-8B-Instruct-Q4_K_M.gguf --type q4_k_m
     """
     if (all_ is None) == (output is None):
         raise typer.BadParameter("give --all FOLDER, or --output FILE for the projector alone")
-    if output is not None and (llm is not None or type_ != options.MatrixType.f16):
+    if output is not None and (llm is not None or type_ != "f16"):
         raise typer.BadParameter("--llm and --type go with --all; the projector's type is --projector-type")
     from audio_projection.export import Export
 
     settings = load_config(config, overrides or (), {} if threads is None else {"threads": threads})
-    export = Export(settings, projector, type_.value.upper(), projector_type.value.upper(), llm)
+    export = Export(settings, projector, type_.upper(), projector_type.upper(), llm)
     for line in export.projector(output) if output is not None else export.everything(all_):  # type: ignore[arg-type]
         typer.echo(line)

@@ -2,68 +2,62 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
-DEFAULT_CONFIG = Path("configs/default.yaml")
+from audio_projection.alignment.controls import Control as ControlName
+from audio_projection.config import PUBLISHED_CORPORA, SHIPPED_CONFIGS
+from audio_projection.config import ProjectorKind as Kind
+from audio_projection.files.locations import PARTS
+
+DEFAULT_CONFIG = "configs/default.yaml"
 DEFAULT_OUTPUT = Path("output.wav")
 DEFAULT_DATA = Path("data")
 
+PlainType = Literal["f32", "f16", "q8_0"]
+MatrixType = Literal["f32", "f16", "q8_0", "q4_k_m"]
 
-class Part(str, Enum):
-    llm = "llm"
-    tts = "tts"
-    data = "data"
-
-
-class Kind(str, Enum):
-    linear = "linear"
-    residual = "residual"
+_LAYOUTS = (*PUBLISHED_CORPORA, "manifest", "dataset")
+_OLD_NAMES = {"commonvoice": "common_voice"}
 
 
-class ControlName(str, Enum):
-    plain = "plain"
-    shuffled = "shuffled"
-    other = "other"
+def _part(word: str) -> str:
+    """A part of what can be downloaded."""
+    return _one_of(PARTS, word)
 
 
-class Published(str, Enum):
-    librispeech = "librispeech"
-    ljspeech = "ljspeech"
-    commonvoice = "commonvoice"
+def _corpus(word: str) -> str:
+    """A published corpus by its name, or by the name that it had before."""
+    return _one_of(PUBLISHED_CORPORA, word)
 
 
-class CorpusLayout(str, Enum):
-    librispeech = "librispeech"
-    commonvoice = "commonvoice"
-    ljspeech = "ljspeech"
-    manifest = "manifest"
-    dataset = "dataset"
+def _layout(word: str) -> str:
+    """A corpus layout by its name, or by the name that it had before."""
+    return _one_of(_LAYOUTS, word)
 
 
-class PlainType(str, Enum):
-    f32 = "f32"
-    f16 = "f16"
-    q8_0 = "q8_0"
-
-
-class MatrixType(str, Enum):
-    f32 = "f32"
-    f16 = "f16"
-    q8_0 = "q8_0"
-    q4_k_m = "q4_k_m"
+def _one_of(names: tuple[str, ...], word: str) -> str:
+    name = _OLD_NAMES.get(word, word)
+    if name not in names:
+        raise BadParameter(f"{word!r} is not one of {', '.join(names)}")
+    return name
 
 
 # For every command.
 Overrides = Annotated[
     list[str] | None,
-    Argument(metavar="[KEY=VALUE]...", help="Settings laid over the configuration, e.g. train.steps=20."),
+    Argument(metavar="[KEY=VALUE]...", help="Settings that override the configuration's, e.g. train.steps=20."),
 ]
 ConfigFile = Annotated[
-    Path, Option("--config", "-c", help="Configuration file; configs/nano.yaml is the bundled stack.")
+    str,
+    Option(
+        "--config",
+        "-c",
+        metavar="NAME|FILE",
+        help=f"Configuration: {', '.join(SHIPPED_CONFIGS)}, or a YAML file; nano is the bundled stack.",
+    ),
 ]
 GGUFFolder = Annotated[
     Path | None, Option("--gguf", help="Folder made by `export gguf --all`: speak with its files, by llama.cpp.")
@@ -83,16 +77,24 @@ OutputDir = Annotated[Path | None, Option(help="Folder for --text-file.")]
 
 # How to say it.
 Projector = Annotated[
-    str | None, Option(metavar="linear|residual|PATH", help="Kind, or folder of a trained projector.")
+    str | None,
+    Option(
+        metavar="linear|residual|shipped/KIND|PATH",
+        help="The projector of a kind that was trained with this configuration, or else the one shipped for nano; the "
+        "shipped one itself; or the folder or GGUF file of one. Default: the configuration's.",
+    ),
 ]
 VoiceName = Annotated[str | None, Option("--voice", help="Name of a speaker of the speech model.")]
 Language = Annotated[str | None, Option(help="Language of the text, or auto.")]
 RefAudio = Annotated[Path | None, Option(help="Recording whose voice is imitated (base models).")]
-RefText = Annotated[str | None, Option(help="What the recording says, word for word: its manner is imitated too.")]
+RefText = Annotated[str | None, Option(help="Transcript of the recording, word for word: its prosody is imitated too.")]
 Dtype = Annotated[str | None, Option(help="auto, float32, bfloat16 or float16, for both models.")]
 Control = Annotated[
     ControlName | None,
-    Option(help="Instead of the projected states: the TTS's own text rows, or states put in wrong places."),
+    Option(
+        help="Instead of the projected states: the TTS's own text embeddings (plain), its states shuffled over "
+        "the tokens, or those of another sentence."
+    ),
 ]
 
 # Export.
@@ -104,31 +106,38 @@ LLMFile = Annotated[Path | None, Option("--llm", help="Take this GGUF file as th
 
 # Training, download, evaluation.
 ProjectorKind = Annotated[Kind | None, Option("--projector", help="Kind of the projector.")]
-Resume = Annotated[bool, Option(help="Go on from the newest checkpoint, when there is one.")]
-DryRun = Annotated[bool, Option("--dry-run", help="Only say what would be trained; needs no weights.")]
+Resume = Annotated[bool, Option(help="Resume from the newest checkpoint, when there is one.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Only print what would be trained; needs no weights.")]
 Folder = Annotated[Path | None, Option("--dir", help="Put models and data here instead of the hub's cache.")]
-Only = Annotated[list[Part] | None, Option(help="Only this part; may be repeated.")]
+Only = Annotated[
+    list[str] | None, Option(parser=_part, metavar="|".join(PARTS), help="Only this part; may be repeated.")
+]
 Sentences = Annotated[Path | None, Option(help="Text file, a sentence a line; without it the project's own.")]
 Limit = Annotated[int | None, Option(min=1, help="Only the first so many sentences.")]
 Rows = Annotated[
     list[str] | None,
-    Option("--row", help="teacher, codec, plain, linear, residual, shuffled, other or a projector's folder; repeat."),
+    Option(
+        "--row",
+        metavar="SYSTEM",
+        help="System to measure: teacher, codec, plain, a projector (linear, residual, shipped/KIND or a folder, as "
+        "`speak --projector` takes it), shuffled or other; repeat.",
+    ),
 ]
 SoundFolder = Annotated[Path | None, Option("--output", "-o", help="Folder for the sound and results.json.")]
 Jobs = Annotated[int, Option(min=1, help="Processes that recognise speech.")]
 
 # Corpora.
-CorpusName = Annotated[Published, Argument(help="What to bring.")]
+CorpusName = Annotated[str, Argument(parser=_corpus, metavar="CORPUS", help=f"One of {', '.join(PUBLISHED_CORPORA)}.")]
 CorpusFolder = Annotated[Path, Option("--dir", help="Folder that the corpus is put into.")]
 Subsets = Annotated[list[str] | None, Option("--subset", help="Part of LibriSpeech; may be repeated.")]
-Layout = Annotated[CorpusLayout, Argument(help="Layout of the source.")]
+Layout = Annotated[str, Argument(parser=_layout, metavar="LAYOUT", help=f"Layout of SRC: {', '.join(_LAYOUTS)}.")]
 CorpusSource = Annotated[Path, Argument(metavar="SRC", help="Folder of the corpus, its table, or the manifest.")]
 Prepared = Annotated[Path, Argument(metavar="PREPARED", help="Folder that `data prepare` made.")]
 DataFolder = Annotated[Path, Argument(metavar="OUT", help="Folder to write.")]
 Subset = Annotated[
     str | None, Option(help="Part of LibriSpeech, table of Common Voice (train without it), split of a dataset.")
 ]
-ShardSize = Annotated[int, Option("--shard", min=1, help="Items of a shard, the unit of work that is done or not.")]
+ShardSize = Annotated[int, Option("--shard", min=1, help="Items of a shard, the unit of work that is resumed.")]
 Processes = Annotated[int, Option(min=1, help="Processes on this machine.")]
 PartOf = Annotated[
     str | None, Option("--part", metavar="I/N", help="Only the I-th of N machines' parts; else torchrun's environment.")

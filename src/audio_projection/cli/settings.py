@@ -1,4 +1,4 @@
-"""The configuration of one command: a file, `key=value` words and options, looked at before the models are loaded."""
+"""The configuration of one command: file, `key=value` overrides and options, checked before the models are loaded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
 
 
-def load_settings(config: Path, overrides: list[str] | None, chosen: Mapping[str, object]) -> Config:
+def load_settings(config: str | Path, overrides: list[str] | None, chosen: Mapping[str, object]) -> Config:
     """The configuration of a command that loads models."""
-    # a bar for each model that is loaded from the disk is no news
+    # a progress bar for each model that is loaded from the disk says nothing that people need
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     given = {key: value for key, value in chosen.items() if value is not None}
     settings = load_config(config, overrides or (), given)

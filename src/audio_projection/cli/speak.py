@@ -1,4 +1,4 @@
-"""`audio-projection speak`: a text, the lines of a file, or an answer of the LLM, spoken into sound files."""
+"""`audio-projection speak`: speaks a text, the lines of a file, or an answer of the LLM into sound files."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def speak(
     \b
     Examples:
       speak --text "Hello world" --output output.wav
-      speak --config configs/nano.yaml --text-file lines.txt --output-dir spoken
-      speak --config configs/nano.yaml --chat "What is the sea?" -o answer.flac
-      echo "Good morning" | speak --config configs/nano.yaml
+      speak --config nano --text-file lines.txt --output-dir spoken
+      speak --config nano --chat "What is the sea?" -o answer.flac
+      echo "Good morning" | speak --config nano
       speak --gguf exported --text "Hello world"
     """
     if gguf is not None and config != options.DEFAULT_CONFIG:
@@ -75,7 +75,7 @@ def speak(
         overrides,
         {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
     )
-    chosen = SpeakOptions(projector, voice, language, ref_audio, ref_text, control.value if control else None)
+    chosen = SpeakOptions(projector, voice, language, ref_audio, ref_text, control)
     if text_file is not None and output_dir is not None:
         _speak_file(settings, chosen, text_file, output_dir)
         return
@@ -127,7 +127,7 @@ def _speak_file(settings: Config, chosen: SpeakOptions, text_file: Path, output_
 
 @dataclass(frozen=True)
 class SpeakOptions:
-    """How to speak: everything of the command line that is passed on to the voice."""
+    """Options of `speak` that are passed on to the voice."""
 
     projector: str | None = None
     voice: str | None = None
@@ -138,7 +138,7 @@ class SpeakOptions:
 
 
 class Speaker:
-    """A loaded voice that writes files."""
+    """A loaded voice that writes sound files."""
 
     def __init__(self, config: Config, chosen: SpeakOptions) -> None:
         """Loads the models; raises `AudioProjectionError` naming whichever of them is not there."""
@@ -166,7 +166,7 @@ class Speaker:
         return speech.text, self._write(speech, output)
 
     def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
-        """The recording's voice, and with its text its chosen too."""
+        """The recording's x-vector; with its transcript the whole recording, as a prompt."""
         return self._voice.embed_reference(recording) if text is None else self._voice.reference(recording, text)
 
     @staticmethod
@@ -177,7 +177,7 @@ class Speaker:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """As if the package were not installed, unless it is loaded already."""
+    """Hides an installed package from imports, unless it is loaded already."""
     if package in sys.modules:
         yield
         return
@@ -189,7 +189,10 @@ def _hidden(package: str) -> Iterator[None]:
 
 
 def read_lines(path: Path) -> list[bytes]:
-    """The lines of a file as they are, so that one that is no UTF-8 spoils no other; refused where all are blank."""
+    """The lines of a file as bytes, so that one that is not UTF-8 spoils no other.
+
+    Raises `AudioProjectionError` for a file that cannot be read or has blank lines only.
+    """
     try:
         lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:

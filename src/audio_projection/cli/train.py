@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from audio_projection.cli import options
 from audio_projection.cli.settings import load_settings
-from audio_projection.config import Config
+from audio_projection.config import Config, ProjectorKind
 from audio_projection.files.locations import check_for_fitting, check_for_training, check_trainable
 
 
@@ -22,18 +20,18 @@ def train(
     seed: options.Seed = None,
     threads: options.Threads = None,
 ) -> None:
-    """Train the projector: the closed-form fit, then audio tokens through the frozen speech model.
+    """Train the projector: the closed-form fit, then next-token losses on audio tokens through the frozen TTS.
 
     \b
     Examples:
-      train --config configs/default.yaml --dry-run
-      train --config configs/nano.yaml train.steps=50
-      train --config configs/nano.yaml --projector residual --no-resume
-      train --config configs/nano.yaml train.loss.distill=1 train.loss.rows=0.1 train.sample_every=50
-      train --config configs/nano.yaml tts.finetune=lora train.tensorboard=true
+      train --config default --dry-run
+      train --config nano train.steps=50
+      train --config nano --projector residual --no-resume
+      train --config nano train.loss.distill=1 train.loss.rows=0.1 train.sample_every=50
+      train --config nano tts.finetune=lora train.tensorboard=true
     """
     settings = _training_settings(config, overrides, projector, device, seed, threads)
-    check_trainable(settings)
+    check_trainable(settings.tts)
     if dry_run:
         from audio_projection.training.dry_run import describe
 
@@ -57,7 +55,7 @@ def fit(
 
     \b
     Example:
-      fit --config configs/nano.yaml fit.tokens=20000
+      fit --config nano fit.tokens=20000
     """
     settings = _training_settings(config, overrides, projector, device, seed, threads)
     check_for_fitting(settings)
@@ -67,14 +65,12 @@ def fit(
 
 
 def _training_settings(
-    config: Path,
+    config: str,
     overrides: list[str] | None,
-    projector: options.Kind | None,
+    projector: ProjectorKind | None,
     device: str | None,
     seed: int | None,
     threads: int | None,
 ) -> Config:
-    kind = projector.value if projector else None
-    return load_settings(
-        config, overrides, {"projector.kind": kind, "device": device, "seed": seed, "threads": threads}
-    )
+    chosen = {"projector.kind": projector, "device": device, "seed": seed, "threads": threads}
+    return load_settings(config, overrides, chosen)

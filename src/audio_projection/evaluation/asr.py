@@ -1,7 +1,7 @@
-"""What a speech recogniser hears, and how many of the words are wrong.
+"""Speech recognition by pocketsphinx, and word errors of its transcripts against the text.
 
-The recogniser is pocketsphinx with the US English model that it brings along: offline, the same everywhere, and
-strict enough that only clear speech scores well. Needs the extra `eval` (pocketsphinx, jiwer).
+The recogniser has the US English model that pocketsphinx brings along: offline, the same everywhere, and strict
+enough that only clear speech scores well. Needs the extra `eval` (pocketsphinx, jiwer).
 """
 
 from __future__ import annotations
@@ -78,29 +78,29 @@ def reference_words(text: str) -> list[str]:
 
 
 class Recognizer:
-    """pocketsphinx; what it hears in one recording does not depend on those before."""
+    """pocketsphinx; the transcript of one recording does not depend on those before."""
 
     def __init__(self) -> None:
         self._decoder = _library("pocketsphinx").Decoder(samprate=float(SAMPLE_RATE), loglevel="FATAL")
 
     def transcribe(self, samples: np.ndarray, rate: int) -> str:
-        """Words heard in mono float samples (S,) in [-1, 1] at `rate` Hz, lower case; "" for none."""
-        sound = _as_heard(samples, rate)
+        """The words recognised in mono float samples (S,) in [-1, 1] at `rate` Hz, lower case; "" for none."""
+        sound = _at_recogniser_rate(samples, rate)
         if not len(sound):
             return ""
-        # Forgets the noise of the recordings before; as one whole utterance the cepstral mean is its own too.
+        # Resets the noise estimate of earlier recordings; as one whole utterance, the cepstral mean is its own too.
         self._decoder.reinit_feat()
         self._decoder.start_utt()
         self._decoder.process_raw(sound.tobytes(), full_utt=True)
         self._decoder.end_utt()
-        heard = self._decoder.hyp()
-        return normalise(heard.hypstr) if heard else ""
+        hypothesis = self._decoder.hyp()
+        return normalise(hypothesis.hypstr) if hypothesis else ""
 
 
 class RecognizerPool:
-    """Several recognisers in processes of their own, for use in a `with` block; pocketsphinx holds Python's lock.
+    """Recognisers in several processes, for use in a `with` block: pocketsphinx holds Python's global lock.
 
-    As every use of `multiprocessing`, it wants a main module that does nothing when imported.
+    Like every use of `multiprocessing`, it needs a main module that does nothing when imported.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -109,7 +109,7 @@ class RecognizerPool:
         self._pool = ProcessPoolExecutor(max(1, jobs), get_context("spawn"), initializer=_start_worker)
 
     def submit(self, samples: np.ndarray, rate: int) -> Future[str]:
-        """What `Recognizer.transcribe` will have heard."""
+        """The future result of `Recognizer.transcribe`."""
         return self._pool.submit(_transcribe, samples, rate)
 
     def __enter__(self) -> RecognizerPool:
@@ -119,7 +119,7 @@ class RecognizerPool:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _as_heard(samples: np.ndarray, rate: int) -> np.ndarray:
+def _at_recogniser_rate(samples: np.ndarray, rate: int) -> np.ndarray:
     """int16 samples at the recogniser's rate."""
     import soxr
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class PairedBootstrap:
-    """Percentile intervals of word error rates and medians, by drawing sentences again, the same for every system.
+    """Percentile intervals of word error rates and medians, by resampling sentences, the same for every system.
 
     Paired as in M. Bisani and H. Ney, "Bootstrap estimates for confidence intervals in ASR performance
     evaluation" (2004). `words` are those of each sentence's reference.
@@ -17,12 +17,12 @@ class PairedBootstrap:
     def __init__(self, words: Sequence[int], samples: int = 10_000, seed: int = 0, confidence: float = 0.95) -> None:
         self._words = np.asarray(words, dtype=np.float64)
         count = len(self._words)
-        self._drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+        self._counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
         self._ends = [(1 - confidence) / 2, (1 + confidence) / 2]
 
     def rates(self, errors: Sequence[int]) -> np.ndarray:
-        """Word error rate (samples,) of each draw, from the errors of each sentence."""
-        return self._drawn @ np.asarray(errors, dtype=np.float64) / (self._drawn @ self._words)
+        """Word error rate (samples,) of each bootstrap sample, from the errors of each sentence."""
+        return self._counts @ np.asarray(errors, dtype=np.float64) / (self._counts @ self._words)
 
     def interval(self, errors: Sequence[int]) -> tuple[float, float]:
         """The interval of one system's word error rate."""
@@ -33,9 +33,9 @@ class PairedBootstrap:
         return self._quantiles(self.rates(errors) - self.rates(baseline))
 
     def median_interval(self, values: Sequence[float]) -> tuple[float, float]:
-        """The interval of the median of a number that each sentence has."""
+        """The interval of the median of one number per sentence."""
         order = np.argsort(values)
-        seen = self._drawn[:, order].cumsum(1)
+        seen = self._counts[:, order].cumsum(1)
         ordered, half = np.asarray(values)[order], len(order) / 2
         # an even count has two middle values, and the median is halfway between them
         middle = ordered[(seen >= half).argmax(1)] + ordered[(seen > half).argmax(1)]

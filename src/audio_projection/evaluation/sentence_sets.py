@@ -1,4 +1,4 @@
-"""The sentences that are spoken to judge the speech: files with one a line."""
+"""The sentences of the evaluations: text files, one sentence a line."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from audio_projection.files.locations import PACKAGE
 from audio_projection.text.input_text import check_text
 
 HELD_OUT = "heldout.txt"
-"""300 sentences in no training text."""
+"""300 held-out sentences: in no training text."""
 ROBUSTNESS = "robustness.txt"
-"""200 others, of 3 to 25 words, all lengths alike."""
+"""200 others, of 3 to 25 words, all lengths equally often."""
 
 _FOLDERS = (PACKAGE / "evaluation", PACKAGE.parents[1] / "benchmarks")
 
 
 def read_sentences(path: str | Path | None = None, limit: int | None = None, own: str = HELD_OUT) -> list[str]:
-    """The first `limit` lines (none: all) of a file, or of the project's own one; each must have English words.
+    """The first `limit` lines (none: all) of a file, or of the project's own file; each must have English words.
 
     Raises AudioProjectionError for a file that cannot be read or a line that cannot be compared.
     """

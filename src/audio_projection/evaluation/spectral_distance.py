@@ -1,4 +1,4 @@
-"""How far one recording of a sentence is from another: spectra, a time alignment, and distances along it.
+"""Mel-cepstral and log-spectral distances between two recordings of a sentence, along a time alignment.
 
 Both sounds are brought to 16 kHz and to the same level, cut into windows of 25 ms every 10 ms, and aligned by dynamic
 time warping of their mel-cepstra.
@@ -22,11 +22,11 @@ _FFT = 512
 _BANDS = 40
 _FLOOR = 1e-6  # of the mean power of a frame of speech: 60 dB under it nothing is told apart
 _SILENCE = 1e-4  # of the power of the loudest frame: 40 dB under it is no speech
-_BOTH, _DOWN, _ACROSS = np.int8(0), np.int8(1), np.int8(2)  # steps of a path: on in both, in the left, in the right
+_BOTH, _DOWN, _ACROSS = np.int8(0), np.int8(1), np.int8(2)  # steps of a path: in both, in the left, in the right
 
 
 class Frames:
-    """The T frames of a sound, given as mono float samples (S,) at `rate` Hz."""
+    """Spectra and mel-cepstra of a sound's T frames, from mono float samples (S,) at `rate` Hz."""
 
     def __init__(self, samples: np.ndarray, rate: int) -> None:
         power = _power(_resampled(samples, rate))
@@ -61,7 +61,7 @@ class Distances:
 
 
 def distances(sound: Frames, reference: Frames) -> Distances:
-    """How far a sound is from a recording of the same words, wherever each word stands in time."""
+    """Distances of a sound to a recording of the same words, aligned in time."""
     ours, theirs = _spoken(sound), _spoken(reference)
     left, right = dtw_path(sound.cepstra[ours], reference.cepstra[theirs])
     ours, theirs = ours[left], theirs[right]
@@ -71,7 +71,7 @@ def distances(sound: Frames, reference: Frames) -> Distances:
 
 
 def _spoken(frames: Frames) -> np.ndarray:
-    """The numbers of the frames of speech; of all, when there is none."""
+    """Indices of the frames of speech; of all frames, when there is no speech."""
     return np.flatnonzero(frames.speech) if frames.speech.any() else np.arange(len(frames))
 
 
@@ -101,7 +101,7 @@ def dtw_path(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _traced(choices: list[tuple[int, np.ndarray]], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """The path, from its end back to its beginning by the choice made at each cell."""
+    """Backtracking: the path from its end to its beginning by the choice made at each cell."""
     row, column = rows - 1, columns - 1
     path = [(row, column)]
     while row or column:

@@ -1,4 +1,4 @@
-"""Pictures of one sentence as several speak it, one under the other on the same scales."""
+"""Spectrograms of one sentence spoken by several systems, one under the other on the same scales."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from audio_projection.evaluation.spectral_distance import FRAMES_PER_SECOND, RAT
 from audio_projection.files.atomic import write_bytes
 
 QUIETEST, LOUDEST = -60, -10
-"""Ends of the colour scale: dB relative to the mean power of each one's speech."""
+"""Ends of the colour scale: dB relative to the mean power of each system's speech."""
 
 
 def draw(spoken: Sequence[tuple[str, Frames]], title: str, path: str | Path) -> None:
-    """A PNG with one panel for each (name, sound); all have the same axes of time and frequency, and the same colours.
+    """Plots a PNG with a panel for each (name, sound); all share their axes of time and frequency and colours.
 
-    Without a sound nothing is drawn.
+    Without a sound nothing is written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def draw(spoken: Sequence[tuple[str, Frames]], title: str, path: str | Path) -> 
         image = panel.imshow(
             frames.spectrum.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=QUIETEST, vmax=LOUDEST
         )
-        panel.set_facecolor("lightgrey")  # after the end there is nothing, which is not silence
+        panel.set_facecolor("lightgrey")  # beyond the end of a sound there is no signal, which is not silence
         panel.set_ylabel(f"{textwrap.fill(name, 16)}\nkHz")
     panels[0].set_xlim(0, max(len(frames) for _, frames in spoken) / FRAMES_PER_SECOND)
     panels[0].set_title(textwrap.fill(title, 90), loc="left", fontsize=10)

@@ -1,37 +1,37 @@
-"""Who speaks in an evaluation: the teacher, its voice through the codec, and the voices of the projectors."""
+"""The systems of an evaluation: the teacher, its voice through the codec, plain text, the projectors, the controls."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audio_projection.config import Config
+from audio_projection.alignment.controls import CONTROLS
+from audio_projection.config import PROJECTOR_KINDS, Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
-from audio_projection.files.locations import PROJECTOR_KINDS, find_projector
+from audio_projection.files.locations import SHIPPED_PROJECTORS, is_projector, locate_projector
 from audio_projection.text.input_text import as_spoken, is_speakable, split_sentences
 
 if TYPE_CHECKING:
     from audio_projection.inference import Voice
 
-CONTROLS = ("plain", "shuffled", "other")
 TEACHER, PLAIN = "teacher", "plain"
-ROWS = (TEACHER, "codec", PLAIN, *PROJECTOR_KINDS, "shuffled", "other")
-"""The rows of a whole evaluation, in the order of the table."""
+SYSTEMS = (TEACHER, "codec", PLAIN, *PROJECTOR_KINDS, *(control for control in CONTROLS if control != PLAIN))
+"""The systems of a whole evaluation, in the order of the table."""
 MEANINGS = {
     TEACHER: "flite's voice rms, the teacher of the nano voice",
     "codec": "the teacher through the codec: encoded and decoded",
-    PLAIN: "the TTS fed with its own text rows",
+    PLAIN: "the TTS fed with its own text embeddings",
     "linear": "linear projector: the states alone",
-    "residual": "residual projector: own text rows and states",
+    "residual": "residual projector: own text embeddings and states",
     "shuffled": "states permuted over the tokens of the sentence",
     "other": "states of another sentence",
 }
@@ -39,7 +39,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class SpokenSentence:
-    """One sentence as a row speaks it."""
+    """One sentence as a system speaks it: mono float samples (S,) in [-1, 1] at `rate` Hz."""
 
     samples: np.ndarray
     rate: int
@@ -51,13 +51,15 @@ class SpokenSentence:
         return len(self.samples) / self.rate
 
 
-class Speakers:
-    """All who can speak; each is loaded when it is asked for, and once."""
+class SpeechSources:
+    """The teacher, the codec and the projectors' voices; each is loaded at its first use, and once."""
 
-    def __init__(self, config: Config, texts: Sequence[str]) -> None:
+    def __init__(self, config: Config, sentences: Sequence[str]) -> None:
         self.config = config
-        self.texts = [as_spoken(text, config.tts.normalise) for text in texts]
-        self._voices: dict[str, Voice] = {}
+        self.sentences = list(sentences)
+        self.texts = [as_spoken(text, config.tts.normalise) for text in sentences]
+        """The sentences, normalised as the TTS reads them."""
+        self._voices: dict[Path, Voice] = {}
         self._teacher: list[SpokenSentence] = []
 
     def teacher(self) -> list[SpokenSentence]:
@@ -72,24 +74,20 @@ class Speakers:
         from audio_projection.models import load_tts
 
         teacher, codec = self.teacher(), load_tts(self.config).codec
-        for utterance in teacher:
-            samples = codec.decode(codec.encode(utterance.samples, utterance.rate))
+        for sentence in teacher:
+            samples = codec.decode(codec.encode(sentence.samples, sentence.rate))
             yield SpokenSentence(samples.cpu().numpy(), codec.sample_rate)
 
-    def voice(self, projector: str) -> Voice:
-        """The voice of a projector, loaded once: a kind as `speak` finds it, or a folder."""
+    def voice(self, projector: str | None) -> Voice:
+        """The voice of a projector, loaded once; `projector` is chosen as by `files.locations.find_projector`."""
         from audio_projection.inference import Voice
 
-        if projector not in self._voices:
-            if projector in PROJECTOR_KINDS:
-                kind = self.config.projector.model_copy(update={"kind": projector})
-                settings, choice = self.config.model_copy(update={"projector": kind}), None
-            else:
-                settings, choice = self.config, projector
-            self._voices[projector] = Voice.from_config(settings, projector=str(find_projector(settings, choice)))
-        return self._voices[projector]
+        place, _ = locate_projector(self.config, projector)
+        if place not in self._voices:
+            self._voices[place] = Voice.from_config(self.config, projector=projector)
+        return self._voices[place]
 
-    def spoken(self, projector: str, control: str | None) -> Iterator[SpokenSentence]:
+    def spoken(self, projector: str | None, control: str | None) -> Iterator[SpokenSentence]:
         """All sentences by a projector's voice."""
         voice = self.voice(projector)
         for number, text in enumerate(self.texts):
@@ -98,85 +96,86 @@ class Speakers:
 
 @dataclass(frozen=True)
 class System:
-    """One who speaks: a row of `ROWS`, or a projector's folder under a short name that is none of them."""
+    """One system of an evaluation: one of `SYSTEMS`, a shipped projector, or a trained projector by a short name."""
 
     name: str
-    projector: str | None = None  # a kind or a folder; none: the configuration's kind
+    projector: str | None = None  # as find_projector takes it; none: the configuration's
 
     @property
     def meaning(self) -> str:
         return MEANINGS.get(self.name, f"projector {self.projector}")
 
-    def utterances(self, stage: Speakers) -> Iterator[SpokenSentence]:
+    def utterances(self, sources: SpeechSources) -> Iterator[SpokenSentence]:
         """All sentences, with a bar on stderr while they are spoken."""
         from rich.console import Console
         from rich.progress import track
 
-        console, total = Console(stderr=True), len(stage.texts)
+        console, total = Console(stderr=True), len(sources.texts)
         hidden = not console.is_terminal
-        yield from track(self._utterances(stage), self.name, total, console=console, transient=True, disable=hidden)
+        yield from track(self._utterances(sources), self.name, total, console=console, transient=True, disable=hidden)
 
-    def notes(self, stage: Speakers) -> dict[str, Any]:
-        """What else is to be said about the row in results.json."""
+    def notes(self, sources: SpeechSources) -> dict[str, Any]:
+        """The projector's record, and a residual one's share from the states, for results.json."""
         if self.name in (TEACHER, "codec"):
             return {}
-        voice = stage.voice(self._projector(stage))
+        voice = sources.voice(self.projector)
         notes: dict[str, Any] = {"projector": asdict(voice.projector.info)}
         if self.name not in CONTROLS and voice.projector.info.kind == "residual":
-            notes["share_from_states"] = share_from_states(voice, stage.texts)
+            notes["share_from_states"] = share_from_states(voice, sources.texts)
         return notes
 
-    def _utterances(self, stage: Speakers) -> Iterator[SpokenSentence]:
+    def _utterances(self, sources: SpeechSources) -> Iterator[SpokenSentence]:
         if self.name == TEACHER:
-            return iter(stage.teacher())
+            return iter(sources.teacher())
         if self.name == "codec":
-            return stage.through_codec()
-        return stage.spoken(self._projector(stage), self.name if self.name in CONTROLS else None)
-
-    def _projector(self, stage: Speakers) -> str:
-        return self.projector or stage.config.projector.kind
+            return sources.through_codec()
+        return sources.spoken(self.projector, self.name if self.name in CONTROLS else None)
 
 
-def name_systems(rows: Sequence[str]) -> list[System]:
-    """Rows by name or by a projector's folder; folders are named by the ends of their paths, so that they differ.
+def name_systems(systems: Sequence[str]) -> list[System]:
+    """Systems by name, or by a projector's folder or GGUF file; these are named by the ends of their paths, so that
+    all names differ.
 
-    Raises AudioProjectionError for what is neither, and for a row that is given twice.
+    Raises AudioProjectionError for what is neither, and for a system that is given twice.
     """
-    for row in rows:
-        if row not in ROWS and not (Path(row) / "projector.json").is_file():
+    for system in systems:
+        if system not in (*SYSTEMS, *SHIPPED_PROJECTORS) and not is_projector(Path(system)):
+            choices = ", ".join((*SYSTEMS, *SHIPPED_PROJECTORS))
             raise AudioProjectionError(
-                f"unknown row {row!r}: choose of {', '.join(ROWS)}, or give a projector's folder"
+                f"unknown system {system!r}: choose of {choices}, or give a trained projector's folder"
             )
-    paths = {row: Path(row).resolve() for row in rows if row not in ROWS}
-    if len(set(rows)) < len(rows) or len(set(paths.values())) < len(paths):
-        raise AudioProjectionError(f"a row is given twice: {', '.join(rows)}; give each once")
-    short = dict(zip(paths, _short_names(list(paths.values())), strict=True))
-    return [System(short.get(row, row), row if row in PROJECTOR_KINDS or row in paths else None) for row in rows]
+    paths = {system: Path(system).resolve() for system in systems if system not in (*SYSTEMS, *SHIPPED_PROJECTORS)}
+    if len(set(systems)) < len(systems) or len(set(paths.values())) < len(paths):
+        raise AudioProjectionError(f"a system is given twice: {', '.join(systems)}; give each once")
+    short = {choice: choice.replace("/", "-") for choice in SHIPPED_PROJECTORS}
+    short |= zip(paths, _short_names(list(paths.values()), {*SYSTEMS, *short.values()}), strict=True)
+    projectors = {*PROJECTOR_KINDS, *SHIPPED_PROJECTORS, *paths}
+    return [System(short.get(system, system), system if system in projectors else None) for system in systems]
 
 
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The ends of the paths, as many parts of all as tell them apart from each other and from `ROWS`."""
+def _short_names(folders: Sequence[Path], taken: Set[str]) -> list[str]:
+    """The ends of the paths, as many parts of all as tell them apart from each other and from the names taken."""
     for depth in range(1, max((len(folder.parts) for folder in folders), default=0)):
         names = ["-".join(folder.parts[1:][-depth:]) for folder in folders]
-        if len(set(names) - set(ROWS)) == len(folders):
+        if len(set(names) - taken) == len(folders):
             return names
     return [f"projector-{number}" for number in range(1, len(folders) + 1)]
 
 
 def notes_in_words(notes: dict[str, Any]) -> str:
-    """Layer and training of a row's projector, and what a residual one takes from the states; may be empty."""
+    """Layer and training of a projector, and what a residual one takes from the states; may be empty."""
     if "projector" not in notes:
         return ""
     layers, steps, made = (notes["projector"][key] for key in ("layers", "steps", "measurements"))
     trained = f"{steps} steps" if steps else "fit only" if "fit" in made else "untrained"
     words = [f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}", trained]
     if "share_from_states" in notes:
-        words.append(f"{100 * notes['share_from_states']:.1f} % of the row from the states")
+        words.append(f"{100 * notes['share_from_states']:.1f} % of the embedding from the states")
     return "; ".join(words)
 
 
 def share_from_states(voice: Voice, texts: Sequence[str]) -> float:
-    """Mean over all tokens of |g*U(V norm(h))| / |row| of a residual projector."""
+    """Mean over all tokens of |g*U(V norm(h))| / |projected embedding| of a residual projector."""
     import torch
 
     from audio_projection.alignment.token_states import stream_token_states
@@ -192,13 +191,13 @@ def share_from_states(voice: Voice, texts: Sequence[str]) -> float:
     return float(torch.cat(shares).mean())
 
 
-def keep(utterance: SpokenSentence, folder: Path, row: str, index: int) -> None:
-    """Write the sound of a row's sentence into the row's folder."""
-    audio.write(make_folder(folder / row) / f"{index + 1:04d}.wav", utterance.samples, utterance.rate)
+def save_sentence(sentence: SpokenSentence, folder: Path, system: str, index: int) -> None:
+    """Write one sentence's sound into the system's folder, as NNNN.wav counted from 1."""
+    audio.write(make_folder(folder / system) / f"{index + 1:04d}.wav", sentence.samples, sentence.rate)
 
 
 def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -> SpokenSentence:
-    """One line, sentence by sentence as `speak` does it, so that each sentence's end can be judged."""
+    """One line, spoken sentence by sentence as `speak` does, so that each sentence is checked for its own end."""
     from audio_projection.tts.generate import LengthGuard
 
     guard, parts, ended = LengthGuard(voice.tts, None), [], True

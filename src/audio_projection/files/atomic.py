@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent: written beside their place, flushed to the disk, then renamed."""
+"""Atomic writes of files and folders: written beside their place, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audio_projection.errors import AudioProjectionError
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """A temporary file beside `path` that replaces it when the block succeeds, and is deleted when it fails.
 
     Folders on the way are made; a symbolic link stays one. Raises AudioProjectionError when the place cannot be
     written.

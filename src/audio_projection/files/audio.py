@@ -1,4 +1,4 @@
-"""Sound files: read as mono float32 at any rate, written whole or not at all."""
+"""Sound files: read as mono float32 at any sampling rate, written atomically."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read(path: str | Path, rate: int) -> np.ndarray:
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
-    """The sound of a file as it is: float32 samples (S, channels) and their rate in Hz; S may be 0.
+    """The sound of a file, not resampled: float32 samples (S, channels) and their rate in Hz; S may be 0.
 
     Raises `AudioProjectionError` for a file that is missing, not a sound file, or breaks off.
     """
@@ -55,7 +55,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def mix_down(samples: np.ndarray) -> np.ndarray:
-    """Samples (S, channels) as their mean (S,)."""
+    """The mean (S,) over the channels of samples (S, channels)."""
     return samples.mean(axis=1, dtype=np.float32)
 
 
@@ -67,7 +67,7 @@ def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
 
 
 def duration(path: str | Path) -> float:
-    """Seconds of a sound file, as its header has it; raises `AudioProjectionError` for what `decode` will not take."""
+    """Seconds of a sound file, by its header; raises `AudioProjectionError` for what `decode` will not take."""
     import soundfile
 
     if not Path(path).is_file():
@@ -79,7 +79,7 @@ def duration(path: str | Path) -> float:
 
 
 def check_readable(path: str | Path) -> None:
-    """Find out before long work whether `read` will take this file; raises `AudioProjectionError` when not."""
+    """Checks, before long work, that `read` will take this file; raises `AudioProjectionError` when not."""
     duration(path)
 
 
@@ -93,7 +93,7 @@ def write(path: str | Path, samples: np.ndarray, rate: int) -> None:
         raise AudioProjectionError(f"nothing to write to {path}: the samples are empty or not finite")
     kind, subtype = _format(Path(path))
     clipped = np.clip(samples, -1.0, 1.0)
-    with _words_for_os_errors(path), replacing(_target(path)) as part, _open(part, rate, kind, subtype) as file:
+    with _os_errors_reported(path), replacing(_target(path)) as part, _open(part, rate, kind, subtype) as file:
         for start in range(0, len(clipped), _BLOCK):
             file.write(clipped[start : start + _BLOCK])
 
@@ -105,16 +105,16 @@ def _open(path: Path, rate: int, kind: str, subtype: str | None) -> SoundFile:
 
 
 def check_writable(path: str | Path) -> None:
-    """Find out before long work whether `write` will be able to write here; leaves nothing behind."""
+    """Checks, before long work, that `write` can write here; raises `AudioProjectionError` when not."""
     _format(Path(path))
-    with _words_for_os_errors(path):
+    with _os_errors_reported(path):
         target = _target(path)
         with tempfile.NamedTemporaryFile(dir=target.parent):
             pass
 
 
 def check_folder(folder: Path) -> None:
-    """Find out before long work whether a folder can be made and written into; leaves nothing behind."""
+    """Checks, before long work, that a folder can be made and written into, and leaves nothing behind."""
     nearest = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
     if not nearest.is_dir():
         raise AudioProjectionError(f"cannot make the folder {folder}: {nearest} is a file; choose another")
@@ -143,7 +143,7 @@ def _target(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def _words_for_os_errors(path: str | Path) -> Iterator[None]:
+def _os_errors_reported(path: str | Path) -> Iterator[None]:
     import soundfile
 
     try:

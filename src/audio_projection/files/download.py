@@ -1,6 +1,6 @@
-"""Bring what a configuration needs: the language model, the speech model, the corpus.
+"""Download of what a configuration needs: the language model, the speech model, the corpus.
 
-Sizes and free space are looked at before the first byte; everything resumes; what is already here is left alone.
+Sizes and free space are checked before the first byte; everything resumes; what is already here is left alone.
 """
 
 from __future__ import annotations
@@ -24,58 +24,57 @@ from typing import Any
 from audio_projection.config import NANO, Config, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import http_download
-from audio_projection.files.locations import MODEL_FILES, SKIPPED_FILES, find_model
+from audio_projection.files.locations import MODEL_FILES, PARTS, SKIPPED_FILES, find_model
 from audio_projection.files.progress import size_in_words
 
 log = logging.getLogger(__name__)
 
-PARTS = ("llm", "tts", "data")
 CORPUS_URL_VARIABLE = "AUDIO_PROJECTION_CORPUS_URL"
-"""Environment variable that takes the place of data.url, as HF_ENDPOINT does for the model hub."""
+"""Environment variable that overrides data.url, as HF_ENDPOINT does the model hub's address."""
 LJSPEECH_URL = "https://data.keithito.com/data/speech"
 
 
 class Item(ABC):
-    """One thing to bring. `inspect` must come first; it fills in the sizes."""
+    """One thing to download. `inspect` must come first; it fills in the sizes."""
 
     label: str
     folder: Path
     to_fetch: int = 0
-    """Bytes that still have to come."""
+    """Bytes that still have to be downloaded."""
     needed: int = 0
-    """Bytes of free disk that it takes."""
+    """Bytes of disk space that it needs."""
 
     @abstractmethod
     def inspect(self) -> None:
-        """Asks the server for sizes. Raises `AudioProjectionError` when it cannot say."""
+        """Asks the server for sizes. Raises `AudioProjectionError` when they are not to be had."""
 
     @abstractmethod
-    def bring(self) -> Path:
-        """Fetches what is missing and returns where it lies."""
+    def fetch(self) -> Path:
+        """Downloads what is missing and returns its folder."""
 
 
 class Model(Item):
     """A repository of the model hub."""
 
-    def __init__(self, model: LLMConfig | TTSConfig, config: Config) -> None:
+    def __init__(self, model: LLMConfig | TTSConfig, models_dir: Path | None) -> None:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        self._model, self._config = model, config
+        self._model, self._models_dir = model, models_dir
         self.label = f"{model.name} at {model.revision[:12]}"
-        self._local = config.models_dir / model.name if config.models_dir is not None else None
+        self._local = models_dir / model.name if models_dir is not None else None
         self.folder = self._local or Path(HF_HUB_CACHE)
 
     def inspect(self) -> None:
-        with _words_for_hub_errors(self._model.name):
+        with _hub_errors_reported(self._model.name):
             _check_reachable()
             with _quiet():
                 files = self._snapshot(dry_run=True)
         self.to_fetch = self.needed = sum(file.file_size for file in files if file.will_download)
 
-    def bring(self) -> Path:
-        with _words_for_hub_errors(self._model.name):
+    def fetch(self) -> Path:
+        with _hub_errors_reported(self._model.name):
             folder = Path(self._snapshot(dry_run=False))
-        if find_model(self._model, self._config) is None:
+        if find_model(self._model, self._models_dir) is None:
             raise AudioProjectionError(f"{self._model.name} came without its weights or config.json: see {folder}")
         return folder
 
@@ -102,7 +101,7 @@ class Archive:
     inside: str
     """The folder of the archive that is wanted."""
     growth: float
-    """Bytes of the files for one of the archive."""
+    """Bytes of the unpacked files per byte of the archive."""
 
 
 class Corpus(Item):
@@ -126,7 +125,7 @@ class Corpus(Item):
         self.to_fetch = self._remote.size - (here or http_download.already_here(self._remote, self._archive))
         self.needed = self.to_fetch + int(self._remote.size * self._published.growth)
 
-    def bring(self) -> Path:
+    def fetch(self) -> Path:
         if self.is_here:
             return self._target
         assert self._remote is not None, "inspect first"
@@ -164,25 +163,25 @@ def ljspeech(folder: Path) -> Corpus:
 
 
 def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
-    """What the configuration needs from outside; nothing for the bundled models."""
+    """What the configuration needs to have downloaded; nothing for the bundled models."""
     chosen: list[Item] = []
     for part, model in (("llm", config.llm), ("tts", config.tts)):
         if part in only and model.name != NANO and not Path(model.name).expanduser().is_dir():
-            chosen.append(Model(model, config))
+            chosen.append(Model(model, config.models_dir))
     if "data" in only and config.data.source == "librispeech" and config.data.path is not None:
         chosen.append(librispeech(config.data.path, config.data.subset, config.data.url))
     return chosen
 
 
 def download(config: Config, only: Sequence[str] = PARTS) -> list[Path]:
-    """Brings everything that the configuration needs; see `bring`."""
-    return bring(items(config, only))
+    """Downloads everything that the configuration needs; see `fetch_all`."""
+    return fetch_all(items(config, only))
 
 
-def bring(wanted: Sequence[Item]) -> list[Path]:
-    """Brings the items; returns their folders. One that fails does not stop the others.
+def fetch_all(wanted: Sequence[Item]) -> list[Path]:
+    """Downloads the items; returns their folders. One that fails does not stop the others.
 
-    Raises `AudioProjectionError` at the end when one failed, or before anything is fetched when the disk is too small.
+    Raises `AudioProjectionError` at the end when one failed, or before the first byte when the disk is too small.
     """
     failures: list[str] = []
     planned = [item for item in wanted if _attempt(item.inspect, failures)]
@@ -192,7 +191,7 @@ def bring(wanted: Sequence[Item]) -> list[Path]:
     _check_disk(planned)
     folders: list[Path] = []
     for item in planned:
-        _attempt(lambda item=item: folders.append(item.bring()), failures)
+        _attempt(lambda item=item: folders.append(item.fetch()), failures)
     if failures:
         raise AudioProjectionError("; ".join(failures))
     return folders
@@ -223,7 +222,7 @@ def _check_disk(planned: Sequence[Item]) -> None:
 
 
 def _unpack(archive: Path, inside: str, target: Path) -> None:
-    """Moves the folder `inside` of the archive to `target`, all at once."""
+    """Unpacks the folder `inside` of the archive as `target`, atomically."""
     log.info("unpacking %s", archive.name)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as temporary:
         try:
@@ -250,7 +249,7 @@ def _progress(label: str, total: int, completed: int) -> Iterator[Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of the hub library for a look at the sizes."""
+    """Hides the hub library's progress bars while the sizes are asked for."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     already = are_progress_bars_disabled()
@@ -263,8 +262,12 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _words_for_hub_errors(name: str) -> Iterator[None]:
-    """The hub library lets its HTTP client's own exceptions through, and the client changes between versions."""
+def _hub_errors_reported(name: str) -> Iterator[None]:
+    """Raises every error of the hub library as an `AudioProjectionError` that says what to do.
+
+    It is recognised by names of classes: the library lets its HTTP client's own exceptions through, and the client
+    changes between versions.
+    """
     try:
         yield
     except AudioProjectionError:
@@ -274,12 +277,12 @@ def _words_for_hub_errors(name: str) -> Iterator[None]:
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
             chain.append(cause)
         raise AudioProjectionError(
-            _hub_words(name, {kind.__name__ for e in chain for kind in type(e).__mro__}, error)
+            _hub_message(name, {kind.__name__ for e in chain for kind in type(e).__mro__}, error)
         ) from None
 
 
 def _check_reachable() -> None:
-    """The hub library tries for a minute when there is no network at all; one look tells it at once."""
+    """Raises ConnectionError at once when there is no network: the hub library would retry for a minute."""
     from huggingface_hub.constants import ENDPOINT
 
     try:
@@ -293,7 +296,7 @@ def _check_reachable() -> None:
         return  # anything stranger is left to the library, which knows more about proxies and certificates
 
 
-def _hub_words(name: str, kinds: set[str], error: BaseException) -> str:
+def _hub_message(name: str, kinds: set[str], error: BaseException) -> str:
     from huggingface_hub.constants import ENDPOINT
 
     if "GatedRepoError" in kinds:

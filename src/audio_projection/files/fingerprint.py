@@ -1,4 +1,4 @@
-"""A short name for the weights of a module or a file, so that what was made with them is known again."""
+"""A short hash of the weights of a module or a file, to check later what something was made with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One large file over HTTP: resumed where it broke off, checked, and there under its name only when whole."""
+"""Download of one large file over HTTP: resumed where it broke off, checked, under its name only when complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, socket.time
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What the server says about a file."""
+    """Address, size and version of a file, as the server reports them."""
 
     url: str
     size: int
@@ -30,16 +30,16 @@ class RemoteFile:
 
 
 def inspect(url: str) -> RemoteFile:
-    """Asks for the size without fetching; raises `AudioProjectionError` when the server cannot be reached."""
+    """Asks for the size without downloading; raises `AudioProjectionError` when the server cannot be reached."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT) as answer:
             return RemoteFile(url, int(answer.headers.get("Content-Length", 0)), answer.headers.get("ETag", ""))
     except (*_NETWORK_ERRORS, ValueError) as error:
-        raise _words(url, error) from None
+        raise _network_error(url, error) from None
 
 
 def already_here(remote: RemoteFile, path: Path) -> int:
-    """Bytes of `path` that an earlier, broken fetch of the same file left."""
+    """Bytes of `path` that an earlier, interrupted download of the same file left."""
     part, mark = _part(path), _mark(path)
     if not part.is_file() or not mark.is_file() or mark.read_text(encoding="utf-8") != _identity(remote):
         return 0
@@ -49,9 +49,9 @@ def already_here(remote: RemoteFile, path: Path) -> int:
 def fetch(
     remote: RemoteFile, path: Path, progress: Callable[[int], None], md5: str | None = None, attempts: int = 5
 ) -> None:
-    """Brings the file to `path`, trying again after a broken connection; `progress` is told each block's bytes.
+    """Downloads the file to `path`, retrying after a broken connection; `progress` gets each block's bytes.
 
-    What arrived is kept in `<name>.part`, so a later call goes on from there. Raises `AudioProjectionError` when the
+    What arrived is kept in `<name>.part`, so a later call resumes from there. Raises `AudioProjectionError` when the
     connection stays broken or the checksum is wrong.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def fetch(
             # progress made since the last failure earns a fresh set of attempts
             failures = 1 if _part(path).stat().st_size > have else failures + 1
             if failures >= attempts or _is_final(error):
-                raise _words(remote.url, error) from None
+                raise _network_error(remote.url, error) from None
             time.sleep(min(0.2 * 2**failures, 10))
     _publish(path, remote, md5)
 
@@ -75,7 +75,7 @@ def _append(remote: RemoteFile, path: Path, have: int, progress: Callable[[int],
     headers = {"Range": f"bytes={have}-", **({"If-Range": remote.etag} if remote.etag else {})} if have else {}
     request = urllib.request.Request(remote.url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, _part(path).open("r+b") as file:
-        if have and answer.status != 206:  # the server starts again from the beginning
+        if have and answer.status != 206:  # the server starts from the beginning
             progress(-have)
             have = 0
         file.seek(have)
@@ -110,7 +110,7 @@ def _part(path: Path) -> Path:
 
 
 def _mark(path: Path) -> Path:
-    """Says which version of the file the part belongs to."""
+    """The file that says which version of the remote file the part belongs to."""
     return path.with_name(path.name + ".part.version")
 
 
@@ -122,7 +122,7 @@ def _is_final(error: BaseException) -> bool:
     return isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in {408, 429}
 
 
-def _words(url: str, error: BaseException) -> AudioProjectionError:
+def _network_error(url: str, error: BaseException) -> AudioProjectionError:
     if isinstance(error, urllib.error.HTTPError):
         return AudioProjectionError(f"{url}: the server answers {error.code} {error.reason}; check data.url and subset")
     reason = getattr(error, "reason", None) or error

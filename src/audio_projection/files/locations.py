@@ -1,27 +1,30 @@
-"""Where models and trained projectors lie on the disk, and what to say when they are not there.
+"""Where models, corpora and projectors lie on the disk, with errors that say how to get what is missing.
 
-Nothing is fetched here, and nothing is put in the place of what is missing.
+Nothing is downloaded here, and nothing else is taken in the place of what is missing.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from audio_projection.config import NANO, Config, LLMConfig, TTSConfig
+from audio_projection.config import NANO, PROJECTOR_KINDS, Config, DataConfig, GGUFConfig, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.json_reader import read_json
 
 log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 NANO_FOLDER = PACKAGE / "nano"
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
-"""What is fetched of a hub repository; never the second copy of the weights that some keep in `original/`."""
+"""What is downloaded of a hub repository; never the second copy of the weights that some keep in `original/`."""
 SKIPPED_FILES = ["original/*"]
-PROJECTOR_KINDS = ("linear", "residual")
-DOWNLOAD = "bring models and data with `python scripts/download_models.py` (audio-projection download)"
+SHIPPED_PROJECTORS = {f"shipped/{kind}": NANO_FOLDER / "projectors" / kind for kind in PROJECTOR_KINDS}
+"""Words that name the nano projectors of the package themselves, and their folders."""
+PARTS = ("llm", "tts", "data")
+"""What `audio-projection download` gets, by the sections of the configuration."""
+DOWNLOAD = "download models and data with `python scripts/download_models.py` (audio-projection download)"
 TRAIN = "train a projector with `python src/train.py` (audio-projection train)"
 BUNDLED = "or use the bundled stack with --config configs/nano.yaml"
 
@@ -29,25 +32,25 @@ BUNDLED = "or use the bundled stack with --config configs/nano.yaml"
 def find_llm(config: Config) -> Path:
     """Folder of the language model; raises `AudioProjectionError` with the ways on when it is not there."""
     if config.llm.backend == "gguf":
-        return config.gguf.llm or find_gguf(config, "llm.gguf")
-    return _find_model("language model", config.llm, NANO_FOLDER / "llm", config)
+        return config.gguf.llm or find_gguf(config.gguf, "llm.gguf")
+    return _find_model("language model", config.llm, NANO_FOLDER / "llm", config.models_dir)
 
 
 def find_tts(config: Config) -> Path:
     """Folder of the Qwen3-TTS; raises `AudioProjectionError` with the ways on when it is not there."""
     if config.tts.backend == "gguf":
-        return find_gguf(config, "tts")
-    return _find_model("speech model", config.tts, NANO_FOLDER / "tts", config)
+        return find_gguf(config.gguf, "tts")
+    return _find_model("speech model", config.tts, NANO_FOLDER / "tts", config.models_dir)
 
 
-def find_gguf(config: Config, name: str) -> Path:
+def find_gguf(gguf: GGUFConfig, name: str) -> Path:
     """A file or folder of what `export gguf --all` made; raises `AudioProjectionError` with the command to make it."""
-    if config.gguf.folder is None:
+    if gguf.folder is None:
         raise AudioProjectionError("a gguf back end needs gguf.folder: say where `export gguf --all` put its files")
-    if (config.gguf.folder / name).exists():
-        return config.gguf.folder / name
-    command = f"audio-projection export gguf --config CONFIG --all {config.gguf.folder}"
-    raise Missing(f"{name} in {config.gguf.folder}", f"make the GGUF files with `{command}`")
+    if (gguf.folder / name).exists():
+        return gguf.folder / name
+    command = f"audio-projection export gguf --config CONFIG --all {gguf.folder}"
+    raise Missing(f"{name} in {gguf.folder}", f"make the GGUF files with `{command}`")
 
 
 def check_gguf_folder(folder: Path) -> None:
@@ -57,9 +60,8 @@ def check_gguf_folder(folder: Path) -> None:
         raise Missing(f"config.yaml in {folder}", f"make the GGUF files with `{command}`")
 
 
-def find_corpus(config: Config) -> Path | None:
+def find_corpus(data: DataConfig) -> Path | None:
     """The recordings' folder or manifest; none when the configuration needs no recordings."""
-    data = config.data
     if data.source == "self":
         return None
     if data.path is None:
@@ -71,36 +73,50 @@ def find_corpus(config: Config) -> Path | None:
 
 
 def find_projector(config: Config, choice: str | None = None) -> Path:
-    """Folder or GGUF file of the trained projector: `choice` is a kind, a place, or none for what the configuration
-    says (with a GGUF language model, the projector exported beside it).
+    """Folder or GGUF file of the projector to speak with; which one was taken is logged.
 
-    With the nano models a kind names the projector that ships with the package; without a choice, a projector
-    that was trained with this configuration comes before the shipped one.
+    There is one rule for the command line, `Voice.from_config`, the evaluations and the export. `choice` is
+
+    - a kind (linear, residual): the projector of that kind that was trained with this configuration, in
+      output_dir/KIND/projector; where there is none and the models are nano's, the one shipped in the package;
+    - shipped/linear or shipped/residual: the shipped one, also where another was trained;
+    - anything else: the folder of a trained projector, or a projector's GGUF file (a folder called linear: ./linear);
+    - None: projector.path where it is set; else, with a GGUF language model, the projector.gguf that was exported
+      beside it; else the configuration's projector.kind.
+
+    Raises AudioProjectionError when it is not there.
     """
-    given = _named_folder(config, choice)
-    if given is not None:
-        return _checked(given)
-    folder = _projector_of_kind(config, choice)
-    made = "exported" if folder.suffix == ".gguf" else "trained here"
-    log.info("projector: %s (%s)", folder, "shipped" if folder.is_relative_to(NANO_FOLDER) else made)
-    return folder
+    place, origin = locate_projector(config, choice)
+    log.info("projector: %s (%s)", place, origin)
+    return place
 
 
-def _projector_of_kind(config: Config, choice: str | None) -> Path:
-    nano = config.llm.name == NANO and config.tts.name == NANO
+def locate_projector(config: Config, choice: str | None = None) -> tuple[Path, str]:
+    """What `find_projector` finds, unlogged, and its origin: trained here, shipped, exported or given."""
+    if choice is None and config.projector.path is not None:
+        return _checked(config.projector.path), "given"
+    if choice in SHIPPED_PROJECTORS:
+        return _checked(SHIPPED_PROJECTORS[choice]), "shipped"
+    if choice is not None and choice not in PROJECTOR_KINDS:
+        return _checked(Path(choice).expanduser()), "given"
+    if choice is None and config.gguf.folder is not None and config.llm.backend == "gguf":
+        return find_gguf(config.gguf, "projector.gguf"), "exported"
     kind = choice or config.projector.kind
-    trained, shipped = config.output_dir / kind / "projector", NANO_FOLDER / "projectors" / kind
-    if config.gguf.folder is not None and choice is None and config.llm.backend == "gguf":
-        return find_gguf(config, "projector.gguf")
-    order = ([shipped] if choice else [trained, shipped]) if nano else [trained]
-    for folder in order:
-        if (folder / "projector.json").is_file():
-            return folder
-    raise Missing(f"a trained projector in {order[0]}", TRAIN)
+    trained, shipped = config.output_dir / kind / "projector", SHIPPED_PROJECTORS[f"shipped/{kind}"]
+    if is_projector(trained):
+        return trained, "trained here"
+    if config.llm.name == config.tts.name == NANO and is_projector(shipped):
+        return shipped, "shipped"
+    raise Missing(f"a trained projector in {trained}", TRAIN)
+
+
+def is_projector(path: Path) -> bool:
+    """Whether this is the folder of a projector, or a GGUF file."""
+    return (path / "projector.json").is_file() or (path.suffix == ".gguf" and path.is_file())
 
 
 class Missing(AudioProjectionError):
-    """Something that can be brought or made; `thing` is what, `way` is how."""
+    """A model, corpus or projector that is not there; `thing` names it, `way` says how to get or make it."""
 
     def __init__(self, thing: str, way: str) -> None:
         super().__init__(f"missing: {thing}; {way}, {BUNDLED}")
@@ -109,30 +125,25 @@ class Missing(AudioProjectionError):
 
 def check_for_speaking(config: Config, projector: str | None = None) -> None:
     """Raises one `AudioProjectionError` that names everything that speaking still misses."""
-    models: list[Callable[[], object]] = [lambda: find_llm(config), lambda: find_tts(config)]
-    given = _named_folder(config, projector)
-    if given is None:
-        models.append(lambda: _projector_of_kind(config, projector))
-    else:
-        _checked(given)
-    _check(models)
+    _check([lambda: find_llm(config), lambda: find_tts(config), lambda: locate_projector(config, projector)])
 
 
-def check_trainable(config: Config) -> None:
-    """Raises `AudioProjectionError` for a TTS that has no gradient."""
-    if config.tts.backend == "gguf":
+def check_trainable(tts: TTSConfig) -> None:
+    """Raises `AudioProjectionError` for a TTS without gradients: one that llama.cpp runs."""
+    if tts.backend == "gguf":
         raise AudioProjectionError("a TTS that llama.cpp runs cannot be trained through: use tts.backend=torch")
 
 
 def check_for_training(config: Config) -> None:
     """Raises one `AudioProjectionError` that names everything that training still misses."""
-    check_trainable(config)
-    _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_corpus(config)])
+    check_trainable(config.tts)
+    _check([lambda: find_llm(config), lambda: find_tts(config), lambda: find_corpus(config.data)])
 
 
 def check_for_fitting(config: Config) -> None:
-    """The same for the fit alone, which needs recordings only for their transcripts."""
-    texts = [] if config.data.texts is not None else [lambda: find_corpus(config)]
+    """Raises one `AudioProjectionError` that names everything that a fit still misses: of recordings it needs only
+    their transcripts, and none where data.texts is set."""
+    texts = [] if config.data.texts is not None else [lambda: find_corpus(config.data)]
     _check([lambda: find_llm(config), lambda: find_tts(config), *texts])
 
 
@@ -149,25 +160,20 @@ def _check(finders: Sequence[Callable[[], object]]) -> None:
         raise AudioProjectionError(f"missing: {things}; {ways}, {BUNDLED}")
 
 
-def _named_folder(config: Config, choice: str | None) -> Path | None:
-    if choice is None:
-        return config.projector.path
-    return None if choice in PROJECTOR_KINDS else Path(choice).expanduser()
-
-
 def _checked(path: Path) -> Path:
-    if (path / "projector.json").is_file() or (path.suffix == ".gguf" and path.is_file()):
+    if is_projector(path):
         return path
     found = "no projector.json in it" if path.is_dir() else "no such folder"
-    raise AudioProjectionError(f"projector {path}: {found}; give linear, residual or the folder of a trained projector")
+    words = ", ".join((*PROJECTOR_KINDS, *SHIPPED_PROJECTORS))
+    raise AudioProjectionError(f"projector {path}: {found}; give {words} or the folder of a trained projector")
 
 
-def find_model(model: LLMConfig | TTSConfig, config: Config) -> Path | None:
+def find_model(model: LLMConfig | TTSConfig, models_dir: Path | None) -> Path | None:
     """Folder of a complete model: a folder given by name, under models_dir, or in the hub's cache; else None."""
     local = Path(model.name).expanduser()
     if _has_weights(local):
         return local
-    folder = config.models_dir / model.name if config.models_dir is not None else _cached(model)
+    folder = models_dir / model.name if models_dir is not None else _cached(model)
     if folder is None or not _has_weights(folder):
         return None
     codec_missing = isinstance(model, TTSConfig) and not _has_weights(folder / "speech_tokenizer")
@@ -182,21 +188,21 @@ def _has_weights(folder: Path) -> bool:
     if not index.is_file():
         return (folder / "model.safetensors").is_file()
     try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError):
+        shards = set(read_json(index)["weight_map"].values())
+    except (AudioProjectionError, KeyError, TypeError, AttributeError):
         return False
     return all((folder / shard).is_file() for shard in shards)
 
 
-def _find_model(role: str, model: LLMConfig | TTSConfig, shipped: Path, config: Config) -> Path:
+def _find_model(role: str, model: LLMConfig | TTSConfig, shipped: Path, models_dir: Path | None) -> Path:
     if model.name == NANO:
         if _has_weights(shipped):
             return shipped
         raise AudioProjectionError(f"the bundled {role} is missing from {shipped}: install audio-projection again")
-    folder = find_model(model, config)
+    folder = find_model(model, models_dir)
     if folder is not None:
         return folder
-    place = f"{config.models_dir}" if config.models_dir is not None else "the model hub's cache"
+    place = f"{models_dir}" if models_dir is not None else "the model hub's cache"
     raise Missing(f"the {role} {model.name} in {place}", DOWNLOAD)
 
 

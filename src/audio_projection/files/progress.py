@@ -1,4 +1,4 @@
-"""What is told while something long goes on: a bar on stderr, sizes in words."""
+"""Progress bars on stderr, and sizes in MB or GB."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 def shown(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """The items, a bar counting them up to `total`; no bar for none."""
+    """The items, with a progress bar that counts them up to `total`; no bar when there are none."""
     return iter(track(items, what, total=total, console=Console(stderr=True)) if total else items)
 
 

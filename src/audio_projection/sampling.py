@@ -1,8 +1,9 @@
-"""Choosing a code from scores: greedy or sampled, by the official rules and in their order."""
+"""Token sampling: greedy, temperature, top-k, top-p, in the official order; and a seed for torch's global generators."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,3 +89,14 @@ def _choice(values: Mapping[str, Any], part: str) -> Choice:
         top_k=int(values.get(f"{part}top_k", 50) or 0),
         top_p=float(values.get(f"{part}top_p", 1.0)),
     )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's global random generators inside, and restores those of the CPU and of every CUDA device after.
+
+    For libraries that initialise weights from the global generators; own code passes a `torch.Generator`.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

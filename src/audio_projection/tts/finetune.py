@@ -25,6 +25,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_folder, write_json
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.tensors import read_tensors, write_tensors
+from audio_projection.sampling import seeded
 from audio_projection.tts.weights import Source, source
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class LoraFinetuning(Finetuning):
         peft = _peft()
         self._base = base_record(tts, self.kind)
         settings = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_TARGETS, lora_dropout=0.0)
-        torch.manual_seed(seed)
-        self._peft = peft.PeftModel(tts.talker, settings)  # changes the layers where they are
+        with seeded(seed):
+            self._peft = peft.PeftModel(tts.talker, settings)  # wraps the talker's layers in place
 
     @contextmanager
     def untuned(self) -> Iterator[None]:

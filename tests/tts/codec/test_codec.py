@@ -227,7 +227,7 @@ def test_loaded_codec_is_frozen(codec: Codec) -> None:
 
 DECODES = """
 import sys, torch
-from audio_projection.tts.codec import Codec
+from audio_projection.tts.codec.codec import Codec
 codec = Codec.from_pretrained(sys.argv[1])
 codec.decode(torch.zeros(3, codec.code_groups, dtype=torch.int64))
 assert not [name for name in ("transformers", "torch._dynamo") if name in sys.modules]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from audio_projection.config import Config
 
 
-
 @dataclass
 class Models:
     """The three models that speak together: frozen LLM, projector, frozen TTS.

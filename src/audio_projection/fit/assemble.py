@@ -55,7 +55,9 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
         return build_projector(info).to(tts.device)
 
 
-def _probe_layer(settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> tuple[int, dict[str, Any]]:
+def _probe_layer(
+    settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]
+) -> tuple[int, dict[str, Any]]:
     """The layer that the identity probe chooses, and its report; the embeddings (layer 0) are not among the choices."""
     layers = list(range(1, llm.num_layers + 1))
     limits = settings.model_copy(update={"tokens": min(settings.tokens, 20_000)})

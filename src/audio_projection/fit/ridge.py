@@ -231,7 +231,7 @@ def nearest_embedding_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, ta
 
 
 class Reserve:
-    """Tokens with states and text embeddings that are kept out of the regression, up to a number that fits in memory."""
+    """Tokens (states, text embeddings, ids) kept out of the regression, up to a number that fits in memory."""
 
     def __init__(self) -> None:
         self._parts: list[TokenStates] = []

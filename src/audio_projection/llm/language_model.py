@@ -277,7 +277,8 @@ class LanguageModel:
     def _check_length(self, length: int) -> None:
         if length > self._context_length:
             raise AudioProjectionError(
-                f"the text is {length} tokens long, {self.name} reads at most {self._context_length}; give a shorter one"
+                f"the text is {length} tokens long, {self.name} reads at most {self._context_length}; "
+                "give a shorter one"
             )
 
 

@@ -162,8 +162,8 @@ def test_a_word_is_yielded_as_soon_as_it_is_complete() -> None:
 
 def test_characters_that_come_in_parts_and_broken_bytes() -> None:
     pieces = [b"a ", "日".encode()[:1], "日".encode()[1:], b" \xe6", b"b", b" c"]
-    tokens = [GeneratedToken(i, piece, torch.tensor([[float(i)]])) for i, piece in enumerate(pieces)]
-    live = LiveAnswer(tokens, TTS, 60)
+    generated = [GeneratedToken(i, piece, torch.tensor([[float(i)]])) for i, piece in enumerate(pieces)]
+    live = LiveAnswer(generated, TTS, 60)
     tokens = [token for sentence in live.sentences() for token in sentence]
     assert TTS.backend.decode([token.id for token in tokens]) == live.spoken == "a 日 b c"
     assert [int(token.state) for token in tokens][-2:] == [5, 5] and int(tokens[0].state) == 0

@@ -1,11 +1,11 @@
-"""What binding several states to one gives a linear map, where the two tokenizers cut a text differently.
+"""Accuracy that binding LLM states adds, where the two tokenizers cut a text differently.
 
     python benchmarks/binding.py --config configs/nano.yaml
 
-A ridge regression from LLM states to the TTS's text rows, twice on the same texts: from the state of the last LLM
-token that overlaps a TTS token alone, and from the bound states of all (`binding.py`). The table tells, on held-out
-texts and by layer, for what share of the TTS tokens the nearest text row is the right one: of those that are one LLM
-token, of those that span several, and of those that lie within one.
+Ridge regression from LLM states to the TTS's text embeddings, twice on the same texts: from the state of the last
+overlapping LLM token alone, and from the bound states of all of them (`alignment/align.py`). The table shows, on
+held-out texts and by layer, for what share of the TTS tokens the nearest text embedding is the right one: of those that
+are one LLM token, of those that span several, and of those that lie within one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from audio_projection.data_loader import transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
 from audio_projection.fit.ridge import RidgeFit, embedding_table, nearest_embedding_accuracy
 from audio_projection.llm.language_model import LanguageModel
-from audio_projection.models import load_llm, load_tts
+from audio_projection.models import load_llm, load_tts, use_threads
 from audio_projection.tts.model import Qwen3TTS
 
 CUTS = ("one LLM token", "several", "part of one")
@@ -38,35 +38,36 @@ RIDGE = 1e-5
 
 @dataclass(frozen=True)
 class Tokens:
-    """The TTS tokens of some texts."""
+    """The TTS tokens of one text."""
 
     ids: Tensor  # (N,)
-    rows: Tensor  # (N, H)
+    text_embeddings: Tensor  # (N, H)
     cuts: Tensor  # (N,), index into CUTS
-    states: dict[str, Tensor]  # (N, L, D) by the way they were made
+    states: dict[str, Tensor]  # (N, L, D), by name: of the last LLM token alone, or bound
 
 
 @dataclass
-class Kept:
-    """Held-out tokens, and the row of every token id met."""
+class HeldOut:
+    """Held-out tokens, and the text embedding of every token id in all texts."""
 
     parts: list[Tokens] = field(default_factory=list)
     table: dict[int, Tensor] = field(default_factory=dict)
 
 
 def cut(overlap: Overlap) -> int:
+    """How a TTS token lies on LLM tokens: an index into CUTS."""
     return 2 if overlap.turn else int(len(overlap.tokens) > 1)
 
 
 def read(llm: LanguageModel, tts: Qwen3TTS, texts: list[str], batch: int) -> Iterator[Tokens]:
-    """The tokens of each text, by both ways."""
+    """The tokens of each text, with both kinds of states."""
     for group in chunks(texts, batch):
         for text, encoded in zip(group, llm.states(group), strict=True):
             ids, spans = tts.tokenize(text)
             overlaps, states = align(encoded.spans, spans), encoded.states.float()
-            made = {"last": states[[overlap.tokens[-1] for overlap in overlaps]], "bound": bind(states, overlaps)}
-            rows = tts.text_embeddings(torch.tensor(ids)).float()
-            yield Tokens(torch.tensor(ids), rows, torch.tensor([cut(overlap) for overlap in overlaps]), made)
+            kinds = {"last": states[[overlap.tokens[-1] for overlap in overlaps]], "bound": bind(states, overlaps)}
+            embeddings = tts.text_embeddings(torch.tensor(ids)).float()
+            yield Tokens(torch.tensor(ids), embeddings, torch.tensor([cut(overlap) for overlap in overlaps]), kinds)
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def main() -> None:
 @torch.inference_mode()
 def run(config: Config, held_out: int) -> None:
     """Prints the table; AudioProjectionError when there is no text to hold out or none to fit on."""
-    torch.set_num_threads(config.threads or 1)
+    use_threads(config.threads or 1)
     llm, tts = load_llm(config), load_tts(config)
     layers = list(range(llm.num_layers + 1))
     llm = llm.select(layers)
@@ -93,32 +94,35 @@ def run(config: Config, held_out: int) -> None:
     if not 0 < held_out < len(texts):
         raise AudioProjectionError(f"--held-out {held_out}: there are {len(texts)} texts, some of them to fit on")
     fits: dict[tuple[str, int], RidgeFit] = {}
-    kept = Kept()
-    found = track(read(llm, tts, texts, config.fit.batch), "reading", len(texts), console=Console(stderr=True))
-    for number, tokens in enumerate(found):
-        kept.table |= dict(zip(tokens.ids.tolist(), tokens.text_embeddings, strict=True))
+    held_out_tokens = HeldOut()
+    texts_read = track(read(llm, tts, texts, config.fit.batch), "reading", len(texts), console=Console(stderr=True))
+    for number, tokens in enumerate(texts_read):
+        held_out_tokens.table |= dict(zip(tokens.ids.tolist(), tokens.text_embeddings, strict=True))
         if number < held_out:
-            kept.parts.append(tokens)
+            held_out_tokens.parts.append(tokens)
             continue
-        for way, states in tokens.states.items():
+        for kind, states in tokens.states.items():
             for index, layer in enumerate(layers):
                 sizes = states.shape[-1], tokens.text_embeddings.shape[-1]
-                fit = fits.setdefault((way, layer), RidgeFit(*sizes, block=2048))
+                fit = fits.setdefault((kind, layer), RidgeFit(*sizes, block=2048))
                 fit.add(states[:, index], tokens.text_embeddings, tokens.ids)
-    show(fits, kept)
+    show(fits, held_out_tokens)
 
 
-def show(fits: dict[tuple[str, int], RidgeFit], kept: Kept) -> None:
-    ids, cuts = (torch.cat([getattr(part, name) for part in kept.parts]) for name in ("ids", "cuts"))
-    known = embedding_table(kept.table)
+def show(fits: dict[tuple[str, int], RidgeFit], held_out_tokens: HeldOut) -> None:
+    """Prints the share of right nearest text embeddings of each regression: kind of states and layer."""
+    ids, cuts = (torch.cat([getattr(part, name) for part in held_out_tokens.parts]) for name in ("ids", "cuts"))
+    embeddings = embedding_table(held_out_tokens.table)
     headings = [f"{name} ({float((cuts == number).float().mean()):.1%})" for number, name in enumerate(CUTS)]
     table = Table("states", "layer", "all", *headings)
-    for (way, layer), fit in sorted(fits.items()):
+    for (kind, layer), fit in sorted(fits.items()):
         weight, bias = fit.solve(RIDGE)
-        predicted = torch.cat([part.states[way][:, layer] for part in kept.parts]) @ weight.T + bias
+        predicted = torch.cat([part.states[kind][:, layer] for part in held_out_tokens.parts]) @ weight.T + bias
         chosen = [torch.ones_like(cuts, dtype=torch.bool), *(cuts == number for number in range(len(CUTS)))]
-        cells = [f"{nearest_embedding_accuracy(predicted[c], ids[c], *known):.1%}" if c.any() else "-" for c in chosen]
-        table.add_row(way, str(layer), *cells)
+        cells = [
+            f"{nearest_embedding_accuracy(predicted[c], ids[c], *embeddings):.1%}" if c.any() else "-" for c in chosen
+        ]
+        table.add_row(kind, str(layer), *cells)
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""Speaking texts and answers with tiny random models."""
+"""Voice: speaking texts and LLM answers, with tiny random models."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ GREEDY = Sampling.greedy()
 CONFIG = make_config(Path("unused"))
 
 
-def reference(voice: Voice, rows: torch.Tensor, layout: str = "nonstreaming") -> np.ndarray:
-    """Speech by the whole-utterance functions, without any streaming."""
-    prompt = (voice.tts.prefix("ada", "english"), rows)
+def reference(voice: Voice, embeddings: torch.Tensor, layout: str = "nonstreaming") -> np.ndarray:
+    """Speech of text embeddings (N, H) by the functions for whole utterances, without streaming."""
+    prompt = (voice.tts.prefix("ada", "english"), embeddings)
     codes = generate(voice.tts, [prompt], layout, GREEDY, max_frames=voice.defaults.max_frames)[0]
     return voice.tts.codec.decode(codes).numpy()
 
 
-def features(voice: Voice, text: str = TEXT) -> Any:
+def tokens_of(voice: Voice, text: str = TEXT) -> Any:
     return token_states(voice.llm, voice.tts, [text])[0]
 
 
@@ -52,7 +52,7 @@ def test_speech_is_that_of_the_projected_states(kind: str, layout: str) -> None:
     if kind == "residual":
         torch.nn.init.normal_(voice.projector.gate)  # type: ignore[attr-defined]
     speech = voice.speak(TEXT)
-    found = features(voice)
+    found = tokens_of(voice)
     assert speech.samples.dtype == np.float32 and speech.sample_rate == voice.tts.sample_rate
     assert len(speech.samples) == 6 * voice.tts.samples_per_frame and speech.text == TEXT
     expected = reference(voice, voice.projector(found.states, found.text_embeddings), layout)
@@ -74,27 +74,27 @@ def test_chunks_grow_where_a_text_is_read_and_stay_short_in_an_answer() -> None:
     assert len(answered) > 2 and set(answered) <= {4, 2}
 
 
-def test_plain_speaks_the_text_rows_and_an_untrained_residual_is_the_same() -> None:
+def test_plain_speaks_the_text_embeddings_and_an_untrained_residual_is_the_same() -> None:
     linear, residual = make_voice(), make_voice("residual")
     plain = linear.speak(TEXT, control="plain").samples
-    np.testing.assert_allclose(plain, reference(linear, features(linear).text_embeddings), atol=1e-5)
+    np.testing.assert_allclose(plain, reference(linear, tokens_of(linear).text_embeddings), atol=1e-5)
     np.testing.assert_array_equal(residual.speak(TEXT).samples, plain)
     assert not np.array_equal(linear.speak(TEXT).samples, plain)
 
 
 def test_controls_speak_other_states() -> None:
     voice = make_voice()
-    found = features(voice)
+    found = tokens_of(voice)
     spoken = {control: voice.speak(TEXT, control=control).samples for control in (None, "shuffled", "other")}
-    moved = voice.projector(shuffled(found.states, 0), found.text_embeddings)
-    np.testing.assert_allclose(spoken["shuffled"], reference(voice, moved), atol=1e-5)
+    permuted = voice.projector(shuffled(found.states, 0), found.text_embeddings)
+    np.testing.assert_allclose(spoken["shuffled"], reference(voice, permuted), atol=1e-5)
     assert not any(np.array_equal(spoken[None], spoken[control]) for control in ("shuffled", "other"))
 
 
 def test_shuffling_moves_every_state_and_loses_none() -> None:
     states = torch.arange(7.0)[:, None, None]
-    mixed = shuffled(states, 3)
-    assert (mixed != states).all() and mixed.flatten().sort().values.equal(states.flatten())
+    permuted = shuffled(states, 3)
+    assert (permuted != states).all() and permuted.flatten().sort().values.equal(states.flatten())
     assert shuffled(states[:1], 3).equal(states[:1])
     assert as_long_as(states[:3], 5).flatten().tolist() == [0, 1, 2, 0, 1] and len(as_long_as(states, 2)) == 2
 
@@ -134,7 +134,7 @@ def test_the_first_chunk_comes_before_the_second_sentence_is_read(monkeypatch: p
         (TEXT, {"language": "klingon"}, "unknown language 'klingon'"),
     ],
 )
-def test_refusals_come_before_any_work(text: str, options: dict[str, Any], words: str) -> None:
+def test_errors_are_raised_before_any_work(text: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(AudioProjectionError, match=words):
         make_voice().stream(text, **options)
 
@@ -210,18 +210,18 @@ def test_a_projector_of_other_models_is_refused(change: dict[str, Any], words: s
 
 
 def scripted(voice: Voice, monkeypatch: pytest.MonkeyPatch, answer: str) -> list[int]:
-    """Makes the LLM answer with a text, with the states it has of it; gives the growing list of ids it said."""
+    """Makes the LLM answer with a given text and its states of it; returns the growing list of generated ids."""
     head, ids = voice.llm.chat_ids(QUESTION), voice.llm.tokenize(answer)
     states = voice.llm.read([head + ids])[0][len(head) :]
-    said: list[int] = []
+    generated: list[int] = []
 
     def generate(*_: Any) -> Iterator[GeneratedToken]:
         for token, state in zip(ids, states, strict=True):
-            said.append(token)
+            generated.append(token)
             yield GeneratedToken(token, voice.llm.tokenizer.decode([token]).encode(), state)
 
     monkeypatch.setattr(voice.llm, "generate", generate)
-    return said
+    return generated
 
 
 @pytest.mark.parametrize("layout", ["streaming", "nonstreaming"])
@@ -231,7 +231,7 @@ def test_an_answer_is_spoken_from_the_states_of_its_own_tokens(layout: str, monk
     scripted(voice, monkeypatch, answer)
     speech = voice.chat(QUESTION)
     head, ids = voice.llm.chat_ids(QUESTION), voice.llm.tokenize(answer)
-    found = features(voice, answer)
+    found = tokens_of(voice, answer)
     states = voice.llm.read([head + ids])[0][len(head) :]
     bound = bind(states, text_overlaps(voice, answer))
     expected = reference(voice, voice.projector(bound, found.text_embeddings), layout)
@@ -257,11 +257,11 @@ def test_an_answer_of_the_models_own_is_spoken() -> None:
 def test_in_the_streaming_layout_sound_comes_while_the_llm_is_answering(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = make_voice(context="chat", layout="streaming", chunks=(1,), max_frames=None)
     answer = "the quick brown fox jumps over the lazy dog and said good day and hello there"
-    said = scripted(voice, monkeypatch, answer)
+    generated = scripted(voice, monkeypatch, answer)
     total = len(voice.llm.tokenize(answer))
     speaking = voice.chat_stream(QUESTION)
     next(speaking)
-    assert 0 < len(said) < total / 3 and answer.startswith(speaking.text) and speaking.text != answer
+    assert 0 < len(generated) < total / 3 and answer.startswith(speaking.text) and speaking.text != answer
 
 
 def test_answers_without_words_and_projectors_without_chat(monkeypatch: pytest.MonkeyPatch) -> None:

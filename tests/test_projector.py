@@ -1,3 +1,5 @@
+"""Projectors: what they compute, how they are saved and loaded, and which models they refuse."""
+
 from __future__ import annotations
 
 import json
@@ -50,38 +52,39 @@ def test_linear_is_activation_of_layernorm_of_an_affine_map(activation: str) -> 
     projector = build_projector(info(activation=activation))
     torch.nn.init.normal_(projector.norm.weight)
     torch.nn.init.normal_(projector.norm.bias)
-    states, rows = inputs()
+    states, embeddings = inputs()
     affine = states[:, :, 0] @ projector.linear.weight.T + projector.linear.bias
     centred = affine - affine.mean(-1, keepdim=True)
     normalised = centred / (affine.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     expected = ACTIVATIONS[activation](normalised * projector.norm.weight + projector.norm.bias)
-    torch.testing.assert_close(projector(states, rows), expected)
-    torch.testing.assert_close(projector(states, torch.zeros_like(rows)), expected)  # sees the states only
+    torch.testing.assert_close(projector(states, embeddings), expected)
+    torch.testing.assert_close(projector(states, torch.zeros_like(embeddings)), expected)  # uses the states only
 
 
-def test_untrained_residual_is_exactly_the_text_row() -> None:
+def test_untrained_residual_is_exactly_the_text_embedding() -> None:
     projector = build_projector(info(kind="residual"))
-    states, rows = inputs()
-    assert torch.equal(projector(states, rows), rows)
+    states, embeddings = inputs()
+    assert torch.equal(projector(states, embeddings), embeddings)
 
 
 def test_residual_learns_from_its_zero_gate_and_reports_its_share() -> None:
     projector = build_projector(info(kind="residual"))
     assert isinstance(projector, ResidualProjector)
-    states, rows = inputs()
-    projector(states, rows).square().sum().backward()
+    states, embeddings = inputs()
+    projector(states, embeddings).square().sum().backward()
     assert projector.gate.grad is not None and projector.gate.grad.abs().sum() > 0
-    assert torch.equal(projector.share_from_states(states, rows), torch.zeros(2, 5))
+    assert torch.equal(projector.share_from_states(states, embeddings), torch.zeros(2, 5))
     torch.nn.init.ones_(projector.gate)
-    added = projector(states, rows) - rows
-    torch.testing.assert_close(projector.share_from_states(states, rows), added.norm(dim=-1) / rows.norm(dim=-1))
+    added = projector(states, embeddings) - embeddings
+    share = added.norm(dim=-1) / embeddings.norm(dim=-1)
+    torch.testing.assert_close(projector.share_from_states(states, embeddings), share)
 
 
 def test_mix_of_layers_starts_as_their_mean_and_trains() -> None:
     projector = build_projector(info(layers=[1, 2, 3]))
-    states, rows = inputs(3)
+    states, embeddings = inputs(3)
     torch.testing.assert_close(projector.mixed(states), states.mean(-2))
-    projector(states, rows).square().sum().backward()
+    projector(states, embeddings).square().sum().backward()
     assert projector.mix is not None and projector.mix.grad is not None and projector.mix.grad.abs().sum() > 0
 
 
@@ -104,8 +107,8 @@ def test_saved_projector_comes_back_whole(tmp_path: Path, kind: str, voice: obje
         assert torch.equal(again.voice, voice)
     else:
         assert again.voice == voice
-    states, rows = inputs(2)
-    assert torch.equal(again(states, rows), projector(states, rows))
+    states, embeddings = inputs(2)
+    assert torch.equal(again(states, embeddings), projector(states, embeddings))
 
 
 def test_folder_holds_two_files_and_only_projector_weights(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_folder_holds_two_files_and_only_projector_weights(tmp_path: Path) -> No
         assert sorted(file.keys()) == ["linear.bias", "linear.weight", "norm.bias", "norm.weight"]
 
 
-def test_broken_folders_are_refused_in_words(tmp_path: Path) -> None:
+def test_broken_folders_are_refused_with_a_clear_message(tmp_path: Path) -> None:
     with pytest.raises(AudioProjectionError, match="no trained projector in"):
         Projector.from_pretrained(tmp_path)
     build_projector(info()).save_pretrained(tmp_path)
@@ -174,3 +177,14 @@ def test_kinds_are_the_two_of_the_interface() -> None:
     assert [residual_rank(*sizes) for sizes in ((4096, 2048), (512, 256), (12, 8), (1, 1))] == [1376, 160, 5, 1]
     with pytest.raises(AudioProjectionError, match="rank must be at least 1"):
         build_projector(info(kind="residual", rank=0))
+
+
+@pytest.mark.parametrize("kind", ["linear", "residual"])
+def test_the_metadata_given_stay_as_they_are(kind: str) -> None:
+    given = info(kind=kind)
+    projector = build_projector(given)
+    projector.set_voice("ada")
+    projector.info.measurements["r2"] = 0.5
+    projector.info.layers.append(4)
+    assert given == info(kind=kind)
+    assert projector.info.rank == (5 if kind == "residual" else None)

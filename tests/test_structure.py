@@ -22,7 +22,7 @@ LEVELS = (
     {"gguf"},
     {"alignment", "projector"},
     {"llm", "tts"},
-    {"text", "sampling"},
+    {"text", "sampling", "dtypes"},
     {"files"},
     {"config"},
     {"config_errors"},

@@ -1,4 +1,4 @@
-"""Speaking: text -> LLM states -> projector -> TTS -> waveform, also while the LLM is still answering.
+"""Voice: text or chat -> LLM hidden states -> projector -> TTS -> waveform, whole or streamed.
 
 voice = Voice.from_config("configs/nano.yaml")
 speech = voice.speak("Hello world")            # float32 samples and the sample rate
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.alignment.controls import as_long_as, check_control, other_sentence, shuffled
-from audio_projection.alignment.streaming import LiveAnswer, Slot
+from audio_projection.alignment.streaming import AnswerToken, LiveAnswer
 from audio_projection.alignment.token_states import TokenStates, token_states
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
@@ -25,7 +25,7 @@ from audio_projection.files import audio
 from audio_projection.files.locations import find_projector
 from audio_projection.llm.hidden_states import resolve_layers
 from audio_projection.llm.language_model import LanguageModel, Message
-from audio_projection.models import load_llm, load_projector, load_tts
+from audio_projection.models import load_llm, load_projector, load_tts, use_threads
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
 from audio_projection.sampling import Choice, Sampling
 from audio_projection.text.input_text import as_spoken, check_characters, is_speakable, split_sentences
@@ -38,38 +38,54 @@ from audio_projection.tts.prompt import Reference, check_layout, clone_prefill
 log = logging.getLogger(__name__)
 
 VoiceChoice = str | Tensor | Reference | None
-"""A speaker's name, an x-vector (H,), a recording that is continued, or what the settings say."""
+"""Who speaks: a speaker's name, an x-vector (H,), a Reference recording that the speech continues, or None for the
+default of the settings or of the projector."""
 REFERENCE_RATE = 24_000
+"""Sample rate in Hz to which a reference recording is resampled."""
 CHUNKS = (4, 4, 8, 12)
-"""Short ones, so that sound comes soon, then longer ones, which the codec decodes faster. Speech that is made 1.5 times
-as fast as it is heard is heard without a gap."""
+"""Frames that the codec decodes at once: few at first, for a short time to the first sound, then more, which is faster.
+Played while it is made, speech has no gap from a generation speed of 1.5 times real time on."""
 
 
 @dataclass(frozen=True)
 class Speech:
-    """Spoken text: float32 mono samples (S,) in [-1, 1]."""
+    """A synthesised waveform and the text that it speaks."""
 
     samples: np.ndarray
+    """(S,) float32, mono, in [-1, 1]."""
     sample_rate: int
+    """Samples per second."""
     text: str
+    """The text as given; of a chat, what was spoken of the LLM's answer."""
 
 
 @dataclass(frozen=True)
 class VoiceDefaults:
-    """How a voice speaks when nothing else is asked for."""
+    """Settings of a Voice for everything that a call does not set."""
 
     layout: str = "nonstreaming"
-    language: str | None = None  # None: the projector's
-    speaker: str | None = None  # None: the projector's voice
-    sampling: Sampling | None = None  # None: the TTS folder's generation_config.json
-    longest: int = 200  # characters spoken as one utterance
-    normalise: str = "none"  # "english": what is read aloud is spelled out first
-    max_frames: int | None = None  # of one utterance; None: the guard against a missed end of speech
-    chunks: tuple[int, ...] = CHUNKS  # frames that the codec decodes at once, the last size for all that follow
-    max_new_tokens: int = 256  # of an answer
+    """Of the talker's prompt: "streaming" feeds one text embedding in each frame, so speech of an answer starts while
+    the LLM is generating its words; "nonstreaming" feeds the whole sentence first."""
+    language: str | None = None
+    """A language of the TTS, for example "english"; None: the projector's."""
+    speaker: str | None = None
+    """A named speaker of the TTS; None: the projector's default voice."""
+    sampling: Sampling | None = None
+    """How speech codes are sampled; None: as the TTS's generation_config.json says."""
+    longest: int = 200
+    """Most characters of one utterance; a longer text is split at sentence, clause or word ends."""
+    normalise: str = "none"
+    """Text normalisation: "none", or "english", which spells out numbers, dates, symbols and abbreviations."""
+    max_frames: int | None = None
+    """Most frames of one utterance (12.5 a second); None: a limit by the length of its text, against a missed end."""
+    chunks: tuple[int, ...] = CHUNKS
+    """Frames that the codec decodes at once; the last size is that of all further chunks."""
+    max_new_tokens: int = 256
+    """Most LLM tokens of an answer."""
 
     @classmethod
     def from_config(cls, settings: Config) -> VoiceDefaults:
+        """The defaults of a configuration: its sections `tts` and `llm`."""
         language = settings.tts.language
         return cls(
             layout=settings.tts.layout,
@@ -82,46 +98,60 @@ class VoiceDefaults:
 
 
 class Voice:
-    """A frozen LLM, a projector and a frozen TTS that speak together."""
+    """Speaks texts and an LLM's answers: a frozen LLM, a trained projector and a frozen TTS.
+
+        voice = Voice.from_config("configs/nano.yaml")
+        voice.speak("Hello world").samples                   # (S,) float32 at voice.sample_rate
+        for chunk in voice.stream("A long text ..."):        # (s,) float32, as they are made
+            play(chunk)
+
+    All samples are float32, mono, in [-1, 1], at `sample_rate`. Texts and answers that cannot be spoken raise
+    AudioProjectionError.
+    """
 
     def __init__(
         self, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, defaults: VoiceDefaults | None = None
     ) -> None:
-        """Raises AudioProjectionError when the projector was trained with other models, layers or context."""
+        """Freezes the projector; `defaults` None: `VoiceDefaults()`.
+
+        Raises AudioProjectionError when the projector was trained with other models, layers or another context.
+        """
         self.llm = llm
         self.tts = tts
         self.projector = projector.eval().requires_grad_(False)
         self.defaults = defaults or VoiceDefaults()
         check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
-        _check_reading(projector.info, llm)
+        _check_llm_settings(projector.info, llm)
 
     @classmethod
     def from_config(
         cls, config: Config | str | Path, overrides: Sequence[str] = (), projector: str | None = None
     ) -> Voice:
-        """Loads everything that a configuration (or its file, with ``key=value`` words laid over it) names.
+        """Loads the LLM, the projector and the TTS that a configuration names.
 
-        ``projector``: "linear", "residual" or the folder of a trained one. The LLM is read as the projector was
-        trained: its layers, context and prompt come from there, and the talker that was trained with it, if any.
-        Raises AudioProjectionError naming what is missing.
+            Voice.from_config("configs/nano.yaml", ["seed=1"], projector="residual")
+
+        ``config`` is a Config or a YAML file; ``overrides`` are ``key=value`` words for the file. ``projector``:
+        "linear", "residual" or the folder of a trained one. The LLM's layers, context and prompt are those that the
+        projector was trained with; a talker that was fine-tuned with it is loaded too. Raises AudioProjectionError
+        naming what is missing, damaged or doesn't match.
         """
         if isinstance(config, Config) and overrides:
             raise AudioProjectionError("overrides go with a configuration file; change the Config itself")
         settings = config if isinstance(config, Config) else load_config(config, overrides)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+        use_threads(settings.threads)
         folder = find_projector(settings, projector)
         trained = load_projector(folder)
-        reading = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
-        llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=reading)}))
+        as_trained = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
+        llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=as_trained)}))
         tts = load_tts(settings)
         load_finetuned(tts, trained.info.finetune, folder)
         return cls(llm, tts, trained.to(tts.device), VoiceDefaults.from_config(settings))
 
     @property
     def sample_rate(self) -> int:
-        """Samples a second."""
+        """Samples per second of everything that the voice speaks."""
         return self.tts.sample_rate
 
     def speak(
@@ -132,8 +162,14 @@ class Voice:
         seed: int | None = None,
         control: str | None = None,
     ) -> Speech:
-        """The whole text spoken; see `stream`."""
-        return self._joined(self.stream(text, voice, language, seed, control), lambda: text)
+        """Speaks a text; returns the whole waveform.
+
+            speech = voice.speak("Hello world", voice="ada", seed=1)
+            soundfile.write("hello.wav", speech.samples, speech.sample_rate)
+
+        Arguments and errors are those of `stream`, which gives the same samples in chunks.
+        """
+        return self._concatenated(self.stream(text, voice, language, seed, control), lambda: text)
 
     def stream(
         self,
@@ -143,17 +179,23 @@ class Voice:
         seed: int | None = None,
         control: str | None = None,
     ) -> Iterator[np.ndarray]:
-        """float32 samples of the text, chunk by chunk, sentence after sentence.
+        """Speaks a text as a stream: samples (s,), float32, chunk by chunk while they are made.
 
-        ``voice``: a speaker's name, an x-vector (`embed_reference`) or a recording (`reference`); ``seed`` makes
-        sampling repeatable; ``control``: None, "plain", "shuffled" or "other". Raises AudioProjectionError before
-        anything is spoken.
+            for chunk in voice.stream("Hello world. How are you?"):
+                play(chunk)
+
+        The text is split into sentences, each an utterance of its own. ``voice``: a speaker's name, an x-vector
+        (`embed_reference`), a recording that the speech continues (`reference`), or None for the default; ``language``
+        as the TTS names it; ``seed`` makes sampling repeatable. ``control``, for ablations: "plain" speaks from the
+        TTS's own text embeddings, "shuffled" and "other" from permuted states or those of another sentence. Raises
+        AudioProjectionError at the call, before the first chunk, for a text without letters or digits and for a voice,
+        language or control that does not exist.
         """
         check_control(control)
-        spoken = as_spoken(text, self.defaults.normalise)  # before the cut: the stop of "Dr." ends no sentence
-        pieces = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
-        utterances = (self._rows(piece, control, seed or 0) for piece in pieces)
-        return self._sound(self._opening(voice, language), utterances, seed, self.defaults.chunks)
+        spoken = as_spoken(text, self.defaults.normalise)  # before the split: "Dr." does not end a sentence
+        sentences = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
+        utterances = (self._project_sentence(sentence, control, seed or 0) for sentence in sentences)
+        return self._synthesise(self._utterance_prefix(voice, language), utterances, seed, self.defaults.chunks)
 
     def chat(
         self,
@@ -162,9 +204,16 @@ class Voice:
         language: str | None = None,
         seed: int | None = None,
     ) -> Speech:
-        """The LLM's answer spoken; `Speech.text` is what was spoken. See `chat_stream`."""
+        """Lets the LLM answer and speaks its answer; returns the whole waveform.
+
+            speech = voice.chat([{"role": "user", "content": "Who are you?"}])
+            speech.text, speech.samples
+
+        `Speech.text` is what was spoken. Arguments and errors are those of `chat_stream`; also raises
+        AudioProjectionError for an answer without letters or digits.
+        """
         answer = self.chat_stream(messages, voice, language, seed)
-        speech = self._joined(answer, lambda: answer.text)
+        speech = self._concatenated(answer, lambda: answer.text)
         if not speech.text:
             raise AudioProjectionError("the language model's answer has nothing to speak in it; ask differently")
         return speech
@@ -177,11 +226,18 @@ class Voice:
         seed: int | None = None,
         sampling: Choice | None = None,
     ) -> Answer:
-        """Sound of the LLM's answer while it is generated, from the states of its own tokens.
+        """Speaks the LLM's answer while the LLM generates it, from the hidden states of its own tokens.
 
-        In the streaming layout each word goes to the TTS as soon as it is complete; the non-streaming one waits for
-        the end of each sentence. ``sampling`` is the LLM's. Raises AudioProjectionError for a projector that was
-        not trained in the chat context.
+            answer = voice.chat_stream([{"role": "user", "content": "Who are you?"}])
+            for chunk in answer:         # samples (s,), float32
+                play(chunk)
+            answer.text                  # what was spoken so far
+
+        ``messages``: the conversation, each with "role" and "content". ``voice``, ``language`` and ``seed`` as in
+        `stream`; the seed is the LLM's too. ``sampling``: how the LLM chooses tokens; None: by its generation
+        configuration. In the streaming layout each word goes to the TTS as soon as it is complete; the non-streaming
+        one waits for the end of each sentence. Raises AudioProjectionError for a projector that was not trained with
+        the chat context, and for messages that are empty or that the chat template refuses.
         """
         if self.llm.context != "chat":
             raise AudioProjectionError(
@@ -193,12 +249,18 @@ class Voice:
             messages, self.defaults.max_new_tokens, sampling, self._generator(self.llm.device, seed)
         )
         live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest)
-        utterances = (map(self._row, sentence) for sentence in live.sentences())
-        chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits for a long chunk to be full
-        return Answer(self._sound(self._opening(voice, language), utterances, seed, chunks), live)
+        utterances = (map(self._project_token, sentence) for sentence in live.sentences())
+        chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits until a long chunk is full
+        return Answer(self._synthesise(self._utterance_prefix(voice, language), utterances, seed, chunks), live)
 
     def embed_reference(self, path: str | Path) -> Tensor:
-        """The x-vector of a recording, to speak with. Raises AudioProjectionError where the TTS takes none."""
+        """The x-vector (speaker embedding) of a recording: (H,), on the TTS's device, to pass as ``voice``.
+
+            voice.speak("Hello world", voice=voice.embed_reference("speaker.wav"))
+
+        Raises AudioProjectionError for a file that is not readable audio, a recording that is too short, and a TTS
+        that takes no x-vectors (only Base checkpoints do).
+        """
         encoder = self.tts.speaker_encoder
         if encoder is None:
             raise AudioProjectionError(
@@ -209,24 +271,29 @@ class Voice:
 
     @torch.no_grad()
     def reference(self, path: str | Path, text: str) -> Reference:
-        """A recording and what it says, for speech that continues it: its manner is imitated, not the voice alone.
+        """A recording and its transcript as a prompt that speech continues (in-context voice cloning).
 
-        Each sentence waits for its last word then, also in an answer. Raises AudioProjectionError as `embed_reference`.
+            voice.speak("Hello world", voice=voice.reference("speaker.wav", "What is said in it."))
+
+        Intonation and pace are imitated too, not only the voice. Each sentence is then spoken when all of its words
+        are known, also in an answer. Raises AudioProjectionError as `embed_reference`, and for a transcript without
+        letters or digits.
         """
         vector = self.embed_reference(path)
         ids, _ = self.tts.tokenize(as_spoken(text, self.defaults.normalise))
-        rows = self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
-        return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), rows)
+        embeddings = self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
+        return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), embeddings)
 
     def check(self, voice: VoiceChoice = None, language: str | None = None) -> None:
-        """Raises AudioProjectionError for a voice or a language that the TTS has not."""
-        self._prefix(voice, language)
+        """Raises AudioProjectionError for a voice or a language that the TTS doesn't have, or no voice at all."""
+        self._prefix_embeddings(voice, language)
 
-    def _opening(self, voice: VoiceChoice, language: str | None) -> UtterancePrefix:
-        return UtterancePrefix(self._prefix(voice, language), voice if isinstance(voice, Reference) else None)
+    def _utterance_prefix(self, voice: VoiceChoice, language: str | None) -> UtterancePrefix:
+        reference = voice if isinstance(voice, Reference) else None
+        return UtterancePrefix(self._prefix_embeddings(voice, language), reference)
 
-    def _prefix(self, voice: VoiceChoice, language: str | None) -> Tensor:
-        """The TTS's rows (P, H) before the text."""
+    def _prefix_embeddings(self, voice: VoiceChoice, language: str | None) -> Tensor:
+        """The talker's input embeddings (P, H) before the text: instruction, language and speaker."""
         info, defaults = self.projector.info, self.defaults
         chosen = next((each for each in (voice, defaults.speaker, self.projector.voice) if each is not None), None)
         if chosen is None and self.tts.config.kind != "voice_design":
@@ -239,55 +306,57 @@ class Voice:
             return self.tts.prefix(chosen, language or defaults.language or info.language)
 
     @torch.no_grad()
-    def _rows(self, piece: str, control: str | None, seed: int) -> Tensor:
-        """Feature rows (N, H) of one sentence."""
+    def _project_sentence(self, sentence: str, control: str | None, seed: int) -> Tensor:
+        """Projected embeddings (N, H) of a sentence's TTS tokens; with a control, what is spoken instead."""
         if control == "plain":
-            ids, _ = self.tts.tokenize(piece)
+            ids, _ = self.tts.tokenize(sentence)
             return self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
-        features = token_states(self.llm, self.tts, [piece])[0]
-        return self.projector(self._controlled(features, piece, control, seed), features.text_embeddings)
+        tokens = token_states(self.llm, self.tts, [sentence])[0]
+        return self.projector(self._controlled_states(tokens, sentence, control, seed), tokens.text_embeddings)
 
-    def _controlled(self, features: TokenStates, piece: str, control: str | None, seed: int) -> Tensor:
+    def _controlled_states(self, tokens: TokenStates, sentence: str, control: str | None, seed: int) -> Tensor:
         if control == "shuffled":
-            return shuffled(features.states, seed)
+            return shuffled(tokens.states, seed)
         if control == "other":
-            other = token_states(self.llm, self.tts, [other_sentence(piece)])[0]
-            return as_long_as(other.states, len(features.ids))
-        return features.states
+            other = token_states(self.llm, self.tts, [other_sentence(sentence)])[0]
+            return as_long_as(other.states, len(tokens.ids))
+        return tokens.states
 
     @torch.no_grad()
-    def _row(self, slot: Slot) -> Tensor:
-        """The feature row (H,) of one token of an answer."""
-        own = self.tts.text_embeddings(torch.tensor([slot.id], device=self.tts.device)).float()
-        return self.projector(slot.state[None].to(own.device), own)[0]
+    def _project_token(self, token: AnswerToken) -> Tensor:
+        """The projected embedding (H,) of one TTS token of an answer."""
+        embedding = self.tts.text_embeddings(torch.tensor([token.id], device=self.tts.device)).float()
+        return self.projector(token.state[None].to(embedding.device), embedding)[0]
 
-    def _sound(
-        self, opening: UtterancePrefix, utterances: Iterable[Iterable[Tensor]], seed: int | None, chunks: Sequence[int]
+    def _synthesise(
+        self, prefix: UtterancePrefix, utterances: Iterable[Iterable[Tensor]], seed: int | None, chunks: Sequence[int]
     ) -> Iterator[np.ndarray]:
-        """float32 samples of utterances given as rows, one after another; rows are taken when they are needed."""
+        """float32 samples of utterances, each given as embeddings (H,), which are pulled when they are needed."""
         generator = self._generator(self.tts.device, seed)
-        before = None if opening.reference is None else opening.reference.codes
-        for rows in utterances:
-            codes = self._codes(opening, rows, generator)
+        before = None if prefix.reference is None else prefix.reference.codes
+        for embeddings in utterances:
+            codes = self._generate_codes(prefix, embeddings, generator)
             for samples in self.tts.codec.decode_stream(codes, chunks, before):
                 yield samples.cpu().numpy()
 
-    def _codes(
-        self, opening: UtterancePrefix, rows: Iterable[Tensor], generator: torch.Generator | None
+    def _generate_codes(
+        self, prefix: UtterancePrefix, embeddings: Iterable[Tensor], generator: torch.Generator | None
     ) -> Iterator[Tensor]:
-        """Frames (G,) of one utterance."""
-        layout, most = self.defaults.layout, self.defaults.max_frames
-        sampling, reference = self.defaults.sampling or self.tts.sampling, opening.reference
+        """Frames of speech codes (G,) of one utterance."""
+        layout, limit = self.defaults.layout, self.defaults.max_frames
+        sampling, reference = self.defaults.sampling or self.tts.sampling, prefix.reference
         if reference is None:
-            return stream_codes(self.tts, opening.prefix, rows, layout, sampling, generator, most)
+            return stream_codes(self.tts, prefix.embeddings, embeddings, layout, sampling, generator, limit)
         with torch.no_grad():
-            text = torch.stack(list(rows))
-            prompt = clone_prefill(self.tts, opening.prefix, text, reference.text_embeddings, reference.codes, layout)
-        return stream_prompt(self.tts, prompt, sampling, generator, most)
+            text = torch.stack(list(embeddings))
+            prompt = clone_prefill(
+                self.tts, prefix.embeddings, text, reference.text_embeddings, reference.codes, layout
+            )
+        return stream_prompt(self.tts, prompt, sampling, generator, limit)
 
-    def _joined(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
-        parts = list(chunks)
-        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    def _concatenated(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
+        collected = list(chunks)
+        samples = np.concatenate(collected) if collected else np.zeros(0, np.float32)
         return Speech(samples, self.sample_rate, text())
 
     @staticmethod
@@ -297,14 +366,16 @@ class Voice:
 
 @dataclass(frozen=True)
 class UtterancePrefix:
-    """What every utterance begins with: the TTS's rows (P, H) before the text, and the recording it continues."""
+    """What comes before the text in the talker's prompt; the same for all utterances of a call."""
 
-    prefix: Tensor
+    embeddings: Tensor
+    """(P, H): the talker's input embeddings of instruction, language and speaker."""
     reference: Reference | None
+    """The recording that every utterance continues, if any."""
 
 
 class Answer(Iterator[np.ndarray]):
-    """Sound of an answer, chunk by chunk; `text` is what went to the TTS so far."""
+    """Iterator over the samples of a spoken answer: chunks (s,), float32, while the LLM generates it."""
 
     def __init__(self, chunks: Iterator[np.ndarray], live: LiveAnswer) -> None:
         self._chunks = chunks
@@ -315,11 +386,12 @@ class Answer(Iterator[np.ndarray]):
 
     @property
     def text(self) -> str:
+        """The text that was given to the TTS so far."""
         return self._live.spoken
 
 
-def _check_reading(info: ProjectorInfo, llm: LanguageModel) -> None:
-    """The LLM must give the states that the projector was trained on."""
+def _check_llm_settings(info: ProjectorInfo, llm: LanguageModel) -> None:
+    """Raises AudioProjectionError where the LLM is set to other layers, context or prompt than the projector's."""
     given = {"layers": llm.layers, "context": llm.context, "prompt": llm.prompt if llm.context == "chat" else ""}
     trained = {
         "layers": resolve_layers(info.layers, llm.num_layers),

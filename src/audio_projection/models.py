@@ -1,14 +1,14 @@
-"""Loading the LLM, the projector and the TTS that a configuration names, each by its back end."""
+"""Loads the LLM, the projector and the TTS that a configuration names, each with its back end (torch or llama.cpp)."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from audio_projection.dtypes import DTYPES
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.locations import find_gguf, find_llm, find_tts
 from audio_projection.llm.hidden_states import Layers
@@ -19,42 +19,49 @@ from audio_projection.tts.model import Qwen3TTS
 if TYPE_CHECKING:
     from audio_projection.config import Config
 
-log = logging.getLogger(__name__)
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 @dataclass
 class Models:
-    """A frozen LLM that gives the states of the projector's layers, the projector, and the frozen TTS."""
+    """The three models that speak together: frozen LLM, projector, frozen TTS.
+
+    The LLM is set to return the hidden states of the projector's layers.
+    """
 
     llm: LanguageModel
     projector: Projector
     tts: Qwen3TTS
 
 
-def choose_device(config: Config) -> torch.device:
-    """The device of `config.device`; auto: CUDA, else Apple's, else the CPU."""
-    if config.device != "auto":
-        return torch.device(config.device)
+def choose_device(name: str) -> torch.device:
+    """The torch device of that name (`config.device`); "auto": CUDA where there is one, else Apple's MPS, else CPU."""
+    if name != "auto":
+        return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load_llm(config: Config) -> LanguageModel:
-    """The frozen LLM; with `layers: probe` it gives its last layer until the probe has chosen.
+def use_threads(count: int | None) -> None:
+    """Sets how many CPU threads torch computes with (`config.threads`); None leaves torch's own choice."""
+    if count is not None:
+        torch.set_num_threads(count)
 
-    dtype auto is float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own elsewhere.
+
+def load_llm(config: Config) -> LanguageModel:
+    """Loads the frozen LLM of a configuration.
+
+    With `llm.layers=probe` it returns the states of its last layer until the probe has chosen one. `llm.dtype=auto` is
+    float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own type elsewhere. Raises
+    AudioProjectionError for a model that is missing or damaged.
     """
     layers = "last" if config.llm.layers == "probe" else config.llm.layers
     if config.llm.backend == "gguf":
         return _load_gguf_llm(config, layers)
-    device = choose_device(config)
-    slow = config.llm.dtype == "auto" and device.type == "cpu"
+    device = choose_device(config.device)
+    float32 = config.llm.dtype == "auto" and device.type == "cpu"
     return LanguageModel.from_pretrained(
         find_llm(config),
-        dtype="float32" if slow else config.llm.dtype,
+        dtype="float32" if float32 else config.llm.dtype,
         device=device,
         layers=layers,
         context=config.llm.context,
@@ -64,31 +71,37 @@ def load_llm(config: Config) -> LanguageModel:
 
 
 def load_tts(config: Config) -> Qwen3TTS:
-    """The frozen TTS; dtype auto is float32 on the CPU and bfloat16 elsewhere."""
+    """Loads the frozen TTS of a configuration; `tts.dtype=auto` is float32 on the CPU and bfloat16 elsewhere.
+
+    Raises AudioProjectionError for a model that is missing or damaged.
+    """
     if config.tts.backend == "gguf":
         return _load_gguf_tts(config)
-    device = choose_device(config)
+    device = choose_device(config.device)
     automatic = torch.float32 if device.type == "cpu" else torch.bfloat16
     return Qwen3TTS.from_pretrained(find_tts(config), DTYPES.get(config.tts.dtype, automatic), device)
 
 
-def load_projector(place: Path) -> Projector:
-    """A trained projector of a folder or a GGUF file; AudioProjectionError where its weights are no finite numbers."""
-    projector = _read_projector(place)
+def load_projector(path: Path) -> Projector:
+    """Loads a trained projector from its folder or from a GGUF file.
+
+    Raises AudioProjectionError for one that is missing or damaged, also where a weight is NaN or infinite.
+    """
+    projector = _read_projector(path)
     for name, weight in projector.state_dict().items():
         if not weight.isfinite().all():
             raise AudioProjectionError(
-                f"{place} is damaged: {name} has weights that are no finite numbers; train it again"
+                f"{path} is damaged: {name} has weights that are no finite numbers; train it again"
             )
     return projector
 
 
-def _read_projector(place: Path) -> Projector:
-    if place.suffix != ".gguf":
-        return Projector.from_pretrained(place)
+def _read_projector(path: Path) -> Projector:
+    if path.suffix != ".gguf":
+        return Projector.from_pretrained(path)
     from audio_projection.gguf.projector_file import read_projector
 
-    return read_projector(place)
+    return read_projector(path)
 
 
 def _load_gguf_llm(config: Config, layers: Layers) -> LanguageModel:

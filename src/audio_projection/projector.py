@@ -1,12 +1,13 @@
-"""The trained part: one feature row of the TTS's text channel from the LLM states of one token.
+"""The trained part: projects the LLM's hidden state of a token into the TTS's text-embedding space.
 
-Two kinds behind one interface: `linear` is activation(LayerNorm(W h + b)) and sees the states only;
-`residual` is row + g * U(V norm(h)), where `row` is the TTS's own text row of the same slot and g starts at zero,
-so that untrained it is the TTS fed with plain text.
+Two kinds behind one interface: `linear` is activation(LayerNorm(W h + b)) and uses the states only. `residual` is
+e + g * U(V norm(h)), where e is the TTS's own text embedding of the same token; g starts at zero, so that the untrained
+projector is the TTS conditioned on plain text.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -27,7 +28,9 @@ WEIGHTS = "projector.safetensors"
 METADATA = "projector.json"
 FORMAT = "audio-projection-projector"
 VERSION = 1
-STATE_CONVENTION = "bound"  # RMS-normalised, at the token's own position; several bound to one (binding.py)
+STATE_CONVENTION = "bound"
+"""How the states that a projector takes are made: RMS-normalised, at each token's own position; where a TTS token
+overlaps several LLM tokens, their states are bound into one (`alignment.align.bind`)."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -42,35 +45,39 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass
 class ProjectorInfo:
-    """What a projector was made for; stored beside its weights as projector.json."""
+    """What a projector was trained for: models, layers, context, voice. Stored beside its weights as projector.json."""
 
     kind: str = "linear"
-    llm_size: int = 0  # D, width of an LLM state
-    tts_size: int = 0  # H, width of a text row
-    layers: list[int] = field(default_factory=lambda: [-1])  # L layer numbers, 0 = embeddings
+    llm_size: int = 0  # D, width of an LLM hidden state
+    tts_size: int = 0  # H, width of a TTS text embedding
+    layers: list[int] = field(default_factory=lambda: [-1])  # L layer numbers of the LLM, 0 = embeddings
     activation: str = "identity"  # linear only
     rank: int | None = None  # residual only
     state_convention: str = STATE_CONVENTION
-    context: str = "raw"
-    prompt: str = ""
-    llm: str = ""
+    context: str = "raw"  # what the LLM reads before a text: raw or chat
+    prompt: str = ""  # the user's turn of the chat context
+    llm: str = ""  # names of the models, for messages
     tts: str = ""
-    llm_tokenizer_hash: str = ""
+    llm_tokenizer_hash: str = ""  # SHA-256 of the vocabularies; "" is not compared
     tts_tokenizer_hash: str = ""
-    layout: str = "streaming"
+    layout: str = "streaming"  # of the talker's prompt: streaming or nonstreaming
     language: str = "auto"
     voice: str | None = None  # a speaker's name; None with an x-vector in the weights file
     voice_source: str | None = None  # whose voice the x-vector is
     steps: int = 0  # training steps on audio tokens
-    finetune: str = "none"  # what of the TTS trained with it and lies beside it: none, lora or full
-    measurements: dict[str, Any] = field(default_factory=dict)  # fit and training results, for people
+    finetune: str = "none"  # what of the TTS was trained with it and is stored beside it: none, lora or full
+    measurements: dict[str, Any] = field(default_factory=dict)  # results of probe, fit and training, for people
 
     def to_json(self) -> dict[str, Any]:
+        """The contents of projector.json."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     @classmethod
     def from_json(cls, record: Any, source: str | Path) -> ProjectorInfo:
-        """Raises AudioProjectionError for anything but the metadata that `to_json` gives."""
+        """From the contents of projector.json; `source` names the file in errors.
+
+        Raises AudioProjectionError for anything but what `to_json` writes.
+        """
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise AudioProjectionError(f"{source} is not projector metadata of this program; give a projector folder")
         if record.get("version") != VERSION:
@@ -92,7 +99,11 @@ class ProjectorInfo:
 
 
 class Projector(nn.Module, ABC):
-    """states (..., L, D) and the TTS's own text rows (..., H) of the same slots -> feature rows (..., H), float32."""
+    """LLM hidden states -> projected embeddings, which replace the TTS's text embeddings. float32.
+
+    Called with states (..., L, D) and the TTS's own text embeddings (..., H) of the same tokens, it returns projected
+    embeddings (..., H). With more than one layer (L > 1) it learns a softmax-weighted mean over them.
+    """
 
     kind: str
 
@@ -100,17 +111,20 @@ class Projector(nn.Module, ABC):
         super().__init__()
         if info.llm_size < 1 or info.tts_size < 1 or not info.layers:
             raise AudioProjectionError("a projector needs positive sizes of LLM and TTS and at least one layer")
-        self.info = info
+        self.info = copy.deepcopy(info)  # the voice, measurements and defaults are written to it
         self.voice_vector: Tensor | None = None
         # softmax weights over the layers; a single layer needs none
         self.mix = nn.Parameter(torch.zeros(len(info.layers))) if len(info.layers) > 1 else None
 
     @abstractmethod
-    def forward(self, states: Tensor, rows: Tensor) -> Tensor:
-        """(..., L, D), (..., H) -> (..., H); `rows` may be ignored by the kind."""
+    def forward(self, states: Tensor, text_embeddings: Tensor) -> Tensor:
+        """(..., L, D), (..., H) -> (..., H). Raises AudioProjectionError for states of other layers or another width.
+
+        The linear kind ignores `text_embeddings`.
+        """
 
     def mixed(self, states: Tensor) -> Tensor:
-        """(..., L, D) -> (..., D): the weighted mean over the layers."""
+        """(..., L, D) -> (..., D): the learned weighted mean over the layers."""
         expected = (len(self.info.layers), self.info.llm_size)
         if tuple(states.shape[-2:]) != expected:
             raise AudioProjectionError(
@@ -123,11 +137,11 @@ class Projector(nn.Module, ABC):
 
     @property
     def voice(self) -> str | Tensor | None:
-        """The default voice: a speaker's name, an x-vector, or None."""
+        """The default voice: a speaker's name, an x-vector (float32), or None."""
         return self.voice_vector if self.voice_vector is not None else self.info.voice
 
     def set_voice(self, voice: str | Tensor | None, source: str | None = None) -> None:
-        """Stores the default voice; `source` says whose an x-vector is."""
+        """Sets the default voice: a speaker's name, an x-vector or none; `source` says whose an x-vector is."""
         named = isinstance(voice, str) or voice is None
         self.info.voice = voice if named else None  # type: ignore[assignment]
         self.info.voice_source = source
@@ -135,6 +149,7 @@ class Projector(nn.Module, ABC):
 
     @property
     def parameter_count(self) -> int:
+        """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -149,7 +164,10 @@ class Projector(nn.Module, ABC):
 
     @staticmethod
     def from_pretrained(folder: str | Path) -> Projector:
-        """Reads a projector folder; AudioProjectionError names a missing, damaged or misshapen part."""
+        """Loads a projector from the folder that `save_pretrained` wrote, on the CPU.
+
+        Raises AudioProjectionError for a missing or damaged file and for weights that don't fit the metadata.
+        """
         folder = Path(folder)
         if not (folder / METADATA).is_file() or not (folder / WEIGHTS).is_file():
             raise AudioProjectionError(
@@ -166,7 +184,7 @@ class Projector(nn.Module, ABC):
 
 
 class LinearProjector(Projector):
-    """activation(LayerNorm(W h + b)); 4096 -> 2048 has 8.39M parameters."""
+    """activation(LayerNorm(W h + b)), from the hidden states alone; 4096 -> 2048 has 8.39M parameters."""
 
     kind = "linear"
 
@@ -179,60 +197,63 @@ class LinearProjector(Projector):
         self.linear = nn.Linear(info.llm_size, info.tts_size)
         self.norm = nn.LayerNorm(info.tts_size)
 
-    def forward(self, states: Tensor, rows: Tensor) -> Tensor:
+    def forward(self, states: Tensor, text_embeddings: Tensor) -> Tensor:
         return ACTIVATIONS[self.info.activation](self.norm(self.linear(self.mixed(states))))
 
 
 class ResidualProjector(Projector):
-    """row + g * U(V norm(h)); with g = 0 (untrained) exactly the TTS's own text row."""
+    """e + g * U(V norm(h)), e the TTS's own text embedding; with g = 0 (untrained) exactly e."""
 
     kind = "residual"
 
     def __init__(self, info: ProjectorInfo) -> None:
         super().__init__(info)
-        if info.rank is None:
-            info.rank = residual_rank(info.llm_size, info.tts_size)
-        if info.rank < 1:
-            raise AudioProjectionError(f"projector rank must be at least 1, not {info.rank}")
-        self.down = nn.Linear(info.llm_size, info.rank, bias=False)  # V
-        self.up = nn.Linear(info.rank, info.tts_size, bias=False)  # U
+        rank = residual_rank(info.llm_size, info.tts_size) if info.rank is None else info.rank
+        if rank < 1:
+            raise AudioProjectionError(f"projector rank must be at least 1, not {rank}")
+        self.info.rank = rank
+        self.down = nn.Linear(info.llm_size, rank, bias=False)  # V
+        self.up = nn.Linear(rank, info.tts_size, bias=False)  # U
         self.gate = nn.Parameter(torch.zeros(info.tts_size))  # g
 
-    def forward(self, states: Tensor, rows: Tensor) -> Tensor:
-        return rows + self.from_states(states)
+    def forward(self, states: Tensor, text_embeddings: Tensor) -> Tensor:
+        return text_embeddings + self.from_states(states)
 
     def from_states(self, states: Tensor) -> Tensor:
-        """(..., L, D) -> (..., H): g * U(V norm(h)), the part that the states add."""
+        """(..., L, D) -> (..., H): g * U(V norm(h)), what the hidden states add to the text embedding."""
         mixed = self.mixed(states)
-        # V would absorb a gain, so the norm has none
+        # a LayerNorm without gain and bias: V would absorb a gain
         return self.gate * self.up(self.down(F.layer_norm(mixed, mixed.shape[-1:])))
 
-    def share_from_states(self, states: Tensor, rows: Tensor) -> Tensor:
-        """|g*U(V norm(h))| / |row| of each slot, (...): how much of the speech can come from the states."""
-        return self.from_states(states).norm(dim=-1) / rows.norm(dim=-1).clamp_min(1e-12)
+    def share_from_states(self, states: Tensor, text_embeddings: Tensor) -> Tensor:
+        """|g * U(V norm(h))| / |e| of each token, (...): how much of the speech can come from the hidden states."""
+        return self.from_states(states).norm(dim=-1) / text_embeddings.norm(dim=-1).clamp_min(1e-12)
 
 
 KINDS: dict[str, type[Projector]] = {kind.kind: kind for kind in (LinearProjector, ResidualProjector)}
 
 
 def residual_rank(llm_size: int, tts_size: int) -> int:
-    """The rank at which U and V together have about as many weights as one llm_size x tts_size matrix.
+    """The default rank of the residual kind: U and V have about as many weights as one llm_size x tts_size matrix.
 
-    From 32 on the nearest multiple of 32, so that Q8_0 can cut U's rows into its blocks.
+    From 32 on the nearest multiple of 32, because GGUF's Q8_0 quantises the rows of U in blocks of 32.
     """
     rank = llm_size * tts_size / (llm_size + tts_size)
     return 32 * round(rank / 32) if rank >= 32 else max(1, round(rank))
 
 
 def build_projector(info: ProjectorInfo) -> Projector:
-    """An untrained projector of `info.kind`."""
+    """An untrained projector of `info.kind`, initialised from torch's global generator; `info` is copied.
+
+    Raises AudioProjectionError for an unknown kind, activation, size or rank.
+    """
     if info.kind not in KINDS:
         raise AudioProjectionError(f"unknown projector kind {info.kind!r}; choose one of {', '.join(KINDS)}")
     return KINDS[info.kind](info)
 
 
 class LanguageModelLike(Protocol):
-    """What `check_matches` asks of the LLM."""
+    """The attributes of an LLM that `check_matches` compares."""
 
     name: str
     hidden_size: int
@@ -240,7 +261,7 @@ class LanguageModelLike(Protocol):
 
 
 def check_matches(info: ProjectorInfo, llm: LanguageModelLike, tts: Any) -> None:
-    """Refuses a projector beside another LLM or TTS than it was trained with, by size and tokenizer.
+    """Checks that a projector was trained with this LLM and this TTS, by hidden sizes and tokenizers.
 
     Raises AudioProjectionError naming the first mismatch. Empty hashes in `info` are not compared.
     """

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
 from accelerate import PartialState
 
 from audio_projection.data.pairs import Pair
@@ -17,7 +16,7 @@ from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.fit.assemble import assemble
 from audio_projection.fit.closed_form import fit_projector
-from audio_projection.models import Models, choose_device, load_tts
+from audio_projection.models import Models, choose_device, load_tts, use_threads
 from audio_projection.training.checkpoints import Checkpoints
 from audio_projection.training.resume import probed_before
 from audio_projection.training.run_log import summary_writer
@@ -30,11 +29,10 @@ if TYPE_CHECKING:
 
 def run_training(config: Config, resume: bool = True) -> Outcome:
     """Loads the models and data that a configuration names, fits the projector and trains it; see `train_projector`."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     if config.train.tensorboard:
         summary_writer()  # fails before anything that takes long
-    processes = PartialState(cpu=choose_device(config).type == "cpu")
+    processes = PartialState(cpu=choose_device(config.device).type == "cpu")
     tts = load_tts(config)
     check_finetuning(config.tts.finetune, config.train.loss, tts)
     with processes.main_process_first():  # it makes the codes; the others read them from the cache

@@ -1,4 +1,4 @@
-"""Alignment by byte offsets, on made-up spans and on real tokenizers."""
+"""Alignment of LLM and TTS tokens by byte offsets, on synthetic spans and on real tokenizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States of LLM tokens bound to one for each TTS token."""
+"""Binding: the states of LLM tokens made into one state for each TTS token."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ PAIR, LETTERS = [(0, 2)], [(0, 1), (1, 2)]
 
 
 @pytest.mark.parametrize(("llm", "tts"), [(LETTERS, PAIR), (PAIR, LETTERS)], ids=["many to one", "one to many"])
-def test_a_linear_map_gives_the_rows_of_tokens_that_are_cut_differently(llm: list[Span], tts: list[Span]) -> None:
-    """Words of two letters, cut alike or not: every state is one of 12, every row one of 12."""
+def test_a_linear_map_gives_the_embeddings_of_tokens_that_are_cut_differently(llm: list[Span], tts: list[Span]) -> None:
+    """Words of two letters, tokenized alike or not: every state is one of 12, every embedding one of 12."""
     torch.manual_seed(0)
-    states, rows = torch.randn(12, 1, 32), torch.randn(12, 16)
+    states, embeddings = torch.randn(12, 1, 32), torch.randn(12, 16)
     bound, last, wanted = [], [], []
     for word in range(4):
         ids = {1: [8 + word], 2: [2 * word, 2 * word + 1]}  # as one token, as two
@@ -49,15 +49,15 @@ def test_a_linear_map_gives_the_rows_of_tokens_that_are_cut_differently(llm: lis
             overlaps, read = align(spans, others), states[ids[len(spans)]]
             bound.append(bind(read, overlaps)[:, 0])
             last.append(read[[overlap.tokens[-1] for overlap in overlaps], 0])
-            wanted.append(rows[ids[len(others)]])
-    assert right(torch.cat(bound), torch.cat(wanted), rows) == 1.0
-    assert right(torch.cat(last), torch.cat(wanted), rows) < 0.9  # the last LLM token's state alone
+            wanted.append(embeddings[ids[len(others)]])
+    assert right(torch.cat(bound), torch.cat(wanted), embeddings) == 1.0
+    assert right(torch.cat(last), torch.cat(wanted), embeddings) < 0.9  # the last LLM token's state alone
 
 
-def right(states: torch.Tensor, wanted: torch.Tensor, rows: torch.Tensor) -> float:
-    """Share of the least-squares images of states (N, D) that are nearest to the row wanted."""
+def right(states: torch.Tensor, wanted: torch.Tensor, embeddings: torch.Tensor) -> float:
+    """Share of states (N, D) whose least-squares image is nearest to the embedding wanted."""
     found = states @ torch.linalg.lstsq(states, wanted, driver="gelsd").solution
-    return float((torch.cdist(found, rows).argmin(1) == torch.cdist(wanted, rows).argmin(1)).float().mean())
+    return float((torch.cdist(found, embeddings).argmin(1) == torch.cdist(wanted, embeddings).argmin(1)).float().mean())
 
 
 def test_the_benchmark_tells_both_ways_apart(repository: Path, tmp_path: Path) -> None:
@@ -68,5 +68,5 @@ def test_the_benchmark_tells_both_ways_apart(repository: Path, tmp_path: Path) -
         [*command, f"data.texts={tmp_path / 'texts.txt'}"], capture_output=True, text=True, cwd=repository, check=True
     )
     shares = [line.split("│")[1:6] for line in done.stdout.splitlines() if "│" in line and "%" in line]
-    right = {(way.strip(), int(layer)): float(several.strip(" %")) for way, layer, _, _, several in shares[-10:]}
+    right = {(kind.strip(), int(layer)): float(several.strip(" %")) for kind, layer, _, _, several in shares[-10:]}
     assert right["bound", 1] > right["last", 1] + 50

@@ -1,4 +1,4 @@
-"""TTS tokens of a text that is still being written."""
+"""Streaming alignment: TTS tokens of a text that is still being generated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from audio_projection.alignment.align import bind, cover
-from audio_projection.alignment.streaming import LiveAnswer, Slot
+from audio_projection.alignment.streaming import AnswerToken, LiveAnswer
 from audio_projection.llm.language_model import GeneratedToken
 from audio_projection.text.token_spans import byte_spans, token_bytes
 from audio_projection.tts.tokenizer import TextTokenizer
@@ -60,8 +60,8 @@ def state_of(number: int) -> torch.Tensor:
     return torch.randn(1, 8, generator=torch.Generator().manual_seed(number))
 
 
-def give_out(text: str, llm: PreTrainedTokenizerFast, tts: TextTokenizer, longest: int) -> list[list[Slot]]:
-    """The slots of each sentence."""
+def streamed(text: str, llm: PreTrainedTokenizerFast, tts: TextTokenizer, longest: int) -> list[list[AnswerToken]]:
+    """The TTS tokens of each sentence."""
     return [list(sentence) for sentence in LiveAnswer(spoken_tokens(text, llm), tts, longest).sentences()]
 
 
@@ -70,14 +70,14 @@ def check_against_the_whole(text: str, llm: PreTrainedTokenizerFast, tts: TextTo
     said = spoken_tokens(text, llm)
     llm_spans, states = byte_spans(llm, [token.id for token in said], text), [token.state for token in said]
     whole, place = text.translate(ONE_SPACE), 0
-    for slots in give_out(text, llm, tts, longest=10_000):
-        given = tts.backend.decode([slot.id for slot in slots])
+    for tokens in streamed(text, llm, tts, longest=10_000):
+        given = tts.backend.decode([token.id for token in tokens])
         ids, spans = tts.encode(given)
-        assert [slot.id for slot in slots] == ids
+        assert [token.id for token in tokens] == ids
         place = whole.index(given, place)
         base = len(whole[:place].encode())
         overlaps = cover(llm_spans, [(start + base, end + base) for start, end in spans])
-        assert torch.equal(torch.stack([slot.state for slot in slots]), bind(torch.stack(states), overlaps))
+        assert torch.equal(torch.stack([token.state for token in tokens]), bind(torch.stack(states), overlaps))
         place += len(given)
 
 
@@ -105,7 +105,7 @@ def test_real_tokenizers(shared: Path, text: str) -> None:
 def test_composed_letters_have_the_tokens_of_the_finished_text(text: str) -> None:
     live = LiveAnswer(spoken_tokens(text, make_tokenizer()), TTS, 10_000)
     for sentence in live.sentences():
-        ids = [slot.id for slot in sentence]
+        ids = [token.id for token in sentence]
         assert TTS.ids(TTS.backend.decode(ids)) == ids
 
 
@@ -113,8 +113,8 @@ def test_composed_letters_have_the_tokens_of_the_finished_text(text: str) -> Non
 @example("e\u0301e\u0301e\u0301hello", 5)  # no room: cut anywhere, but not between a letter and its accent
 @given(prose, st.integers(5, 40))
 def test_every_word_is_spoken_and_no_sentence_is_too_long(text: str, longest: int) -> None:
-    sentences = give_out(text, make_tokenizer(), TTS, longest)
-    spoken = [TTS.backend.decode([slot.id for slot in slots]) for slots in sentences]
+    sentences = streamed(text, make_tokenizer(), TTS, longest)
+    spoken = [TTS.backend.decode([token.id for token in tokens]) for tokens in sentences]
     assert letters("".join(spoken)) == letters(unicodedata.normalize("NFC", text))
     # a word and the stop that ends the sentence may come together
     assert all(len(sentence) <= longest + 12 for sentence in spoken)
@@ -140,11 +140,11 @@ def letters(text: str) -> str:
     ],
 )
 def test_sentences(text: str, longest: int, sentences: list[str]) -> None:
-    found = give_out(text, make_tokenizer(), TTS, longest)
-    assert [TTS.backend.decode([slot.id for slot in slots]) for slots in found] == sentences
+    found = streamed(text, make_tokenizer(), TTS, longest)
+    assert [TTS.backend.decode([token.id for token in tokens]) for tokens in found] == sentences
 
 
-def test_a_word_is_given_out_as_soon_as_it_is_complete() -> None:
+def test_a_word_is_yielded_as_soon_as_it_is_complete() -> None:
     pulled = 0
 
     def answer() -> Iterator[GeneratedToken]:
@@ -155,23 +155,23 @@ def test_a_word_is_given_out_as_soon_as_it_is_complete() -> None:
 
     live = LiveAnswer(answer(), TTS, 60)
     sentence = next(live.sentences())
-    seen = [(int(slot.state), pulled) for slot in sentence]
+    seen = [(int(token.state), pulled) for token in sentence]
     first_pulled = dict(reversed(seen))
     assert first_pulled == {0: 2, 1: 3, 2: 4, 3: 5, 4: 6, 5: 7, 6: 7}
 
 
 def test_characters_that_come_in_parts_and_broken_bytes() -> None:
     pieces = [b"a ", "日".encode()[:1], "日".encode()[1:], b" \xe6", b"b", b" c"]
-    tokens = [GeneratedToken(i, piece, torch.tensor([[float(i)]])) for i, piece in enumerate(pieces)]
-    live = LiveAnswer(tokens, TTS, 60)
-    slots = [slot for sentence in live.sentences() for slot in sentence]
-    assert TTS.backend.decode([slot.id for slot in slots]) == live.spoken == "a 日 b c"
-    assert [int(slot.state) for slot in slots][-2:] == [5, 5] and int(slots[0].state) == 0
+    generated = [GeneratedToken(i, piece, torch.tensor([[float(i)]])) for i, piece in enumerate(pieces)]
+    live = LiveAnswer(generated, TTS, 60)
+    tokens = [token for sentence in live.sentences() for token in sentence]
+    assert TTS.backend.decode([token.id for token in tokens]) == live.spoken == "a 日 b c"
+    assert [int(token.state) for token in tokens][-2:] == [5, 5] and int(tokens[0].state) == 0
 
 
-def test_what_is_not_taken_is_left_out() -> None:
+def test_tokens_that_are_not_consumed_are_skipped() -> None:
     live = LiveAnswer(spoken_tokens("hello there the dog. Good day.", make_tokenizer()), TTS, 60)
     sentences = live.sentences()
     next(next(sentences))
-    assert [TTS.backend.decode([slot.id for slot in rest]) for rest in sentences] == ["Good day."]
+    assert [TTS.backend.decode([token.id for token in rest]) for rest in sentences] == ["Good day."]
     assert live.spoken == "hello Good day."

@@ -1,3 +1,5 @@
+"""The closed-form fit: ridge regression, inverse activations, the fitted projector, the layer probe."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -24,21 +26,21 @@ def settings(**changes: object) -> FitConfig:
 
 
 def corpus(texts: int, activation: str = "identity", noise: float = 0.0, blur: float = 0.0) -> list:
-    """Texts of random tokens: rows as a LinearProjector of `activation` could give them, states that carry the token.
+    """Random tokens: embeddings that a LinearProjector of `activation` can give, states that identify the token.
 
-    With `blur` a second layer's states are those of the next token, mixed in by that share.
+    With `blur` a second layer's states have that share of the next token's state in them.
     """
     generator = torch.Generator().manual_seed(1)
     table = torch.randn(VOCABULARY, D, generator=generator)
     weight = torch.randn(H, D, generator=generator) / D**0.5
     gain, bias = 0.3 + torch.rand(H, generator=generator), 0.3 * torch.randn(H, generator=generator)
-    rows = ACTIVATIONS[activation](F.layer_norm(table @ weight.T, (H,)) * gain + bias)
+    embeddings = ACTIVATIONS[activation](F.layer_norm(table @ weight.T, (H,)) * gain + bias)
     pairs = []
     for index in range(texts):
         ids = torch.randint(VOCABULARY, (10,), generator=generator)
         states = torch.stack([table[ids], (1 - blur) * table[ids] + blur * table[ids.roll(-1)]], 1)
         states = states + noise * torch.randn(states.shape, generator=generator)
-        pairs.append((f"text {index}", TokenStates(ids.tolist(), states, rows[ids])))
+        pairs.append((f"text {index}", TokenStates(ids.tolist(), states, embeddings[ids])))
     return pairs
 
 
@@ -88,7 +90,7 @@ def test_ridge_survives_channels_of_wild_scale_and_constant_ones() -> None:
 
 @pytest.mark.parametrize("block", [8192, 70, 3])
 def test_tokens_that_come_again_count_each_time(block: int) -> None:
-    """Their states are summed before the product with their common row, also where there is not room for all."""
+    """Their states are summed before the product with their common target, also without room for all tokens."""
     generator = torch.Generator().manual_seed(0)
     ids, table = torch.randint(9, (300,), generator=generator), torch.randn(9, H, generator=generator)
     x, y = torch.randn(300, D, generator=generator), table[ids]
@@ -99,18 +101,18 @@ def test_tokens_that_come_again_count_each_time(block: int) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_ridge_too_weak_is_passed_over() -> None:
+def test_a_ridge_too_weak_is_skipped() -> None:
     x = torch.randn(50, 1, generator=torch.Generator().manual_seed(0)).repeat(1, D)  # one direction only
     equations = RidgeFit(D, 1)
     equations.add(x, x[:, :1], torch.arange(50))
     # -0.5 cannot be solved for: the matrix is not positive definite.
-    liked, *_ = equations.best([-0.5, 1e-3], lambda weight, bias: 0.0)
-    assert liked == 1e-3
+    strength, *_ = equations.best([-0.5, 1e-3], lambda weight, bias: 0.0)
+    assert strength == 1e-3
     with pytest.raises(AudioProjectionError, match="too weak for 50 tokens"):
         equations.best([-0.5], lambda weight, bias: 0.0)
 
 
-def test_nothing_to_fit_is_said() -> None:
+def test_nothing_to_fit_is_refused() -> None:
     with pytest.raises(AudioProjectionError, match="nothing to fit on"):
         RidgeFit(D, H).solve(1.0)
 
@@ -124,22 +126,22 @@ def test_pre_image_comes_back_through_the_activation(activation: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ["gelu", "silu", "relu", "tanh", "softsign"])
-def test_pre_image_of_what_cannot_be_reached_is_the_nearest(activation: str) -> None:
+def test_pre_image_of_a_value_out_of_range_is_that_of_the_nearest(activation: str) -> None:
     reached = ACTIVATIONS[activation](pre_image(torch.tensor([-5.0]), activation))
     lowest = max(-0.99, float(ACTIVATIONS[activation](torch.linspace(-500, 6, 40000)).min()))
     assert float(reached) == pytest.approx(lowest, abs=1e-2)
 
 
 @pytest.mark.parametrize("activation", ["identity", "tanh", "softsign", "asinh"])
-def test_fit_recovers_rows_that_the_projector_can_give(activation: str) -> None:
+def test_fit_recovers_embeddings_that_the_projector_can_give(activation: str) -> None:
     projector = linear(activation)
     report = fit_linear(projector, only_first_layer(corpus(400, activation)), settings())
     assert report.r2 > 0.975 and report.nearest_row == 1.0
     assert report.held_out_tokens == 300 and report.activation == activation
 
 
-def test_fit_reports_texts_it_never_saw() -> None:
-    """With states that say nothing, a model of 24 inputs fitted on few rows would look good on its own rows only."""
+def test_fit_reports_held_out_texts() -> None:
+    """With states of pure noise, 24 inputs fitted on few tokens would look good on those tokens only."""
     generator = torch.Generator().manual_seed(2)
     pairs = only_first_layer(corpus(60))
     noise = [
@@ -175,13 +177,13 @@ def test_residual_needs_no_fit() -> None:
     assert all(torch.equal(before[name], value) for name, value in projector.state_dict().items())
 
 
-def test_nearest_row_accuracy_counts_tokens() -> None:
+def test_nearest_embedding_accuracy_counts_tokens() -> None:
     table = torch.eye(4)
     predicted = table[[0, 1, 2, 2]] + 0.1
     assert nearest_embedding_accuracy(predicted, torch.tensor([7, 8, 9, 5]), table, torch.tensor([7, 8, 9, 5])) == 0.75
 
 
-def test_probe_prefers_the_layer_that_knows_its_token() -> None:
+def test_probe_prefers_the_layer_that_identifies_its_token() -> None:
     report = probe_layers(corpus(400, blur=0.9), [1, 2], settings())
     assert report.chosen == 1
     assert report.layers[0].nearest_row == 1.0 and report.layers[1].nearest_row < 0.6

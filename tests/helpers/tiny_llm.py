@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte-level tokenizer of its own, for tests."""
+"""A tiny random Llama and a byte-level BPE tokenizer for it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_model() -> LlamaForCausalLM:
     torch.manual_seed(1)
     config = LlamaConfig(
-        vocab_size=len(make_tokenizer()) + 4,  # padding rows, as many checkpoints have them
+        vocab_size=len(make_tokenizer()) + 4,  # padding rows of the embedding, as in many checkpoints
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=4,
@@ -52,5 +52,5 @@ def make_model() -> LlamaForCausalLM:
 
 
 def make_llm(**options: Any) -> LanguageModel:
-    """Options: layers, context, prompt."""
+    """The tiny Llama as a LanguageModel; options: layers, context, prompt."""
     return LanguageModel(make_model(), make_tokenizer(), "tiny", **options)

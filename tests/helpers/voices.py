@@ -1,4 +1,4 @@
-"""Voices of tiny random models."""
+"""Voice objects of tiny random models."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from helpers.training import load_tts, make_config
 def make_voice(
     kind: str = "linear", tts: str = "custom_voice", context: str = "raw", layers: Any = (2, 4), **defaults: Any
 ) -> Voice:
+    """A Voice whose projector is untrained; further keywords are fields of VoiceDefaults."""
     llm, model = make_llm(layers=list(layers), context=context), load_tts(tts)
     config = make_config(Path("unused"))
     config.projector.kind = kind  # type: ignore[assignment]

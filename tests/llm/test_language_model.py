@@ -1,4 +1,4 @@
-"""The language model back end: states of texts, states while generating, errors."""
+"""LanguageModel on transformers: hidden states of texts, hidden states while generating, errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rms_normed(x: torch.Tensor) -> torch.Tensor:
     return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
 
 
-def test_a_state_is_the_normed_residual_stream_and_of_the_last_layer_the_final_norm() -> None:
+def test_a_state_is_the_normalised_residual_stream_and_of_the_last_layer_the_final_norm() -> None:
     llm = make_llm(layers=[0, 1, 3, 4])
     encoded = llm.states(TEXTS[:1])[0]
     reference = hidden_states([0, *encoded.ids])
@@ -145,7 +145,7 @@ ARCHITECTURES = [
 ]
 
 
-def test_threads_hear_their_own_passes() -> None:
+def test_threads_capture_their_own_passes() -> None:
     llm = make_llm(layers=[0, 1, -1])
     texts = ["one two", "three", "four five six"]
     alone = [llm.states([text])[0].states for text in texts]
@@ -154,7 +154,7 @@ def test_threads_hear_their_own_passes() -> None:
     assert all(torch.equal(states, alone[number % 3]) for number, states in enumerate(together))
 
 
-@pytest.mark.filterwarnings("error::FutureWarning")  # nothing is used that transformers will take away
+@pytest.mark.filterwarnings("error::FutureWarning")  # nothing deprecated in transformers is used
 @pytest.mark.parametrize("config", ARCHITECTURES, ids=lambda config: config.model_type)
 def test_any_causal_model_reads_and_generates_the_same_states(config: PreTrainedConfig) -> None:
     torch.manual_seed(0)
@@ -164,8 +164,8 @@ def test_any_causal_model_reads_and_generates_the_same_states(config: PreTrained
         tokens = list(llm.generate(MESSAGES, 8, GREEDY))
         ids = llm.chat_ids(MESSAGES) + [token.id for token in tokens]
         read = llm.read([ids[:3], ids])[1]
-        said = torch.stack([token.state for token in tokens])
-        torch.testing.assert_close(said, read[-len(tokens) :], atol=1e-4, rtol=0)
+        generated = torch.stack([token.state for token in tokens])
+        torch.testing.assert_close(generated, read[-len(tokens) :], atol=1e-4, rtol=0)
         with torch.no_grad():
             reference = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
         expected = [reference[layer][0] if layer == 3 else rms_normed(reference[layer])[0] for layer in layers]
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_shape(saved: Path, tmp_path: Path) -> None:
         LanguageModel.from_pretrained(folder)
 
 
-def test_a_model_that_is_not_there_names_the_ways_on(tmp_path: Path) -> None:
+def test_a_missing_model_error_says_how_to_get_it(tmp_path: Path) -> None:
     for source in ("nobody/no-such-model", tmp_path / "absent"):
         with pytest.raises(AudioProjectionError, match="not on this machine.*download.*configs/nano.yaml"):
             LanguageModel.from_pretrained(source)

@@ -1,8 +1,11 @@
-"""LLM tokens to TTS tokens of the same text, by byte offsets: which overlap, and one state for each TTS token.
+"""Aligns LLM tokens with the TTS tokens of the same text by byte offsets, and makes one state for each TTS token.
 
-A linear map cannot tell two summed states apart, so each is marked by its place first: its channels are rotated, as
-vector symbolic architectures bind a place to a content (Sahlgren et al., 2008, "Permutations as a means to encode
-order in word space"). A TTS token that is one LLM token has that one's state, unchanged.
+The two tokenizers cut a text differently, but the projector needs exactly one state for each TTS token. Where a TTS
+token overlaps several LLM tokens their states are summed; where several TTS tokens lie in one LLM token they share its
+state. A linear map could not tell summed or shared states apart, so each is first marked by its position: its channels
+are rotated, as vector symbolic architectures (VSA) bind a position to a content (Sahlgren et al., 2008, "Permutations
+as a means to encode order in word space"). That is what "bind" and "bound state" mean here. A TTS token that is exactly
+one LLM token keeps that token's state unchanged.
 """
 
 from __future__ import annotations
@@ -20,26 +23,28 @@ from audio_projection.text.token_spans import Span
 
 @dataclass(frozen=True)
 class Overlap:
-    """The LLM tokens that share bytes with a TTS token."""
+    """The LLM tokens that share bytes with one TTS token."""
 
-    tokens: tuple[int, ...]  # their indices in text order, at least one
-    turn: int  # 0 when it alone ends in the last of them, else which one it is of those that do, from 1
+    tokens: tuple[int, ...]
+    """Their indices in text order, at least one."""
+    turn: int
+    """0 where no other TTS token ends in the last of these LLM tokens; otherwise the TTS token's number among those
+    that do, from 1."""
 
 
 def align(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[Overlap]:
-    """The LLM tokens that each TTS token overlaps, whose states it takes (`bind`).
+    """The LLM tokens that overlap each TTS token, in the order of the TTS tokens; `bind` takes their states.
 
-    Where no LLM token covers its bytes (spaces that a tokenizer drops), the nearest earlier one, or the
-    first. Spans are ``(start, end)`` in bytes of the same text, in text order; empty LLM spans (special
-    tokens) are never chosen. Raises AudioProjectionError when the spans are out of order or do not end at
-    the same byte.
+    Spans are ``(start, end)`` in bytes of the same text, in text order. Where no LLM token covers a TTS token's bytes
+    (spaces that a tokenizer drops), the nearest earlier one is taken, or the first. Empty LLM spans (special tokens)
+    are never chosen. Raises AudioProjectionError when spans are out of order or do not end at the same byte.
     """
     _check_same_text([span for span in llm_spans if span[1] > span[0]], tts_spans)
     return cover(llm_spans, tts_spans)
 
 
 def cover(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> list[Overlap]:
-    """As `align`, for the part of a text that is there so far: both spans count from the text's start, unchecked."""
+    """Same as `align`, for the part of a text that is known so far; spans are not checked."""
     used = [index for index, (start, end) in enumerate(llm_spans) if end > start]
     starts, ends = [llm_spans[index][0] for index in used], [llm_spans[index][1] for index in used]
     found: list[Overlap] = []
@@ -67,10 +72,10 @@ def _check_same_text(llm_spans: Sequence[Span], tts_spans: Sequence[Span]) -> No
 
 
 def bind(states: Tensor, overlaps: Sequence[Overlap]) -> Tensor:
-    """States (S, L, D) of S LLM tokens -> (N, L, D), one for each of N TTS tokens; a new tensor.
+    """States (S, L, D) of S LLM tokens -> bound states (N, L, D), one for each of N TTS tokens; a new tensor.
 
-    Of several LLM tokens the last one, which has read the others, counts as it is; the one j before it is
-    rotated by j channels and added. Of several TTS tokens in one LLM token the k-th (from 1) is rotated back by k.
+    Of several LLM tokens the last one, which has read the others, is taken as it is; the state j tokens before it is
+    rotated by j channels and added. The k-th (from 1) of several TTS tokens in one LLM token is rotated back by k.
     """
     bound = states[[overlap.tokens[-1] for overlap in overlaps]]
     for back in range(1, max((len(overlap.tokens) for overlap in overlaps), default=1)):

@@ -1,4 +1,4 @@
-"""What is spoken instead of the projected states, to show that the speech comes from them."""
+"""Ablation controls: what is spoken instead of the projected states, to show that the speech comes from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 Control = Literal["plain", "shuffled", "other"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
-"""plain: the TTS's own text rows; shuffled: the states change places within the sentence; other: another sentence's."""
+"""plain: the TTS's own text embeddings; shuffled: the states permuted within the sentence; other: the states of another
+sentence."""
 
 _OTHERS = (
     "The ferry leaves the old harbour shortly before noon, when the morning fog has lifted.",
@@ -26,22 +27,22 @@ def check_control(control: str | None) -> None:
 
 
 def shuffled(states: Tensor, seed: int) -> Tensor:
-    """States (N, L, D) in one random cycle over the tokens: with two or more, none keeps its own."""
+    """States (N, L, D) permuted over the tokens in one random cycle: with two or more tokens, none keeps its own."""
     import torch
 
     order = torch.randperm(len(states), generator=torch.Generator().manual_seed(seed)).to(states.device)
-    mixed = torch.empty_like(states)
-    mixed[order] = states[order.roll(1)]
-    return mixed
+    permuted = torch.empty_like(states)
+    permuted[order] = states[order.roll(1)]
+    return permuted
 
 
 def other_sentence(text: str) -> str:
-    """A fixed sentence that is not the text."""
+    """A fixed sentence that differs from the text."""
     return next(sentence for sentence in _OTHERS if sentence != text)
 
 
 def as_long_as(states: Tensor, count: int) -> Tensor:
-    """States (M, L, D) of another sentence cut, or begun again, to make (count, L, D)."""
+    """States (M, L, D) of another sentence truncated or repeated to (count, L, D)."""
     import torch
 
     return states[torch.arange(count, device=states.device) % len(states)]

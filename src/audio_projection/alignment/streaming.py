@@ -1,7 +1,7 @@
-"""A text that the LLM is still writing, as TTS tokens that can no longer change.
+"""Streaming alignment: TTS tokens with their LLM states while the LLM is still generating the text.
 
-A TTS token is given out as soon as the word that it belongs to is complete, with the state of the LLM tokens that it
-overlaps. The answer is cut into sentences, because each is spoken as an utterance of its own.
+A TTS token is yielded as soon as the word that it belongs to is complete and can no longer change, with the bound state
+of the LLM tokens that overlap it. The answer is split into sentences, because each one is a TTS utterance.
 """
 
 from __future__ import annotations
@@ -22,133 +22,139 @@ from audio_projection.text.input_text import is_speakable, sentence_ends
 from audio_projection.text.token_spans import Span
 from audio_projection.tts.tokenizer import TextTokenizer
 
-# One byte for one byte, so that spans stay what they are.
+# One byte for one byte, so that spans stay valid.
 _SPACES = str.maketrans("\t\n\v\f\r\0", "      ")
 _CLAUSE_STOP = re.compile(r"[,;:](?=\s)|[，、；：،؛]")
-_TAIL = 12  # characters by which a sentence may be too long, rather than losing its last word and stop
-_APOSTROPHES = frozenset("'’")  # a word may go on after them
-_MARKS = ("Mn", "Mc", "Me", "Cf")  # categories of characters that are part of the one before them
+_TAIL = 12  # characters by which a sentence may exceed its limit, rather than lose its last word and full stop
+_APOSTROPHES = frozenset("'’")  # a word may continue after them
+_MARKS = ("Mn", "Mc", "Me", "Cf")  # Unicode categories of characters that combine with the one before them
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One TTS token of the answer."""
+class AnswerToken:
+    """One TTS token of the answer, with its hidden state."""
 
     id: int
-    state: Tensor  # (L, D) of the LLM tokens that it overlaps, bound to one
+    """Token id of the TTS's tokenizer."""
+    state: Tensor
+    """(L, D): the states of the LLM tokens that overlap it, bound into one (`align.bind`)."""
 
 
 class LiveAnswer:
-    """Sentences of an answer while it is generated; LLM tokens are pulled only as slots are asked for."""
+    """Splits an answer into sentences of TTS tokens while the LLM generates it.
+
+    Lazy: LLM tokens are pulled only when a TTS token is asked for. `longest`: most characters of a sentence.
+    """
 
     def __init__(self, tokens: Iterable[GeneratedToken], tokenizer: TextTokenizer, longest: int) -> None:
         self._tokens = iter(tokens)
         self._tokenizer = tokenizer
-        self._longest = longest  # characters of a sentence
-        self._written = _Written()
+        self._longest = longest
+        self._generated = _GeneratedText()
         self._finished = False
-        self._start = self._given = 0  # of the current sentence; up to where its slots are given out
-        self._first = 0  # LLM token, before which the current sentence needs none
-        self._placed: list[Span] = []  # of the current sentence's slots
+        self._start = self._end = 0  # of the current sentence: its start, and the end of what was yielded of it
+        self._first = 0  # index of the first LLM token that the current sentence needs
+        self._spans: list[Span] = []  # of the current sentence's TTS tokens
         self._spoken: list[str] = []
 
     @property
     def spoken(self) -> str:
-        """The text of all slots that were given out, in single spaces."""
-        current = self._written.text[self._start : self._given]
+        """The text of all tokens that were yielded, with single spaces."""
+        current = self._generated.text[self._start : self._end]
         return " ".join(" ".join([*self._spoken, current]).split())
 
-    def sentences(self) -> Iterator[Iterator[Slot]]:
-        """The slots of each sentence that has a letter or digit; slots that are not taken are left out."""
+    def sentences(self) -> Iterator[Iterator[AnswerToken]]:
+        """The TTS tokens of each sentence that has a letter or digit; tokens that are not consumed are skipped."""
         while self._find_sentence():
-            self._first, self._placed = self._written.token_before(self._start), []
-            slots = self._slots()
-            yield slots
-            self._spoken.append(self._written.text[self._start : self._given])
-            for _ in slots:
+            self._first, self._spans = self._generated.token_before(self._start), []
+            tokens = self._sentence_tokens()
+            yield tokens
+            self._spoken.append(self._generated.text[self._start : self._end])
+            for _ in tokens:
                 pass
-            self._start = self._given
+            self._start = self._end
 
     def _find_sentence(self) -> bool:
-        """Moves to the next sentence that can be spoken, as soon as that is certain; false at the end of the answer."""
+        """Moves to the next sentence that can be spoken, once that is certain; False at the end of the answer."""
         while True:
-            rest = self._written.text[self._start :]
-            self._start = self._given = self._start + len(rest) - len(rest.lstrip())
+            rest = self._generated.text[self._start :]
+            self._start = self._end = self._start + len(rest) - len(rest.lstrip())
             end = self._sentence_end()
-            if is_speakable(self._written.text[self._start : end]):
+            if is_speakable(self._generated.text[self._start : end]):
                 return True
             if end is not None and end > self._start:
-                self._start = self._given = end
+                self._start = self._end = end
             elif not self._pull():
                 return False
 
-    def _slots(self) -> Iterator[Slot]:
-        """Slots up to the end of the sentence, or up to a clause or word end where it gets too long."""
+    def _sentence_tokens(self) -> Iterator[AnswerToken]:
+        """TTS tokens up to the end of the sentence, or up to the end of a clause or word where it gets too long."""
         while True:
-            end = self._closing()
+            end = self._closing_place()
             if end is not None:
-                yield from self._give(end)
+                yield from self._align(end)
                 return
             ready = [cut for cut in self._word_ends() if cut <= self._start + self._longest]
             if ready:
-                yield from self._give(max(ready))
+                yield from self._align(max(ready))
             else:
                 self._pull()
 
-    def _closing(self) -> int | None:
-        """Where the current sentence ends, None while that is open."""
-        text, longest = self._written.text, self._longest
+    def _closing_place(self) -> int | None:
+        """Where the current sentence ends in the text; None while that is not known."""
+        text, longest = self._generated.text, self._longest
         end = self._sentence_end()
         if end is not None and end - self._start <= longest + _TAIL:
             return end
-        if 2 * (self._given - self._start) > longest and _CLAUSE_STOP.match(text, self._given):
-            return self._given + 1
+        if 2 * (self._end - self._start) > longest and _CLAUSE_STOP.match(text, self._end):
+            return self._end + 1
         cuts = self._word_ends()
-        # nothing more fits: the next word ends too late, or, where no word ends, there is too much of it
+        # nothing more fits: the next word ends too late, or no word ends within twice the limit
         known = len(text) if end is None else end + longest
         too_long = min(cuts) - self._start > longest if cuts else known - self._start > 2 * longest
         if not too_long:
             return None
-        return self._given if self._given > self._start else _behind_marks(text, self._start + longest)
+        return self._end if self._end > self._start else _after_marks(text, self._start + longest)
 
-    def _give(self, end: int) -> Iterator[Slot]:
-        text = self._written.text
-        segment = text[self._given : end].rstrip()
-        base = len(text[: self._given].encode())
-        self._given = end
+    def _align(self, end: int) -> Iterator[AnswerToken]:
+        """The TTS tokens of the text from what was yielded up to `end`, with their bound states."""
+        text = self._generated.text
+        segment = text[self._end : end].rstrip()
+        base = len(text[: self._end].encode())
+        self._end = end
         ids, spans = self._tokenizer.encode(segment.translate(_SPACES))
-        self._placed += [(start + base, stop + base) for start, stop in spans]
-        overlaps = cover(self._written.spans[self._first :], self._placed)[len(self._placed) - len(ids) :]
-        yield from map(Slot, ids, bind(torch.stack(self._written.states[self._first :]), overlaps))
+        self._spans += [(start + base, stop + base) for start, stop in spans]
+        overlaps = cover(self._generated.spans[self._first :], self._spans)[len(self._spans) - len(ids) :]
+        yield from map(AnswerToken, ids, bind(torch.stack(self._generated.states[self._first :]), overlaps))
 
     def _sentence_end(self) -> int | None:
-        """The end of the current sentence once nothing can move it: something follows, or the answer is over."""
-        text = self._written.text
+        """The end of the current sentence once it is certain: more text follows it, or the answer is over."""
+        text = self._generated.text
         for length in sentence_ends(text[self._start :]):
             if self._start + length < len(text):
                 return self._start + length
         return len(text) if self._finished else None
 
     def _word_ends(self) -> list[int]:
-        """Ends of words after what is given out; the TTS's tokens up to them can no longer change."""
+        """Ends of words after what was yielded; the TTS tokens up to them can no longer change."""
         pre_tokenizer = self._tokenizer.backend.pre_tokenizer
-        if pre_tokenizer is None:  # words are then no boundaries of tokens
+        if pre_tokenizer is None:  # tokens may then cross the ends of words
             return []
-        text = self._written.text[self._given :]
+        text = self._generated.text[self._end :]
         ends = (end for _, (_, end) in pre_tokenizer.pre_tokenize_str(text))
-        return [self._given + end for end in ends if _ends_word(text, end)]
+        return [self._end + end for end in ends if _ends_word(text, end)]
 
     def _pull(self) -> bool:
         token = next(self._tokens, None)
         if token is None:
             self._finished = True
             return False
-        self._written.add(token)
+        self._generated.add(token)
         return True
 
 
-class _Written:
-    """The LLM's tokens so far: the text they spell, and their spans in its UTF-8 bytes and states."""
+class _GeneratedText:
+    """The text generated so far, with the LLM tokens' spans in its UTF-8 bytes and their hidden states."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -159,29 +165,29 @@ class _Written:
 
     def add(self, token: GeneratedToken) -> None:
         before = self._size
-        start = before + self._waiting()
+        start = before + self._pending()
         characters = self._decoder.decode(token.piece)
         self.text += characters
         self._size += len(characters.encode())
-        end = self._size + self._waiting()
-        if end - start != len(token.piece):  # bytes that spell no character were dropped
+        end = self._size + self._pending()
+        if end - start != len(token.piece):  # the decoder dropped bytes that are not UTF-8
             start = before
         self.spans.append((start, max(start, end)))
         self.states.append(token.state)
 
     def token_before(self, place: int) -> int:
-        """The last LLM token that has bytes and ends before the text from `place` on; 0 where there is none."""
+        """Index of the last LLM token that has bytes and ends at or before character `place`; 0 if there is none."""
         start = len(self.text[:place].encode())
         ended = bisect_right([end for _, end in self.spans], start)
         return next((n for n in reversed(range(ended)) if self.spans[n][1] > self.spans[n][0]), 0)
 
-    def _waiting(self) -> int:
-        """Bytes of a character whose other bytes are still to come."""
+    def _pending(self) -> int:
+        """Number of bytes of a character that is not complete yet."""
         return len(self._decoder.getstate()[0])
 
 
 def _ends_word(text: str, end: int) -> bool:
-    """Whether the characters around `end` can never belong to one word, whatever follows."""
+    """Whether a word ends at `end`, whatever text follows."""
     if not 0 < end < len(text) or not text[end - 1].isalnum():
         return False
     after = text[end]
@@ -189,8 +195,8 @@ def _ends_word(text: str, end: int) -> bool:
     return not joins
 
 
-def _behind_marks(text: str, cut: int) -> int:
-    """The cut, moved behind marks that belong to the character before it."""
+def _after_marks(text: str, cut: int) -> int:
+    """The cut, moved behind combining marks that belong to the character before it."""
     while cut < len(text) and unicodedata.category(text[cut]) in _MARKS:
         cut += 1
     return cut

@@ -1,18 +1,17 @@
-"""The models of a fit or a training run: the LLM at the layers that are wanted, and an untrained projector for them."""
+"""The models of a fit or a training run: the LLM at the configured layers, and an untrained projector for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from audio_projection.fit.layer_probe import probe
 from audio_projection.models import Models, load_llm
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
+from audio_projection.sampling import seeded
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config
+    from audio_projection.config import Config, FitConfig
     from audio_projection.llm.language_model import LanguageModel
     from audio_projection.tts.model import Qwen3TTS
 
@@ -20,22 +19,22 @@ if TYPE_CHECKING:
 def assemble(
     config: Config, tts: Qwen3TTS, texts: Sequence[str], probed: tuple[int, dict[str, Any]] | None = None
 ) -> Models:
-    """The LLM with the layers that the configuration wants and an untrained projector for them.
+    """Loads the LLM at the layers that the configuration names, and makes an untrained projector for them.
 
-    With `layers: probe` the layer and its report are `probed`, or are found on `texts`.
+    With `llm.layers=probe` the layer and its report are `probed`, or come from a probe on `texts`.
     """
     llm, report = load_llm(config), None
     if config.llm.layers == "probe":
-        layer, report = probed or _probe_layer(config, llm, tts, texts)
+        layer, report = probed or _probe_layer(config.fit, llm, tts, texts)
         llm = llm.select(layer)
-    parts = Models(llm, new_projector(config, llm, tts), tts)
+    models = Models(llm, new_projector(config, llm, tts), tts)
     if report is not None:
-        parts.projector.info.measurements["probe"] = report
-    return parts
+        models.projector.info.measurements["probe"] = report
+    return models
 
 
 def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projector:
-    """An untrained projector for the layers that `llm` gives, seeded, on the TTS's device."""
+    """An untrained projector for the layers that `llm` returns, initialised from `config.seed`, on the TTS's device."""
     info = ProjectorInfo(
         kind=config.projector.kind,
         llm_size=llm.hidden_size,
@@ -52,13 +51,15 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
         layout=config.tts.layout,
         language=config.tts.language,
     )
-    torch.manual_seed(config.seed)
-    return build_projector(info).to(tts.device)
+    with seeded(config.seed):
+        return build_projector(info).to(tts.device)
 
 
-def _probe_layer(config: Config, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> tuple[int, dict[str, Any]]:
-    """The layer that the identity probe chooses, and its report; the embeddings (layer 0) are no choice."""
+def _probe_layer(
+    settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]
+) -> tuple[int, dict[str, Any]]:
+    """The layer that the identity probe chooses, and its report; the embeddings (layer 0) are not among the choices."""
     layers = list(range(1, llm.num_layers + 1))
-    limits = config.fit.model_copy(update={"tokens": min(config.fit.tokens, 20_000)})
+    limits = settings.model_copy(update={"tokens": min(settings.tokens, 20_000)})
     report = probe(limits, llm.select(layers), tts, layers, texts)
     return report.chosen, report.to_json()

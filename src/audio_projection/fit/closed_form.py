@@ -1,9 +1,9 @@
-"""The projector without audio: a closed-form regression from LLM states to the TTS's own text rows.
+"""Fits a linear projector without audio: ridge regression from LLM hidden states to the TTS's text embeddings.
 
-Both vocabularies are frozen, so the row that each token should give is known. The linear kind is
-activation(gain * n + bias) with n the standardised W h + b; a row is carried back through that chain: its pre-image
-under the activation, freed of each channel's mean and scale, then standardised over the channels. W and b are a ridge
-regression to that, gain and bias the least-squares line of each channel's pre-image on n.
+The TTS's text embeddings are frozen, so the target of each token is known. The linear kind is activation(gain * n +
+bias) with n the standardised W h + b; the targets are taken back through that chain: their pre-image under the
+activation, without each channel's mean and scale, then standardised over the channels. W and b are a ridge regression
+to that; gain and bias are the least-squares line of each channel's pre-image on n.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from audio_projection.fit.ridge import (
     r_squared,
     standardise,
 )
-from audio_projection.models import load_tts
+from audio_projection.models import load_tts, use_threads
 from audio_projection.projector import LinearProjector, Projector
 
 if TYPE_CHECKING:
@@ -45,40 +45,40 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit reached, on texts that it never saw. R2 is over all channels, after the activation."""
+    """Quality of a fit on held-out texts. R2 is over all channels, after the activation."""
 
     activation: str
-    tokens: int  # text tokens in the regression
+    tokens: int  # TTS tokens in the regression
     held_out_tokens: int
     ridge: float
     r2: float
-    nearest_row: float  # share of the held-out tokens whose own row is the nearest of all rows met
+    nearest_row: float  # share of held-out tokens whose own text embedding is the nearest of all in the texts
 
     def to_json(self) -> dict[str, Any]:
+        """The entry `measurements.fit` of projector.json."""
         return asdict(self)
 
     def __str__(self) -> str:
         return (
-            f"R2 {self.r2:.3f} after the activation ({self.activation}) and the nearest row right for "
+            f"R2 {self.r2:.3f} after the activation ({self.activation}) and the nearest text embedding right for "
             f"{self.nearest_row:.1%} of {self.held_out_tokens} held-out tokens "
             f"(ridge {self.ridge:g}, {self.tokens} tokens)"
         )
 
 
 def run_fit(config: Config) -> Path:
-    """Fits the projector that a configuration names and saves it; returns its folder.
+    """Fits the projector of a configuration from texts alone and saves it; returns its folder.
 
-    A base model's voice comes from recordings: a projector that is only fitted has none, and is spoken with
-    a reference recording.
+    A base TTS takes its voice from recordings: a projector that is fitted but not trained stores none, so speaking
+    needs a reference recording. Raises AudioProjectionError for missing models or too few texts.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     tts = load_tts(config)
     texts = transcripts_to_fit(config)
-    parts = assemble(config, tts, texts)
-    fit_projector(config.fit, parts.llm, tts, parts.projector, texts)
-    parts.projector.set_voice(None if tts.config.kind == "base" else named_speaker(config.tts, tts))
-    folder = parts.projector.save_pretrained(config.trained_projector)
+    models = assemble(config, tts, texts)
+    fit_projector(config.fit, models.llm, tts, models.projector, texts)
+    models.projector.set_voice(None if tts.config.kind == "base" else named_speaker(config.tts, tts))
+    folder = models.projector.save_pretrained(config.trained_projector)
     log.info("fit: the projector is in %s", folder)
     return folder
 
@@ -87,9 +87,9 @@ def run_fit(config: Config) -> Path:
 def fit_projector(
     settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, projector: Projector, texts: Sequence[str]
 ) -> FitReport | None:
-    """Fits `projector` in place to the TTS's own text rows, from texts alone.
+    """Fits `projector` in place to the TTS's own text embeddings, from texts alone.
 
-    The residual kind needs no fit (g = 0 IS the plain text): that is logged and None returned.
+    The residual kind needs no fit (with g = 0 it gives the text embeddings): that is logged and None is returned.
     Raises AudioProjectionError when there are too few texts.
     """
     if not isinstance(projector, LinearProjector):
@@ -106,34 +106,34 @@ def fit_projector(
 def fit_linear(
     projector: LinearProjector, pairs: Iterable[tuple[str, TokenStates]], split: Split, ridges: Sequence[float]
 ) -> FitReport:
-    """The closed form, in place; the ridge is the one with the best R2 on the calibration texts.
+    """Solves the closed form in place, with the ridge strength that has the best R2 on the calibration texts.
 
-    Gain and bias give each channel its scale and mean, so the targets are freed of both (as far as the calibration
-    texts tell them) before they are standardised.
+    Gain and bias give each channel its scale and mean, so both (as estimated on the calibration texts) are taken out
+    of the targets before these are standardised.
     """
     activation, device = projector.info.activation, projector.linear.weight.device
     equations = RidgeFit(projector.info.llm_size, projector.info.tts_size, device)
     channels: tuple[Tensor, Tensor] | None = None
-    for features in split.stream(pairs):
+    for tokens in split.stream(pairs):
         channels = channels or _channel_moments(pre_image(split.calibration.stacked()[1], activation))
-        targets = standardise((pre_image(features.text_embeddings, activation) - channels[0]) / channels[1])
-        equations.add(projector.mixed(features.states.to(device)), targets, torch.tensor(features.ids))
+        targets = standardise((pre_image(tokens.text_embeddings, activation) - channels[0]) / channels[1])
+        equations.add(projector.mixed(tokens.states.to(device)), targets, torch.tensor(tokens.ids))
     ridge = _choose_ridge(projector, equations, _moved(split.calibration, device), ridges)
-    states, rows, ids = _moved(split.held_out, device)
-    predicted = projector(states, rows)
+    states, embeddings, ids = _moved(split.held_out, device)
+    predicted = projector(states, embeddings)
     return FitReport(
         activation=activation,
         tokens=split.tokens,
         held_out_tokens=len(ids),
         ridge=ridge,
-        r2=r_squared(predicted, rows),
+        r2=r_squared(predicted, embeddings),
         nearest_row=nearest_embedding_accuracy(predicted, ids, *embedding_table(split.table)),
     )
 
 
-def _channel_moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """mean (H,) and deviation (H,) of each channel of (N, H); a channel without any has 1."""
-    mean, deviation = rows.mean(0), rows.std(0, correction=0)
+def _channel_moments(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """mean (H,) and standard deviation (H,) of each channel of (N, H); the deviation of a constant channel is 1."""
+    mean, deviation = embeddings.mean(0), embeddings.std(0, correction=0)
     return mean, torch.where(deviation > 1e-6, deviation, 1.0)
 
 
@@ -143,27 +143,29 @@ def _choose_ridge(
     calibration: tuple[Tensor, Tensor, Tensor],
     ridges: Sequence[float],
 ) -> float:
-    """Leaves the best solution in the projector and returns its ridge."""
-    states, rows, _ = calibration
+    """Writes the solution with the best R2 on the calibration tokens into the projector; returns its ridge."""
+    states, embeddings, _ = calibration
 
-    def judge(weight: Tensor, bias: Tensor) -> float:
-        _apply_solution(projector, weight, bias, states, rows)
-        return r_squared(projector(states, rows), rows)
+    def score(weight: Tensor, bias: Tensor) -> float:
+        _apply_solution(projector, weight, bias, states, embeddings)
+        return r_squared(projector(states, embeddings), embeddings)
 
-    ridge, weight, bias = equations.best(ridges, judge)
-    _apply_solution(projector, weight, bias, states, rows)
+    ridge, weight, bias = equations.best(ridges, score)
+    _apply_solution(projector, weight, bias, states, embeddings)
     return ridge
 
 
-def _apply_solution(projector: LinearProjector, weight: Tensor, bias: Tensor, states: Tensor, rows: Tensor) -> None:
+def _apply_solution(
+    projector: LinearProjector, weight: Tensor, bias: Tensor, states: Tensor, embeddings: Tensor
+) -> None:
     projector.linear.weight.copy_(weight)
     projector.linear.bias.copy_(bias)
     normalised = standardise(projector.linear(projector.mixed(states)))
-    gain, offset = channel_lines(normalised, pre_image(rows, projector.info.activation))
+    gain, offset = channel_lines(normalised, pre_image(embeddings, projector.info.activation))
     projector.norm.weight.copy_(gain)
     projector.norm.bias.copy_(offset)
 
 
 def _moved(reserve: Reserve, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    states, rows, ids = reserve.stacked()
-    return states.to(device), rows.to(device), ids.to(device)
+    states, embeddings, ids = reserve.stacked()
+    return states.to(device), embeddings.to(device), ids.to(device)

@@ -1,6 +1,6 @@
-"""Which layer of the LLM still says which token is spoken: an identity probe, closed form and without audio.
+"""Probe that chooses the LLM layer whose hidden states best identify their own token. Closed form, no audio.
 
-The deeper a layer, the more it tells about what comes next and the less about the token it stands at.
+The deeper a layer, the more its state says about the tokens to come and the less about the token that was read.
 """
 
 from __future__ import annotations
@@ -23,39 +23,44 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 2048  # rows of each layer that wait for their products: 0.1 GB for 4096 -> 2048
-TOLERANCE = 0.002  # of the share of tokens found: within it the deeper layer, which has read more context, is better
+BLOCK = 2048  # tokens of each layer that are buffered for one matrix product: 0.1 GB for 4096 -> 2048
+TOLERANCE = 0.002  # accuracies within it count as equal; of equal layers the deeper one, which has more context, wins
 
 
 @dataclass(frozen=True)
 class LayerResult:
-    """How well one layer's states give the text row of their own token, on held-out texts."""
+    """How well one layer's hidden states predict the text embedding of their own token, on held-out texts."""
 
     layer: int
     r2: float
-    nearest_row: float  # share of the tokens whose own row is the nearest
+    nearest_row: float  # share of tokens whose own text embedding is the nearest to the prediction
 
 
 @dataclass(frozen=True)
 class ProbeReport:
+    """The results of all layers and the chosen one."""
+
     layers: list[LayerResult]  # as given, shallow to deep
     chosen: int
 
     def to_json(self) -> dict[str, Any]:
-        """Per layer its R2 and accuracy, and the choice."""
+        """The entry `measurements.probe` of projector.json: R2 and accuracy of each layer, and the choice."""
         results = {str(item.layer): {"r2": item.r2, "nearest_row": item.nearest_row} for item in self.layers}
         return {"chosen": self.chosen, "layers": results}
 
     def __str__(self) -> str:
         results = ", ".join(f"{item.layer}: {item.nearest_row:.1%} (R2 {item.r2:.3f})" for item in self.layers)
-        return f"layer {self.chosen}, nearest row right by layer: {results}"
+        return f"layer {self.chosen}, nearest text embedding right by layer: {results}"
 
 
 @torch.no_grad()
 def probe(
     settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, layers: Sequence[int], texts: Sequence[str]
 ) -> ProbeReport:
-    """Probes the layers that `llm` gives, named by `layers` (L numbers in the order of its states)."""
+    """Probes the layers that `llm` returns; `layers` are their L numbers, in the order of its states.
+
+    Raises AudioProjectionError when there are too few texts.
+    """
     split = Split(len(set(texts)), settings)
     report = probe_layers(stream_token_states(llm, tts, texts, settings.batch), layers, split, settings.ridges)
     log.info("probe: %s", report)
@@ -66,15 +71,15 @@ def probe(
 def probe_layers(
     pairs: Iterable[tuple[str, TokenStates]], layers: Sequence[int], split: Split, ridges: Sequence[float]
 ) -> ProbeReport:
-    """A ridge from each layer's states to the text rows; the deepest layer close to the best one is chosen."""
+    """Ridge regression from each layer's states to the text embeddings; of the best layers the deepest is chosen."""
     equations: list[RidgeFit] = []
-    for features in split.stream(pairs):
+    for tokens in split.stream(pairs):
         if not equations:
-            sizes = features.states.shape[-1], features.text_embeddings.shape[-1]
-            equations = [RidgeFit(*sizes, features.states.device, BLOCK) for _ in layers]
-        ids = torch.tensor(features.ids)
+            sizes = tokens.states.shape[-1], tokens.text_embeddings.shape[-1]
+            equations = [RidgeFit(*sizes, tokens.states.device, BLOCK) for _ in layers]
+        ids = torch.tensor(tokens.ids)
         for index, equation in enumerate(equations):
-            equation.add(features.states[:, index], features.text_embeddings, ids)
+            equation.add(tokens.states[:, index], tokens.text_embeddings, ids)
     calibration, held_out = split.calibration.stacked(), split.held_out.stacked()
     table = embedding_table(split.table)
     results = [
@@ -86,25 +91,27 @@ def probe_layers(
     return ProbeReport(results, chosen)
 
 
-Rows = tuple[Tensor, Tensor, Tensor]
+Tokens = tuple[Tensor, Tensor, Tensor]
+"""states, text embeddings (N, H) and ids (N,) of N tokens."""
 
 
-def _layer(rows: Rows, index: int) -> Rows:
-    return rows[0][:, index], rows[1], rows[2]
+def _layer(tokens: Tokens, index: int) -> Tokens:
+    """The tokens with the states (N, D) of one layer, from those (N, L, D) of all."""
+    return tokens[0][:, index], tokens[1], tokens[2]
 
 
 def _layer_result(
     layer: int,
     equation: RidgeFit,
-    calibration: Rows,
-    held_out: Rows,
+    calibration: Tokens,
+    held_out: Tokens,
     table: tuple[Tensor, Tensor],
     ridges: Sequence[float],
 ) -> LayerResult:
-    def judge(weight: Tensor, bias: Tensor) -> float:
+    def score(weight: Tensor, bias: Tensor) -> float:
         return r_squared(calibration[0] @ weight.T + bias, calibration[1])
 
-    _, weight, bias = equation.best(ridges, judge)
-    states, rows, ids = held_out
+    _, weight, bias = equation.best(ridges, score)
+    states, embeddings, ids = held_out
     predicted = states @ weight.T + bias
-    return LayerResult(layer, r_squared(predicted, rows), nearest_embedding_accuracy(predicted, ids, *table))
+    return LayerResult(layer, r_squared(predicted, embeddings), nearest_embedding_accuracy(predicted, ids, *table))

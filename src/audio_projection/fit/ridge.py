@@ -1,4 +1,4 @@
-"""Linear regression from LLM states to text rows: streaming, closed form, judged on texts that it never saw."""
+"""Streaming closed-form ridge regression from LLM states to text embeddings, scored on held-out texts."""
 
 from __future__ import annotations
 
@@ -20,40 +20,39 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NORM_EPS = 1e-5  # of torch.nn.LayerNorm
-_CEILING = 0.99  # of the bounded activations: rows beyond it have no finite pre-image
+_CEILING = 0.99  # targets of bounded activations are clamped to it: beyond 1 they have no finite pre-image
 BLOCK = 16384
-"""Rows whose products are summed in float32 before float64 takes over."""
+"""Rows whose products are summed in float32; the sums of the blocks are added in float64."""
 STRIP = 512
-"""Columns of the symmetric x'x that are computed at once, from its diagonal on."""
-_RESERVED_ROWS = 8192  # most rows kept in memory for the calibration and for the held-out measurement, each
+"""Rows of the symmetric x'x that are computed at once, from the diagonal to the right."""
+_RESERVED_TOKENS = 8192  # most tokens kept in memory for calibration and for the held-out measurement, each
 
 
 class RidgeFit:
-    """Streaming normal equations of a ridge regression with intercept, from states x (N, D) to rows y (N, H) that
-    depend on the token alone.
+    """Normal equations of a ridge regression with intercept, accumulated in a stream: x (N, D) -> y (N, H).
 
-    Products are taken block by block in float32, on states freed of the first ones' mean (a few channels of an LLM
-    are hundreds of times larger than the rest, and hardly vary), and summed in float64. Two things make them cheap:
-    only one side of the symmetric x'x is computed, and for x'y the states of one token are summed first, because
-    they share one row. `ridge_memory` tells what it holds: 1.7 GB for 4096 -> 2048. The strength of the ridge is
-    relative to each input's own variance.
+    x are hidden states; y are targets that depend on the token alone. Products are taken block by block in float32, on
+    states minus the mean of the first ones (a few channels of an LLM are hundreds of times larger than the rest and
+    hardly vary), and summed in float64. Two things make them cheap: only the upper half of the symmetric x'x is
+    computed, and for x'y the states of the same token are summed first, because they share one target. Memory:
+    `ridge_memory`, 1.7 GB for 4096 -> 2048. The strength of the ridge is relative to each input's own variance.
     """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu", block: int = BLOCK) -> None:
         device = torch.device(device)
         self.device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         self.count = 0
-        self._xx = torch.zeros(inputs, inputs, dtype=torch.float64, device=self.device)  # its upper strips alone
+        self._xx = torch.zeros(inputs, inputs, dtype=torch.float64, device=self.device)  # upper half only
         self._xy = torch.zeros(inputs, outputs, dtype=torch.float64, device=self.device)
         self._x = torch.zeros(inputs, dtype=torch.float64, device=self.device)
         self._y = torch.zeros(outputs, dtype=torch.float64, device=self.device)
         self._shift: Tensor | None = None
         self._block = torch.empty(block, inputs, dtype=torch.float32, device=self.device)
-        self._waiting = 0  # rows of the block that are filled
+        self._filled = 0  # rows of the block that are filled
         self._tokens = _TokenSums(2 * block, inputs, outputs, self.device)
 
     def add(self, x: Tensor, y: Tensor, ids: Tensor) -> None:
-        """Takes N more rows: x (N, D), y (N, H) and ids (N,); where ids are equal, so must be the rows of y."""
+        """Adds N rows: x (N, D), y (N, H) and token ids (N,). Rows of y with equal ids must be equal."""
         if not len(ids):
             return
         x, y = x.to(self.device, torch.float32), y.to(self.device, torch.float32)
@@ -62,34 +61,34 @@ class RidgeFit:
         self.count += len(ids)
         self._y += y.sum(0)
         while len(ids):
-            taken = min(len(self._block) - self._waiting, len(ids))
-            rows = self._block[self._waiting : self._waiting + taken]
+            taken = min(len(self._block) - self._filled, len(ids))
+            rows = self._block[self._filled : self._filled + taken]
             torch.sub(x[:taken], self._shift, out=rows)
             if not self._tokens.add(rows, y[:taken], ids[:taken]):
                 self._xy += self._tokens.drain()
                 fits = self._tokens.add(rows, y[:taken], ids[:taken])
-                assert fits, "as many tokens as a block's rows have room"
+                assert fits, "there is room for as many tokens as a block has rows"
             x, y, ids = x[taken:], y[taken:], ids[taken:]
-            self._waiting += taken
-            if self._waiting == len(self._block):
-                self._sum_up()
+            self._filled += taken
+            if self._filled == len(self._block):
+                self._add_block()
 
     def solve(self, strength: float) -> tuple[Tensor, Tensor]:
-        """(weight (H, D), bias (H,)) float32; the intercept is not penalised.
+        """The solution for one ridge strength: weight (H, D) and bias (H,), float32; the intercept isn't penalised.
 
-        Raises AudioProjectionError when there are no rows or the system cannot be solved.
+        Raises AudioProjectionError when nothing was added or the system cannot be solved.
         """
         if not self.count:
             raise AudioProjectionError("nothing to fit on: no text gave a token; give texts with words in them")
-        self._sum_up()
+        self._add_block()
         self._xy += self._tokens.drain()
-        assert self._shift is not None, "what was added has a mean"
+        assert self._shift is not None, "it is set with the first rows"
         mean_x, mean_y = self._x / self.count, self._y / self.count
         whole = torch.triu(self._xx) + torch.triu(self._xx, 1).T
         gram = torch.addr(whole, mean_x, mean_x, alpha=-self.count).div_(self.count)
         cross = torch.addr(self._xy, mean_x, mean_y, alpha=-self.count).div_(self.count)
         variance, square = gram.diagonal(), whole.diagonal() / self.count + self._shift.double().square()
-        # what is left of a constant channel is rounding: it gets no weight
+        # the variance of a constant channel is rounding error: the channel gets no weight
         scale = torch.where(variance > 1e-10 * square, variance.clamp_min(1e-30).rsqrt(), 0.0)
         del whole
         gram.mul_(scale[:, None]).mul_(scale[None, :]).diagonal().add_(strength)
@@ -100,11 +99,11 @@ class RidgeFit:
         return solution.T.float().contiguous(), (mean_y - (mean_x + self._shift) @ solution).float()
 
     def best(
-        self, strengths: Sequence[float], judge: Callable[[Tensor, Tensor], float]
+        self, strengths: Sequence[float], score: Callable[[Tensor, Tensor], float]
     ) -> tuple[float, Tensor, Tensor]:
-        """The strength whose solution `judge` (weight, bias -> the more, the better) likes best, and that solution.
+        """(strength, weight, bias) of the solution with the highest `score` (of weight and bias).
 
-        One that is too weak to be solved for is passed over; AudioProjectionError when all are.
+        Strengths that are too weak to solve are skipped and logged; AudioProjectionError when all are.
         """
         best: tuple[float, float, Tensor, Tensor] | None = None
         for strength in sorted(strengths):
@@ -115,15 +114,15 @@ class RidgeFit:
                     raise
                 log.info("fit: %s", error)
                 continue
-            liked = judge(weight, bias)
-            if best is None or liked > best[0]:
-                best = liked, strength, weight, bias
-        assert best is not None, "there are strengths, and the last one was solved for"
+            value = score(weight, bias)
+            if best is None or value > best[0]:
+                best = value, strength, weight, bias
+        assert best is not None, "the strongest ridge was solved or its error raised"
         return best[1:]
 
-    def _sum_up(self) -> None:
-        x = self._block[: self._waiting]
-        self._waiting = 0
+    def _add_block(self) -> None:
+        x = self._block[: self._filled]
+        self._filled = 0
         for first in range(0, x.shape[1], STRIP):
             strip = slice(first, first + STRIP)
             self._xx[strip, first:] += x[:, strip].T @ x[:, first:]
@@ -131,83 +130,84 @@ class RidgeFit:
 
 
 def ridge_memory(inputs: int, outputs: int) -> int:
-    """Bytes that a RidgeFit holds at most: while solving, three sets of the equations, and its rows and token sums."""
+    """Peak memory of a RidgeFit in bytes: three copies of the equations while solving, its block and token sums."""
     return 24 * inputs * (inputs + outputs) + 4 * BLOCK * (3 * inputs + 2 * outputs)
 
 
 class _TokenSums:
-    """Sums of the states of each token, which has one row, until as many different tokens as have room are met."""
+    """Sums of the states of each token, with the token's one target; has room for `room` different tokens."""
 
     def __init__(self, room: int, inputs: int, outputs: int, device: torch.device) -> None:
-        self._places: dict[int, int] = {}  # of the tokens
+        self._places: dict[int, int] = {}  # token id -> row of the sums
         self._sums = torch.zeros(room, inputs, dtype=torch.float32, device=device)
-        self._rows = torch.zeros(room, outputs, dtype=torch.float32, device=device)
+        self._targets = torch.zeros(room, outputs, dtype=torch.float32, device=device)
 
     def add(self, x: Tensor, y: Tensor, ids: Tensor) -> bool:
-        """Takes states x (N, D), rows y (N, H) and ids (N,); False, and nothing taken, where room is wanting."""
+        """Adds states x (N, D), targets y (N, H) and ids (N,); adds nothing and returns False where room is lacking."""
         tokens = ids.tolist()
-        fresh = dict.fromkeys(token for token in tokens if token not in self._places)
-        if len(self._places) + len(fresh) > len(self._sums):
+        new = dict.fromkeys(token for token in tokens if token not in self._places)
+        if len(self._places) + len(new) > len(self._sums):
             return False
-        self._places |= {token: len(self._places) + index for index, token in enumerate(fresh)}
+        self._places |= {token: len(self._places) + index for index, token in enumerate(new)}
         places = torch.tensor([self._places[token] for token in tokens], device=x.device)
         self._sums.index_add_(0, places, x)
-        self._rows[places] = y
+        self._targets[places] = y
         return True
 
     def drain(self) -> Tensor:
-        """x'y (D, H) of all that was taken since the last time; forgets it."""
+        """x'y (D, H) of everything added since the last call; clears the sums."""
         used = len(self._places)
         self._places.clear()
-        product = self._sums[:used].T @ self._rows[:used]
+        product = self._sums[:used].T @ self._targets[:used]
         self._sums[:used] = 0
         return product
 
 
-def pre_image(rows: Tensor, activation: str) -> Tensor:
-    """The LayerNorm output that the activation turns into `rows`, or into the nearest value that it can give.
+def pre_image(values: Tensor, activation: str) -> Tensor:
+    """Inverse of an activation, elementwise; values that it cannot give get the inverse of the nearest that it can.
 
-    Bounded ones are cut at 0.99. GELU and SiLU take the branch right of their minimum, and values below the minimum
-    the minimum's place; negative values of ReLU go to zero.
+    For bounded activations values are clamped to +-0.99. GELU and SiLU are inverted on the branch right of their
+    minimum, and values below the minimum become the place of the minimum; ReLU's negative values become zero. Raises
+    AudioProjectionError for an unknown activation.
     """
     if activation == "identity":
-        return rows
+        return values
     if activation == "tanh":
-        return rows.clamp(-_CEILING, _CEILING).atanh()
+        return values.clamp(-_CEILING, _CEILING).atanh()
     if activation == "softsign":
-        cut = rows.clamp(-_CEILING, _CEILING)
-        return cut / (1 - cut.abs())
+        clamped = values.clamp(-_CEILING, _CEILING)
+        return clamped / (1 - clamped.abs())
     if activation == "asinh":
-        return rows.sinh()
+        return values.sinh()
     if activation == "relu":
-        return rows.clamp_min(0)
+        return values.clamp_min(0)
     if activation in _MINIMUM_PLACE:
-        return _invert_rising_branch(rows, activation)
+        return _invert_rising_branch(values, activation)
     raise AudioProjectionError(f"unknown projector activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
 
 
 _MINIMUM_PLACE = {"gelu": -0.7517915, "silu": -1.2784645}
 
 
-def _invert_rising_branch(rows: Tensor, activation: str) -> Tensor:
-    """Bisection between the minimum's place and row + 1.3: both functions stay less than 1.3 below the identity."""
-    low = torch.full_like(rows, _MINIMUM_PLACE[activation])
-    high = rows.clamp_min(0) + 1.3
+def _invert_rising_branch(values: Tensor, activation: str) -> Tensor:
+    """Inverse by bisection, between the minimum's place and value + 1.3: GELU and SiLU are at most 1.3 below y = x."""
+    low = torch.full_like(values, _MINIMUM_PLACE[activation])
+    high = values.clamp_min(0) + 1.3
     function = ACTIVATIONS[activation]
     for _ in range(30):
         middle = (low + high) / 2
-        below = function(middle) < rows
+        below = function(middle) < values
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return (low + high) / 2
 
 
-def standardise(rows: Tensor) -> Tensor:
-    """Each row (..., H) with mean 0 and variance 1 over its channels: a LayerNorm without gain and bias."""
-    return F.layer_norm(rows, rows.shape[-1:], eps=NORM_EPS)
+def standardise(values: Tensor) -> Tensor:
+    """Vectors (..., H) with mean 0 and variance 1 over their channels: a LayerNorm without gain and bias."""
+    return F.layer_norm(values, values.shape[-1:], eps=NORM_EPS)
 
 
 def channel_lines(normalised: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """gain (H,), bias (H,): per channel the least-squares line of `targets` (N, H) on `normalised` (N, H)."""
+    """gain (H,) and bias (H,): the least-squares line of `targets` (N, H) on `normalised` (N, H) in each channel."""
     x, y = normalised.double(), targets.double()
     mean_x, mean_y = x.mean(0), y.mean(0)
     gain = ((x - mean_x) * (y - mean_y)).sum(0) / (x - mean_x).square().sum(0).clamp_min(1e-12)
@@ -215,67 +215,72 @@ def channel_lines(normalised: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def r_squared(predicted: Tensor, actual: Tensor) -> float:
-    """1 - squared error / variance around the channel means, over all channels of (N, H)."""
+    """Coefficient of determination over all channels of (N, H): 1 - squared error / variance around channel means."""
     error = (predicted.double() - actual.double()).square().sum()
     total = (actual.double() - actual.double().mean(0)).square().sum()
     return float(1 - error / total.clamp_min(1e-12))
 
 
 def nearest_embedding_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, table_ids: Tensor) -> float:
-    """Share of `predicted` (N, H) whose nearest row of `table` (V, H) belongs to the token `ids` (N,)."""
+    """Share of predictions (N, H) whose nearest text embedding in `table` (V, H) is that of their token, `ids` (N,).
+
+    `table_ids` (V,) are the tokens of the table's rows.
+    """
     nearest = torch.cat([torch.cdist(part, table).argmin(1) for part in predicted.split(1024)])
     return float((table_ids[nearest] == ids).double().mean())
 
 
 class Reserve:
-    """Features kept aside: of the first texts, up to a number of rows that always fits in memory."""
+    """Tokens (states, text embeddings, ids) kept out of the regression, up to a number that fits in memory."""
 
     def __init__(self) -> None:
         self._parts: list[TokenStates] = []
         self.count = 0
 
-    def add(self, features: TokenStates) -> None:
-        if self.count < _RESERVED_ROWS:
-            self._parts.append(features)
-            self.count += len(features.ids)
+    def add(self, tokens: TokenStates) -> None:
+        """Keeps the tokens of one text, unless the reserve is full."""
+        if self.count < _RESERVED_TOKENS:
+            self._parts.append(tokens)
+            self.count += len(tokens.ids)
 
     def stacked(self) -> tuple[Tensor, Tensor, Tensor]:
-        """states (N, L, D), rows (N, H), ids (N,)."""
+        """states (N, L, D), text embeddings (N, H) and token ids (N,) of all texts together."""
         states = torch.cat([part.states for part in self._parts])
-        rows = torch.cat([part.text_embeddings for part in self._parts])
-        return states, rows, torch.tensor([i for part in self._parts for i in part.ids], device=rows.device)
+        embeddings = torch.cat([part.text_embeddings for part in self._parts])
+        ids = [token for part in self._parts for token in part.ids]
+        return states, embeddings, torch.tensor(ids, device=embeddings.device)
 
 
 class Split:
-    """The features of one pass over texts, dealt out: some held out, some for calibration, the rest to fit on."""
+    """Splits the texts of one pass: the first are held out, the next are for calibration, the rest are fitted on."""
 
     def __init__(self, texts: int, settings: FitConfig) -> None:
-        """`texts`: how many there are; a tenth of them at most is held out, and as many are for calibration."""
+        """`texts`: how many there are; at most a tenth of them is held out, and as many are for calibration."""
         self.aside = min(settings.held_out, max(1, texts // 10))
         if self.aside < settings.held_out:
             log.info("fit: %d texts are held out, not %d: there are %d", self.aside, settings.held_out, texts)
         self.limit = settings.tokens
         self.held_out, self.calibration = Reserve(), Reserve()
-        self.table: dict[int, Tensor] = {}  # row of every token id met
+        self.table: dict[int, Tensor] = {}  # text embedding (H,) of every token id in the texts
         self.tokens = 0
 
     def stream(self, pairs: Iterable[tuple[str, TokenStates]]) -> Iterator[TokenStates]:
-        """Yields the features to fit on, up to the limit of tokens; those kept aside come first and are complete then.
+        """Yields the texts to fit on, up to the limit of tokens. Held-out and calibration texts come before the first.
 
-        A text that comes again is left out, or the held-out ones would not be held out. Raises AudioProjectionError
-        when nothing is left to fit on.
+        Repeated texts are skipped, otherwise a held-out text could be fitted on. Raises AudioProjectionError when
+        nothing is left to fit on.
         """
         seen: set[str] = set()
-        for text, features in pairs:
-            if text in seen or not features.ids:
+        for text, tokens in pairs:
+            if text in seen or not tokens.ids:
                 continue
             seen.add(text)
-            self.table |= dict(zip(features.ids, features.text_embeddings, strict=True))
+            self.table |= dict(zip(tokens.ids, tokens.text_embeddings, strict=True))
             if len(seen) <= 2 * self.aside:
-                (self.held_out if len(seen) <= self.aside else self.calibration).add(features)
+                (self.held_out if len(seen) <= self.aside else self.calibration).add(tokens)
                 continue
-            self.tokens += len(features.ids)
-            yield features
+            self.tokens += len(tokens.ids)
+            yield tokens
             if self.tokens >= self.limit:
                 return
         if not self.tokens:
@@ -286,6 +291,6 @@ class Split:
 
 
 def embedding_table(table: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-    """rows (V, H) and their token ids (V,) of all tokens met."""
-    rows = torch.stack(list(table.values()))
-    return rows, torch.tensor(list(table), device=rows.device)
+    """A dict of token id -> text embedding (H,) as tensors: embeddings (V, H) and token ids (V,)."""
+    embeddings = torch.stack(list(table.values()))
+    return embeddings, torch.tensor(list(table), device=embeddings.device)

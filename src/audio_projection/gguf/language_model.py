@@ -60,7 +60,7 @@ class GGUFLanguageModel(LanguageModel):
         self._epsilon = file.number(f"{file.architecture}.attention.layer_norm_rms_epsilon")
         self._reading: LlamaContext | None = None
         self._reading_lock = threading.Lock()  # one context reads for all threads
-        self._listen(layers)
+        self._set_layers(layers)
         self._context_prefix = self._context_ids()
 
     @property
@@ -92,7 +92,7 @@ class GGUFLanguageModel(LanguageModel):
         # the file holds single precision: 0.6 comes back as 0.6000000238
         return Choice(temperature=round(self.file.number(f"{key}temp"), 6), top_k=top_k, top_p=round(top_p, 6))
 
-    def _listen(self, layers: Layers) -> None:
+    def _set_layers(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)
 
     def _step(self, cache: LlamaContext | None, ids: list[int]) -> tuple[LlamaContext, Tensor, Tensor]:
@@ -141,11 +141,11 @@ class GGUFLanguageModel(LanguageModel):
         return {number for number in named if isinstance(number, int)} | {*filter(self.weights.ends_answer, special)}
 
     @property
-    def _longest(self) -> int:
+    def _context_length(self) -> int:
         return min(self.settings.context, self.file.whole(f"{self.file.architecture}.context_length"))
 
     def _check_length(self, length: int) -> None:
-        if self._longest == self.settings.context < length:
+        if self._context_length == self.settings.context < length:
             raise AudioProjectionError(
                 f"{length} tokens with what stands before the text, gguf.context allows {self.settings.context}; "
                 "raise it or give a shorter text"

@@ -1,4 +1,7 @@
-"""The frozen language model: its hidden states at each token of a text, and at each token that it says itself."""
+"""The frozen language model: hidden states of each token of a text (prefill), and of each token it generates.
+
+A causal LM of transformers. The same class over llama.cpp is `gguf.language_model.GGUFLanguageModel`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from audio_projection.dtypes import DTYPES
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
-from audio_projection.llm.hidden_states import Layers, LayerTap, cut_off, resolve_layers
+from audio_projection.llm.hidden_states import Layers, LayerTap, resolve_layers, truncate_decoder
 from audio_projection.sampling import Choice
 from audio_projection.text.token_spans import Span, byte_spans, token_bytes
 
@@ -25,44 +29,50 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Message = Mapping[str, str]
+"""A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
-DTYPES = {
-    "auto": "auto",
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-}
 CONTEXTS = ("raw", "chat")
-WAYS_ON = "bring it with `audio-projection download`, or use the bundled models with --config configs/nano.yaml"
+_HOW_TO_GET_IT = "bring it with `audio-projection download`, or use the bundled models with --config configs/nano.yaml"
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The N LLM tokens of one text."""
+    """One text encoded by the LLM: its N tokens with their positions in the text and their hidden states.
+
+    The tokens of the text only: neither special tokens nor those of the chat template around it.
+    """
 
     ids: list[int]
-    spans: list[Span]  # bytes of the text
-    states: Tensor  # (N, L, D) float32, each at its token's own position
+    """Token ids, N of them."""
+    spans: list[Span]
+    """``(start, end)`` of each token in the text's UTF-8 bytes."""
+    states: Tensor
+    """(N, L, D) float32: L chosen layers of width D, each state at its token's own position (it has read the token)."""
 
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One token that the LLM said."""
+    """One token that the LLM generated, with its hidden state."""
 
     id: int
-    piece: bytes  # may be part of a character; empty for special tokens
-    state: Tensor  # (L, D) float32, at the token's own position
+    piece: bytes
+    """Its UTF-8 bytes; they may be part of a character. Empty for special tokens."""
+    state: Tensor
+    """(L, D) float32: L chosen layers of width D, at the token's own position (after the LLM has read the token)."""
 
 
 class LanguageModel:
-    """A causal LM of transformers, frozen.
+    """A frozen causal LM of transformers that returns the hidden states of texts and of its own answers.
 
-    ``layers`` are the numbers of the layers whose states it gives (0 = embeddings, ``num_layers`` = after the final
-    norm). ``context`` is what it reads before a text: "raw" the beginning-of-text token only, "chat" a user turn
-    ``prompt`` and the head of the assistant's turn.
+        llm = LanguageModel.from_pretrained("models/llama", layers=[16])
+        encoded = llm.states(["Hello world"])[0]      # encoded.states: (N, 1, hidden_size) float32
+        for token in llm.generate([{"role": "user", "content": "Who are you?"}]):
+            token.piece, token.state                  # bytes, (1, hidden_size)
+
+    Attributes: ``layers``, the L layer numbers whose states it gives (0 = embeddings, ``num_layers`` = after the final
+    norm); ``hidden_size``, the width D of a state; ``name``, by which projectors know it; ``tokenizer`` and its
+    ``tokenizer_hash``. ``context`` is what the model reads before a text: "raw", the beginning-of-text token only, or
+    "chat", a user turn ``prompt`` and the header of the assistant's turn.
     """
 
     def __init__(
@@ -74,11 +84,13 @@ class LanguageModel:
         context: str = "raw",
         prompt: str = "Read this aloud.",
     ) -> None:
+        """Freezes ``model``. Raises AudioProjectionError for unknown layers or context, a tokenizer that is not fast,
+        and the context "chat" without a chat template."""
         self._prepare(tokenizer, name, context, prompt)
         self.model = model.eval().requires_grad_(False)
         self.hidden_size: int = model.config.hidden_size
         self.num_layers: int = model.config.num_hidden_layers
-        self._listen(layers)
+        self._set_layers(layers)
         self._context_prefix = self._context_ids()
 
     @classmethod
@@ -94,36 +106,41 @@ class LanguageModel:
     ) -> LanguageModel:
         """Loads a folder, or a model of the hub's cache by its name; nothing is downloaded.
 
-        ``dtype`` "auto" keeps the checkpoint's. ``name`` is what projectors remember the model by. Raises
-        AudioProjectionError for a missing, damaged or incomplete model.
+        ``dtype`` is the name of a type ("float32", "bfloat16", "float16"); "auto" keeps the checkpoint's. States are
+        float32 in any case. ``name`` is stored with projectors, to know the model by. Raises AudioProjectionError for
+        a missing, damaged or incomplete model.
         """
-        if dtype not in DTYPES:
-            raise AudioProjectionError(f"unknown llm.dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
-        model = _load_model(str(source), DTYPES[dtype])
+        if dtype != "auto" and dtype not in DTYPES:
+            raise AudioProjectionError(f"unknown llm.dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
+        model = _load_model(str(source), DTYPES.get(dtype, dtype))
         tokenizer = load_tokenizer(str(source))
         return cls(model.to(device), tokenizer, name or str(source), layers, context, prompt)  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:
+        """Where the model computes and where the states of `read`, `states` and `generate` lie."""
         return self.model.device
 
     def select(self, layers: Layers) -> LanguageModel:
-        """The same model, weights shared, giving the states of other layers."""
+        """The same model, weights shared, that returns the states of other layers."""
         other = copy.copy(self)
-        other._listen(layers)
+        other._set_layers(layers)
         return other
 
     def tokenize(self, text: str) -> list[int]:
-        """Ids of the bare text; special tokens written in it are read as plain characters."""
+        """Token ids of the bare text, without special tokens; those written in it are read as plain characters."""
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     @property
     def fingerprint(self) -> str:
-        """A short name for the weights, by which states that were kept are known again."""
+        """A short hash of the weights: cached states belong to the model that has the same one."""
         return fingerprint(self.model)
 
     def states(self, texts: Sequence[str]) -> list[Encoded]:
-        """The tokens of each text with their states, read in the model's context, all texts in one batch."""
+        """The tokens of each text with their hidden states, by one batched forward pass in the model's context.
+
+        Raises AudioProjectionError for a text that is longer than the model's context window.
+        """
         ids = [self.tokenize(text) for text in texts]
         read = self.read([self._context_prefix + tokens for tokens in ids])
         return [
@@ -133,7 +150,10 @@ class LanguageModel:
 
     @torch.no_grad()
     def read(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """States (S, L, D), float32, of id sequences as they are: no context, no special tokens added."""
+        """Hidden states (S, L, D), float32, of each sequence of token ids as it is: nothing is added before it.
+
+        Padded to one batch; the padding changes no state. Raises AudioProjectionError for one that is too long.
+        """
         lengths = [len(sequence) for sequence in sequences]
         if not lengths:
             return []
@@ -142,9 +162,9 @@ class LanguageModel:
         for row, sequence in zip(ids, sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence, dtype=torch.long)
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-        with self._reading_tap.listening() as heard:
-            self._reader(input_ids=ids.to(self.device), attention_mask=mask.to(self.device).long(), use_cache=False)
-        return [states[:length] for states, length in zip(heard.states(), lengths, strict=True)]
+        with self._prefill_tap.capture() as captured:
+            self._truncated(input_ids=ids.to(self.device), attention_mask=mask.to(self.device).long(), use_cache=False)
+        return [states[:length] for states, length in zip(captured.states(), lengths, strict=True)]
 
     @torch.no_grad()
     def generate(
@@ -154,16 +174,17 @@ class LanguageModel:
         sampling: Choice | None = None,
         generator: torch.Generator | None = None,
     ) -> Iterator[GeneratedToken]:
-        """The assistant's answer, token by token, until an end token, ``max_new_tokens`` or the context's limit.
+        """Generates the assistant's answer token by token, until an end token, ``max_new_tokens`` or a full context.
 
-        ``sampling`` None: as the model's generation configuration says. A token comes out after the model has read
-        it, because its state is the one at its own position.
+        ``sampling`` None: as the model's generation configuration says. ``generator`` makes sampling repeatable. A
+        token is yielded after the model has read it, because its state is the one at its own position. Raises
+        AudioProjectionError for messages that the chat template refuses or that fill the context window.
         """
         choose = sampling or self.sampling
         ids = self.chat_ids(messages)
         self._check_length(len(ids) + 1)
         ends = self._end_ids()
-        limit = min(max_new_tokens, self._longest - len(ids))
+        limit = min(max_new_tokens, self._context_length - len(ids))
         cache, logits, _ = self._step(None, ids)
         for _ in range(limit):
             token = int(choose.pick(choose.warp(logits), generator))
@@ -173,13 +194,16 @@ class LanguageModel:
             yield GeneratedToken(token, token_bytes(self.tokenizer)(token), state)
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation up to the head of the assistant's turn; AudioProjectionError without a template."""
+        """Token ids of a conversation in the chat template, up to the header of the assistant's turn.
+
+        Raises AudioProjectionError without a template, and for messages that it refuses.
+        """
         if not self.tokenizer.chat_template:
             raise AudioProjectionError(
                 f"the language model {self.name} has no chat template; choose an instruction-tuned one or "
                 "set llm.context=raw"
             )
-        options: dict[str, Any] = {"enable_thinking": False}  # thoughts are not for speaking; unknown to most templates
+        options: dict[str, Any] = {"enable_thinking": False}  # thoughts are not spoken; templates without it ignore it
         try:
             text = self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages], tokenize=False, add_generation_prompt=True, **options
@@ -192,7 +216,7 @@ class LanguageModel:
 
     @property
     def sampling(self) -> Choice:
-        """How the next token is chosen by default: the model's generation configuration."""
+        """How `generate` chooses the next token by default: by the model's generation configuration."""
         settings = self.model.generation_config
         return Choice(
             greedy=not getattr(settings, "do_sample", False),
@@ -202,7 +226,7 @@ class LanguageModel:
         )
 
     def _prepare(self, tokenizer: PreTrainedTokenizerBase, name: str, context: str, prompt: str) -> None:
-        """What every back end has besides the model itself."""
+        """Sets and checks what every back end has besides the model itself."""
         if context not in CONTEXTS:
             raise AudioProjectionError(f"unknown llm.context {context!r}; choose one of {', '.join(CONTEXTS)}")
         if not tokenizer.is_fast:
@@ -213,30 +237,32 @@ class LanguageModel:
         self.context = context
         self.prompt = prompt
 
-    def _listen(self, layers: Layers) -> None:
+    def _set_layers(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)
         decoder = self.model.get_decoder()
-        self._reader = cut_off(decoder, max(self.layers))
-        self._speaking_tap = LayerTap(decoder, self.layers, self.num_layers)
-        self._reading_tap = LayerTap(self._reader, self.layers, self.num_layers)
+        self._truncated = truncate_decoder(decoder, max(self.layers))
+        self._generation_tap = LayerTap(decoder, self.layers, self.num_layers)
+        self._prefill_tap = LayerTap(self._truncated, self.layers, self.num_layers)
 
     def _context_ids(self) -> list[int]:
         if self.context == "chat":
             return self.chat_ids([{"role": "user", "content": self.prompt}])
-        beginning = self.tokenizer.bos_token_id
-        return [] if beginning is None else [beginning]
+        bos = self.tokenizer.bos_token_id
+        return [] if bos is None else [bos]
 
     def _step(self, cache: Any, ids: list[int]) -> tuple[Any, Tensor, Tensor]:
-        """Feeds ids after what the cache holds; gives the cache, and the logits (1, vocab) and states (L, D) of the
-        last id."""
-        with self._speaking_tap.listening() as heard:
+        """One forward pass of ids after those in the key-value cache.
+
+        Returns the cache, and the logits (1, vocab) and hidden states (L, D) of the last id.
+        """
+        with self._generation_tap.capture() as captured:
             output = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
                 cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return output.cache, output.logits[:, -1].float(), heard.states()[0, -1]
+        return output.cache, output.logits[:, -1].float(), captured.states()[0, -1]
 
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
@@ -244,18 +270,20 @@ class LanguageModel:
         return {end for end in [*listed, self.tokenizer.eos_token_id] if end is not None}
 
     @property
-    def _longest(self) -> int:
+    def _context_length(self) -> int:
+        """Most tokens that the model can read."""
         return getattr(self.model.config, "max_position_embeddings", None) or 2**31
 
     def _check_length(self, length: int) -> None:
-        if length > self._longest:
+        if length > self._context_length:
             raise AudioProjectionError(
-                f"the text is {length} tokens long, {self.name} reads at most {self._longest}; give a shorter one"
+                f"the text is {length} tokens long, {self.name} reads at most {self._context_length}; "
+                "give a shorter one"
             )
 
 
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 over the tokens in the order of their ids: the same for every library version and file format."""
+    """SHA-256 of a tokenizer's tokens in the order of their ids: independent of library version and file format."""
     tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps(tokens, ensure_ascii=True).encode()).hexdigest()
 
@@ -307,9 +335,9 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 def _unloadable(source: str, error: Exception) -> AudioProjectionError:
     if not Path(source).is_dir() and isinstance(error, OSError):
-        return AudioProjectionError(f"the language model {source} is not on this machine: {WAYS_ON}")
+        return AudioProjectionError(f"the language model {source} is not on this machine: {_HOW_TO_GET_IT}")
     return AudioProjectionError(
-        f"the language model {source} cannot be loaded ({_first_line(error)}); download it again, or {WAYS_ON}"
+        f"the language model {source} cannot be loaded ({_first_line(error)}); download it again, or {_HOW_TO_GET_IT}"
     )
 
 

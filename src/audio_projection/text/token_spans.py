@@ -1,7 +1,7 @@
-"""Byte spans of the tokens of a text, for any fast tokenizer.
+"""Byte offsets of the tokens of a text, for any fast tokenizer.
 
-Character offsets are too coarse: byte-level tokenizers cut a multi-byte character into several
-tokens and then report the whole character for each of them.
+Character offsets are too coarse: byte-level tokenizers split a multi-byte character into several tokens, and report
+the whole character for each of them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _METASPACE = "\u2581"
 def byte_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
     """``(start, end)`` of every token in the UTF-8 bytes of ``text``; special tokens get empty spans.
 
-    Works for byte-level BPE and for SentencePiece-style pieces (metaspace, byte fallback). Where the
-    tokenizer normalises the text (Qwen: NFC), spans are widened to the characters that were composed
-    into one. Raises AudioProjectionError when the ids do not spell the text.
+    Works for byte-level BPE and for SentencePiece-style pieces (metaspace, byte fallback). Where the tokenizer
+    normalises the text (Qwen: NFC), a span covers all characters that were composed into the token's. Raises
+    AudioProjectionError when the ids are not those of the text.
     """
     pieces = token_bytes(tokenizer)
     parts = [pieces(token) for token in ids]
@@ -48,7 +48,7 @@ def byte_spans(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str
 def _spans_through_normalizer(
     tokenizer: PreTrainedTokenizerBase, joined: bytes, ends: Sequence[int], text: str
 ) -> list[Span]:
-    """Spans carried back from the normalised text; none when the tokens do not spell that either."""
+    """Spans mapped back from the normalised text; none when the tokens do not spell that either."""
     normalizer = getattr(tokenizer, "backend_tokenizer", None) and tokenizer.backend_tokenizer.normalizer
     if normalizer is None:
         return []
@@ -65,7 +65,7 @@ def _spans_through_normalizer(
 
 
 def _clusters(text: str, normalize: Callable[[str], str]) -> list[str]:
-    """The text cut wherever normalising the pieces one by one gives what normalising the whole gives."""
+    """Splits the text wherever normalising the parts one by one gives the same as normalising the whole."""
     clusters: list[str] = []
     for character in text:
         joins = clusters and (
@@ -80,7 +80,7 @@ def _clusters(text: str, normalize: Callable[[str], str]) -> list[str]:
 
 
 def _spans_by_encoding(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
-    """The offsets of a second encoding, in whole characters: for pieces that spell the text in no known way."""
+    """Spans from the offsets of a second encoding, in whole characters: for tokenizers whose bytes are not known."""
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     if list(encoded["input_ids"]) != list(ids):
         raise AudioProjectionError(
@@ -91,7 +91,7 @@ def _spans_by_encoding(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], t
 
 
 class TokenBytes:
-    """The bytes that each token of a fast tokenizer stands for; none for special and unknown ids."""
+    """Token id -> the bytes that it stands for, of a fast tokenizer; empty for special and unknown ids."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -107,7 +107,7 @@ class TokenBytes:
         if token in self._added:
             return self._added[token]
         piece = self._tokenizer.convert_ids_to_tokens(int(token))
-        if not isinstance(piece, str):  # padding rows of the embedding have no token
+        if not isinstance(piece, str):  # the embedding may have padding rows beyond the vocabulary
             return b""
         if self._byte_level is not None:
             return bytes(self._byte_level[character] for character in piece)
@@ -117,12 +117,12 @@ class TokenBytes:
 
 @lru_cache(maxsize=8)
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
-    """The (cached) TokenBytes of a tokenizer."""
+    """The TokenBytes of a tokenizer, cached."""
     return TokenBytes(tokenizer)
 
 
 def _types(decoder: dict) -> list[str]:
-    """The types in a decoder's description, sequences opened."""
+    """The types in a decoder's description, those inside sequences included."""
     return [decoder["type"], *(kind for part in decoder.get("decoders", []) for kind in _types(part))]
 
 

@@ -44,7 +44,7 @@ class OptimizerStep:
         self.objective, self._training = objective, training
         self._settings, self._seed = config.train, config.seed
         self.accelerator = Accelerator(
-            cpu=choose_device(config).type == "cpu",
+            cpu=choose_device(config.device).type == "cpu",
             mixed_precision="no",  # train.precision decides, whatever the launcher's configuration says
             device_placement=False,  # the models are where the configuration wants them
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],

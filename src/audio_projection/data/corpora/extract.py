@@ -33,7 +33,7 @@ from audio_projection.files.atomic import remove_unfinished, write_json
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_tts
 from audio_projection.files.progress import shown, size_in_words
-from audio_projection.models import choose_device, load_llm
+from audio_projection.models import choose_device, load_llm, use_threads
 from audio_projection.text.input_text import as_spoken
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Extractor:
     def from_config(cls, config: Config, states: bool, number: int = 0) -> Extractor:
         """Loads the models for the process of that number, on a GPU of its own where there are several."""
         config = config.model_copy(update={"device": _device(config.device, number)})
-        torch.set_num_threads(config.threads or 1)
-        encoder = RecordingEncoder.from_pretrained(find_tts(config), choose_device(config))
+        use_threads(config.threads or 1)
+        encoder = RecordingEncoder.from_pretrained(find_tts(config), choose_device(config.device))
         return cls(encoder, load_llm(config) if states else None, config.tts.normalise, config.fit.batch)
 
     @property

@@ -57,7 +57,7 @@ def test_speed_of_a_gguf_folder(
     assert speed.main([str(folder), "--threads", "1", "--frames", "2", "--runs", "1", "--layers", "1"]) == 0
     said = capfd.readouterr().out
     assert re.search(r"^  all +[\d.]+ +[\d.]+ +[\d.]+$", said, re.MULTILINE)
-    assert "reading for layer 1: " in said and "talker prefill" in said and "GB held" in said
+    assert "LLM prefill for layer 1: " in said and "talker prefill" in said and "GB resident" in said
 
 
 def test_speed_of_the_fit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,23 +65,23 @@ def test_f32_gives_the_codes_of_torch(torch_tts: Qwen3TTS, gguf_tts: Qwen3TTS, l
 
 def test_streaming_one_utterance_and_growing_memory(torch_tts: Qwen3TTS, gguf_tts: Qwen3TTS) -> None:
     """Beyond the 256 positions of a new context; the same seed samples the same codes."""
-    said = []
+    codes = []
     for tts in (torch_tts, gguf_tts):
         embeddings = embeddings_of(tts, " ".join([TEXT] * 12))
         frames = stream(
-            tts, tts.prefix("rms", "english"), rows, "streaming", None, torch.Generator().manual_seed(3), 270
+            tts, tts.prefix("rms", "english"), embeddings, "streaming", None, torch.Generator().manual_seed(3), 270
         )
-        said.append(torch.stack(list(frames)))
-    assert len(said[0]) > 100 and torch.equal(*said)
+        codes.append(torch.stack(list(frames)))
+    assert len(codes[0]) > 100 and torch.equal(*codes)
 
 
-def argmaxes(tts: Qwen3TTS, rows: Tensor, codes: Tensor) -> Tensor:
-    """What talker and predictor would say (T, G) when every frame before is the given one."""
-    prompt = text_prompt(tts, tts.prefix("rms", "english"), rows, "nonstreaming")
+def argmaxes(tts: Qwen3TTS, embeddings: Tensor, codes: Tensor) -> Tensor:
+    """Most likely codes (T, G) of talker and code predictor, teacher-forced with `codes` (T, G)."""
+    prompt = text_prompt(tts, tts.prefix("rms", "english"), embeddings, "nonstreaming")
     talker = tts.talker.transformer.begin(1, 64, prompt.embeds)
     talker.prefill(prompt.embeds[None], None)
     predictor, last, pad = tts.code_predictor, prompt.last, special_embeddings(tts).pad
-    size, said = predictor.config.vocab_size, []
+    size, predicted = predictor.config.vocab_size, []
     for frame in codes:
         hidden = talker.step((pad + last)[None])
         chosen = [tts.talker.logits(hidden)[0, :size].argmax()]
@@ -92,9 +92,9 @@ def argmaxes(tts: Qwen3TTS, rows: Tensor, codes: Tensor) -> Tensor:
             state = steps.step(predictor.small_to_mtp_projection(embedded))
             chosen.append(functional.linear(state, predictor.lm_head[group])[0].argmax())
             embedded = predictor.codec_embedding[group, frame[group + 1]][None]
-        said.append(torch.stack(chosen))
+        predicted.append(torch.stack(chosen))
         last = tts.frame_embedding(frame[None])[0]
-    return torch.stack(said)
+    return torch.stack(predicted)
 
 
 @pytest.fixture(scope="module")

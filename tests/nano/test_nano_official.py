@@ -1,7 +1,7 @@
 """The bundled nano TTS is a genuine Qwen3-TTS checkpoint: the official package gives exactly our codes for it.
 
-Stored outputs of the official package are always compared; where AUDIO_PROJECTION_OFFICIAL_PYTHON names an interpreter that has the
-package (benchmarks/official_reference.py says how to make one), it is run here and now.
+Stored outputs of the official package are always compared. Where AUDIO_PROJECTION_OFFICIAL_PYTHON names an interpreter
+that has the package (benchmarks/official_reference.py says how to make one), the package itself runs, too.
 """
 
 from __future__ import annotations

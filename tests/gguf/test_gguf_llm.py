@@ -358,7 +358,7 @@ def test_what_passes_the_checks_never_ends_the_process(tmp_path: Path, repositor
             refused += 1
     assert refused > 400
     command = [sys.executable, __file__, *map(str, sorted(passed.iterdir()))]
-    environment = os.environ | {"PYTHONPATH": str(repository / "src")}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(repository / name) for name in ("src", "tests"))}
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"{len(list(passed.iterdir()))} files"

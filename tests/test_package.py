@@ -35,9 +35,9 @@ def test_importing_the_package_and_its_command_is_cheap(repository: Path) -> Non
 
 def test_speaking_loads_nothing_that_it_does_not_need(repository: Path) -> None:
     code = (
-        "import importlib.util, sys; from audio_projection import config, speaking;"
+        "import importlib.util, sys; from audio_projection import config; from audio_projection.cli import speak;"
         "installed = bool(importlib.util.find_spec('scipy'));"
-        "speaking.Speaker(config.load_config('../configs/nano.yaml'), speaking.Manner());"
+        "speak.Speaker(config.load_config('../configs/nano.yaml'), speak.SpeakOptions());"
         "print({'scipy', 'num2words', 'matplotlib'} & set(sys.modules));"
         "assert bool(importlib.util.find_spec('scipy')) is installed"
     )

@@ -50,14 +50,14 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
     return train_projector(config, parts, training, held_out)
 
 
-def train_projector(config: Config, parts: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
-    """Trains `parts.projector` in place, from the newest checkpoint in `config.run_dir` on, and saves it at the end.
+def train_projector(config: Config, models: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
+    """Trains `models.projector` in place, resuming from the newest checkpoint in `config.run_dir`, and saves it there.
 
-    With `tts.finetune` the talker of `parts.tts` trains too. Writes metrics.jsonl, loss.png, samples/, checkpoints/
-    and projector/ there. SIGTERM ends it with a checkpoint. Raises AudioProjectionError when the checkpoint is damaged
+    With `tts.finetune` the talker of `models.tts` trains too. Writes metrics.jsonl, loss.png, samples/, checkpoints/
+    and projector/. SIGTERM ends the run with a checkpoint. Raises AudioProjectionError when the checkpoint is damaged
     or was made with other settings, models or data.
     """
-    trainer = Trainer(config, parts, training, held_out)
+    trainer = Trainer(config, models, training, held_out)
     trainer.resume()
     with _terminated() as terminated:
         return trainer.train(terminated)

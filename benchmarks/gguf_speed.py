@@ -1,17 +1,18 @@
-"""How fast, and in how much memory, a folder of `audio-projection export gguf --all` speaks, part by part.
+"""Speed and memory of a folder of `audio-projection export gguf --all`, for each of its models.
 
     python benchmarks/gguf_speed.py EXPORTED [--official TTS_FOLDER --official-python PYTHON] [--threads 2]
 
-Four things, each in a process of its own:
+Four measurements, each in a process of its own:
 
-- a frame: what talker, code predictor, codec and all the rest take (medians), beside the floor of this machine: the
-  bytes of the weights that a frame reads over the bandwidth with which memory is read, and the codec's floating-point
-  operations over the rate of large matrix products, both measured between the frames;
-- the official package (with `--official`, in bfloat16 and in float32) on the folder that EXPORTED was made of:
-  seconds a frame from text to sound, taken in turns with ours;
-- reading: the LLM's tokens a second and the memory held, for states of its last layer and of earlier ones (`--layers`):
-  nothing above the layer is computed or, under mmap, read from the disk;
-- a start: from a text to the first sound, broken down, and the most memory that the process held.
+- frame: milliseconds that talker, code predictor, codec and the rest take for one frame of speech (medians), beside
+  the least that this machine could take (the floor): for the codec its floating-point operations over the rate of
+  large matrix products, for the others the bytes of the weights that a frame reads over the memory bandwidth. Rate and
+  bandwidth are measured between the frames;
+- official package (with `--official`, in bfloat16 and in float32), on the folder that EXPORTED was made of: frames a
+  second from text to sound, in turns with ours;
+- LLM prefill: tokens a second and resident memory, for hidden states of the layers given with `--layers`: nothing
+  above a layer is computed or, with mmap, read from the disk;
+- latency: from a text to the first sound, by part, and the peak memory of the process.
 
 True shapes without a download: random_models.py, then `audio-projection export gguf`.
 """
@@ -33,16 +34,16 @@ from decode_speed import Side, serve
 
 TEXT = "The old dog slept beside the warm stove."
 CHUNK = 12
-"""Frames that the codec decodes at once when speech has begun."""
-SIDE = 2048
+"""Frames that the codec decodes at once after the first chunks."""
+SIDE = 2048  # of the square matrices that are multiplied
 TYPES = ["bfloat16", "float32"]
-READ = 8
-"""Times that the text is read as one, where reading is measured."""
+REPEATS = 8
+"""How many times the text is repeated for the measurement of the LLM's prefill."""
 
 
 @dataclass
 class Clock:
-    """Seconds of named pieces of work, each call on its own."""
+    """Wall-clock seconds of each call of named pieces of work."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -80,7 +81,7 @@ def prompt_of(tts: Any) -> Any:
 
 
 class Machine:
-    """What this machine can do, measured between the frames: it may change from one second to the next."""
+    """Memory bandwidth and matrix rate of this machine, measured between the frames because both vary with its load."""
 
     def __init__(self, clock: Clock) -> None:
         import torch
@@ -91,7 +92,7 @@ class Machine:
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second with which memory is read: a sum over 256 MiB."""
+        """Memory bandwidth in bytes a second: a sum over 256 MiB."""
         return self._bytes / self._clock.median("sum")
 
     @property
@@ -101,15 +102,15 @@ class Machine:
 
 
 def matrix_bytes(path: Path) -> int:
-    """What one position reads of a stack's file: all but the tables, of which it reads no more than a row."""
+    """Bytes of weights that one decoding step reads of a talker's or predictor's file: all but the embedding tables."""
     from audio_projection.gguf.reader import read_gguf
 
-    tables = ("token_embd.weight", "output.weight")  # rows come from outside, and the head is torch's
+    tables = ("token_embd.weight", "output.weight")  # inputs are embeddings, and the head is torch's
     return sum(info.size for info in read_gguf(path).tensors.values() if info.name not in tables)
 
 
 def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
-    """Milliseconds of a frame by part, with floors; `frames` of them after two to warm up."""
+    """Median milliseconds of a frame by part, with floors; `frames` are measured after two to warm up."""
     import torch
 
     torch.set_num_threads(threads)
@@ -122,12 +123,12 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
     heads = [tts.talker.codec_head.weight, tts.code_predictor.lm_head]
     heads += groups * list(tts.code_predictor.small_to_mtp_projection.parameters())  # read for each of its steps
     rest = sum(weight.numel() * weight.element_size() for weight in heads)
-    taken = {
+    seconds = {
         "talker": clock.median("talker"),
         "predictor": groups * clock.median("predictor"),
         "codec": clock.median("codec") / CHUNK,
     }
-    taken["heads, embeddings, choice"] = clock.median("step") - taken["talker"] - taken["predictor"]
+    seconds["heads, embeddings, choice"] = clock.median("step") - seconds["talker"] - seconds["predictor"]
     floors = {
         "talker": talker / bandwidth,
         "predictor": groups * predictor / bandwidth,
@@ -135,8 +136,8 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
         "heads, embeddings, choice": rest / bandwidth,
     }
     return {
-        "milliseconds": {name: 1000 * seconds for name, seconds in taken.items()},
-        "floors": {name: 1000 * seconds for name, seconds in floors.items()},
+        "milliseconds": {name: 1000 * part for name, part in seconds.items()},
+        "floors": {name: 1000 * part for name, part in floors.items()},
         "bandwidth, GB/s": bandwidth / 1e9,
         "matrix rate, GFLOP/s": rate / 1e9,
         "codec, GFLOP a frame": operations / 1e9,
@@ -144,7 +145,7 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
 
 
 def step_frames(tts: Any, clock: Clock, machine: Machine, frames: int) -> Any:
-    """Times `frames` steps of the decoding loop and the stacks' share of them; the last frame's codes (1, G)."""
+    """Times `frames` steps of the decoding loop, and talker and predictor within them; the last codes (1, G)."""
     from audio_projection.sampling import Sampling
     from audio_projection.tts.generate import Decoder
 
@@ -157,14 +158,14 @@ def step_frames(tts: Any, clock: Clock, machine: Machine, frames: int) -> Any:
     stepper.step = clock.timed("predictor", stepper.step)  # type: ignore[method-assign]
     for number in range(frames):
         if number % 5 == 0:
-            machine.read()  # it empties the caches, which the medians do not see at one frame in five
+            machine.read()  # empties the caches, but for one frame in five only: medians do not change
         with clock("step"):
             codes, _ = decoder.step(pad)
     return codes
 
 
 def decode_chunks(tts: Any, clock: Clock, machine: Machine, codes: Any) -> float:
-    """Times the codec on chunks of frames like `codes` (1, G); its floating-point operations a frame."""
+    """Times the codec on chunks that repeat `codes` (1, G); returns its floating-point operations a frame."""
     from torch.utils.flop_counter import FlopCounterMode
 
     block, stream = codes[:, None].repeat(1, CHUNK, 1), tts.codec.stream()
@@ -178,8 +179,8 @@ def decode_chunks(tts: Any, clock: Clock, machine: Machine, codes: Any) -> float
     return counter.get_total_flops() / CHUNK
 
 
-def start(exported: Path, threads: int) -> dict[str, Any]:
-    """Milliseconds from a text to the first sound, by part, and gigabytes held at most; the models are loaded."""
+def latency(exported: Path, threads: int) -> dict[str, Any]:
+    """Milliseconds from a text to the first sound with loaded models, by part, and gigabytes of memory."""
     from dataclasses import replace
 
     from audio_projection import Voice
@@ -188,7 +189,7 @@ def start(exported: Path, threads: int) -> dict[str, Any]:
     voice = Voice.from_config(exported / "config.yaml", [f"threads={threads}", "tts.layout=nonstreaming"])
     loaded, clock = time.perf_counter() - began, Clock()
     voice.defaults = replace(voice.defaults, max_frames=8)
-    list(voice.stream("Good.", seed=0))  # pages and memory are there afterwards, as in a program that goes on
+    list(voice.stream("Good.", seed=0))  # warm-up: memory is allocated and pages are loaded
     voice.llm.read = clock.timed("LLM prefill", voice.llm.read)  # type: ignore[method-assign]
     voice.projector.forward = clock.timed("projector", voice.projector.forward)  # type: ignore[method-assign]
     stack = voice.tts.talker.transformer
@@ -211,24 +212,24 @@ def start(exported: Path, threads: int) -> dict[str, Any]:
         "milliseconds": {name: 1000 * seconds for name, seconds in parts.items()},
         "tokens": len(voice.llm.tokenize(TEXT)),
         "seconds to load": loaded,
-        "gigabytes": held(),
+        "gigabytes": memory(),
     }
 
 
-def held() -> dict[str, float]:
-    """Gigabytes that this process holds now, and held at most."""
+def memory() -> dict[str, float]:
+    """Resident memory of this process in gigabytes: now and at its peak."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {name: int(fields[field].split()[0]) * 1024 / 1e9 for name, field in (("now", "VmRSS"), ("most", "VmHWM"))}
+    return {name: int(fields[field].split()[0]) * 1024 / 1e9 for name, field in (("now", "VmRSS"), ("peak", "VmHWM"))}
 
 
-def reading(exported: Path, threads: int, layer: int) -> dict[str, Any]:
-    """Tokens a second (median) at which a text is read for the states of one layer, and gigabytes held for it."""
+def prefill(exported: Path, threads: int, layer: int) -> dict[str, Any]:
+    """Tokens a second (median) of the LLM's prefill for the hidden states of one layer, and gigabytes of memory."""
     from audio_projection.config import load_config
     from audio_projection.models import load_llm
 
     config = load_config(exported / "config.yaml", [f"threads={threads}", f"llm.layers={layer}"])
     llm, clock = load_llm(config), Clock()
-    ids = llm.tokenize(" ".join([TEXT] * READ))
+    ids = llm.tokenize(" ".join([TEXT] * REPEATS))
     llm.read([ids])
     for _ in range(3):
         with clock("read"):
@@ -236,12 +237,12 @@ def reading(exported: Path, threads: int, layer: int) -> dict[str, Any]:
     return {
         "tokens": len(ids),
         "speed": len(ids) / clock.median("read"),
-        "gigabytes": held(),
+        "gigabytes": memory(),
     }
 
 
 def own_run(exported: str, threads: int) -> Callable[[int], list[list[int]]]:
-    """From text to sound by this package: frames wanted -> codes."""
+    """Speaking by this package, from text to sound: frames wanted -> codes."""
     from audio_projection.tts import Sampling
     from audio_projection.tts.generate import decode
 
@@ -256,7 +257,7 @@ def own_run(exported: str, threads: int) -> Callable[[int], list[list[int]]]:
 
 
 def official_run(folder: str, dtype: str) -> Callable[[int], list[list[int]]]:
-    """The same by the official package."""
+    """Speaking by the official package, from text to sound: frames wanted -> codes."""
     import torch
     from official_reference import load
 
@@ -275,7 +276,7 @@ def official_run(folder: str, dtype: str) -> Callable[[int], list[list[int]]]:
 
 
 def compare(sides: dict[str, Side], frames: int, runs: int) -> dict[str, float]:
-    """Frames a second of each side, median of `runs` taken in turns after one to warm up."""
+    """Frames a second of each side: the median of `runs`, in turns, after one to warm up."""
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(runs + 1):
         for name, side in sides.items():
@@ -285,25 +286,25 @@ def compare(sides: dict[str, Side], frames: int, runs: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in speeds.items()}
 
 
-def print_frame(told: dict[str, Any]) -> None:
-    taken, floors = told["milliseconds"], told["floors"]
+def print_frame(result: dict[str, Any]) -> None:
+    measured, floors = result["milliseconds"], result["floors"]
     print(f"{'a frame (80 ms of sound)':28} {'ms':>8} {'floor':>8} {'ratio':>6}")
-    for name in (*taken, "all"):
-        one, floor = (sum(part.values()) if name == "all" else part[name] for part in (taken, floors))
+    for name in (*measured, "all"):
+        one, floor = (sum(part.values()) if name == "all" else part[name] for part in (measured, floors))
         print(f"  {name:26} {one:8.1f} {floor:8.1f} {one / floor:6.2f}")
     for name in ("bandwidth, GB/s", "matrix rate, GFLOP/s", "codec, GFLOP a frame"):
-        print(f"  {name:26} {told[name]:8.1f}")
+        print(f"  {name:26} {result[name]:8.1f}")
 
 
-def print_start(told: dict[str, Any]) -> None:
-    print(f"from a text of {told['tokens']} LLM tokens to the first sound")
-    for name, milliseconds in told["milliseconds"].items():
+def print_latency(result: dict[str, Any]) -> None:
+    print(f"from a text of {result['tokens']} LLM tokens to the first sound")
+    for name, milliseconds in result["milliseconds"].items():
         print(f"  {name:26} {milliseconds:8.0f} ms")
-    print(f"loading {told['seconds to load']:.1f} s; {in_words(told['gigabytes'])}")
+    print(f"loading {result['seconds to load']:.1f} s; {in_words(result['gigabytes'])}")
 
 
 def in_words(gigabytes: dict[str, float]) -> str:
-    return f"{gigabytes['now']:.2f} GB held, at most {gigabytes['most']:.2f} GB"
+    return f"{gigabytes['now']:.2f} GB resident, {gigabytes['peak']:.2f} GB at the peak"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -317,8 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--layers", nargs="*", type=int, default=[], help="layers whose states are read, for reading")
-    parser.add_argument("--no-start", action="store_true", help="leave the start out: no LLM is loaded")
+    parser.add_argument("--layers", nargs="*", type=int, default=[], help="measure the LLM's prefill for these layers")
+    parser.add_argument("--no-start", action="store_true", help="skip the latency to the first sound: no LLM is loaded")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.serve:
@@ -339,23 +340,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for side in sides.values():
             side.close()
     for layer in given.layers:
-        side = Side([sys.executable, *command, "--layers", str(layer), "--serve", "reading"], given.threads)
-        told = side.answer()
-        speed = f"{told['tokens']} tokens, {told['speed']:.1f} a second"
-        print(f"reading for layer {layer}: {speed}; {in_words(told['gigabytes'])}")
+        side = Side([sys.executable, *command, "--layers", str(layer), "--serve", "prefill"], given.threads)
+        result = side.answer()
+        speed = f"{result['tokens']} tokens, {result['speed']:.1f} a second"
+        print(f"LLM prefill for layer {layer}: {speed}; {in_words(result['gigabytes'])}")
         side.close()
     if not given.no_start:
-        begun = Side([sys.executable, *command, "--serve", "start"], given.threads)
-        print_start(begun.answer())
-        begun.close()
+        first_sound = Side([sys.executable, *command, "--serve", "latency"], given.threads)
+        print_latency(first_sound.answer())
+        first_sound.close()
     return 0
 
 
 def serve_as(given: argparse.Namespace) -> int:
-    """What the processes do that this one starts."""
+    """Runs one measurement, in a process that `main` has started."""
     once = {"frame": lambda: frame(given.exported, given.threads, given.frames)}
-    once["reading"] = lambda: reading(given.exported, given.threads, given.layers[0])
-    once["start"] = lambda: start(given.exported, given.threads)
+    once["prefill"] = lambda: prefill(given.exported, given.threads, given.layers[0])
+    once["latency"] = lambda: latency(given.exported, given.threads)
     if given.serve in once:
         print(json.dumps(once[given.serve]()), flush=True)
     elif given.serve == "own":

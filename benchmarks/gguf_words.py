@@ -1,9 +1,9 @@
-"""What quantisation costs in words: word error rates of folders of `export gguf --all`, on the same sentences.
+"""Word error rate of quantised models: folders of `export gguf --all` compared on the same sentences.
 
     python benchmarks/gguf_words.py runs/nano-f32 runs/nano-q8_0 [--limit 300]
 
-The first folder is what the others are compared with; intervals are 95 % ones, of one paired bootstrap. pocketsphinx
-hears all of them.
+The others are compared with the first folder; 95 % intervals by one paired bootstrap. pocketsphinx transcribes the
+speech.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from audio_projection.inference import Voice
 
 
 def measure(folder: Path, texts: Sequence[str], pool: RecognizerPool, threads: int) -> EvaluationResult:
-    """All sentences spoken by the files of a folder, and heard."""
+    """Speaks all sentences with the files of a folder, transcribes them and counts word errors."""
     voice = Voice.from_config(folder / "config.yaml", [f"threads={threads}"])
     spoken = track(texts, str(folder), disable=not sys.stderr.isatty())
-    hearing = [pool.submit(each.samples, each.rate) for each in (speak_line(voice, text, 0) for text in spoken)]
-    row = EvaluationResult(str(folder), "")
-    row.transcripts = [each.result() for each in hearing]
-    row.errors = [word_errors(text, heard) for text, heard in zip(texts, row.transcripts, strict=True)]
-    return row
+    transcripts = [pool.submit(each.samples, each.rate) for each in (speak_line(voice, text, 0) for text in spoken)]
+    system = EvaluationResult(str(folder), "")
+    system.transcripts = [each.result() for each in transcripts]
+    system.errors = [word_errors(text, heard) for text, heard in zip(texts, system.transcripts, strict=True)]
+    return system
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = read_sentences(None, given.limit)
     with RecognizerPool(1) as pool:
         report = EvaluationReport(texts, [measure(folder, texts, pool, given.threads) for folder in given.folders], 0)
-    for row in report.systems:
-        line = f"{row.name}: word error rate {100 * row.word_error_rate:.1f} % of {len(texts)} sentences"
-        beside = report.difference(row, report.systems[0].name)
-        if beside is not None:
-            middle, low, high = (100 * value for value in beside)
-            line += f", {middle:+.1f} [{low:.1f}, {high:.1f}] points beside the first"
+    for system in report.systems:
+        line = f"{system.name}: word error rate {100 * system.word_error_rate:.1f} % of {len(texts)} sentences"
+        difference = report.difference(system, report.systems[0].name)
+        if difference is not None:
+            middle, low, high = (100 * value for value in difference)
+            line += f", {middle:+.1f} [{low:.1f}, {high:.1f}] points against the first"
         print(line)
     return 0
 

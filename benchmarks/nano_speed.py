@@ -1,11 +1,11 @@
-"""How fast the bundled nano stack is: a cold start, and speaking once it is loaded.
+"""Speed of the bundled nano models: cold start, and real-time factor of speaking once they are loaded.
 
     python benchmarks/nano_speed.py [--config configs/nano.yaml] [--sentences 10] [--starts 3] [--threads 1]
 
-Cold start: a new process that loads everything and speaks "Hello world" into a file; beside it, in turns, one that
-only imports torch and transformers' Llama. Speaking: language model, projector, talker, code predictor and codec, a
-sentence at a time. Medians. Beside the time on the clock stands the processor time, which other work on the machine
-changes less.
+Cold start: a new process that loads everything and speaks "Hello world" into a file; as a control, in turns, a
+process that only imports torch and transformers' Llama. Speaking: LLM, projector, talker, code predictor and codec,
+one sentence at a time. Medians of wall-clock time and of processor time, which depends less on other work on the
+machine.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ SENTENCES = ROOT / "benchmarks" / "heldout.txt"
 
 
 @dataclass(frozen=True)
-class Taken:
-    """Seconds on the clock and of processor time, and how many seconds of sound came of it."""
+class Timing:
+    """Seconds of wall-clock time and of processor time, and the seconds of speech that were made in it."""
 
     clock: float
     processor: float
-    sound: float = 0.0
+    speech: float = 0.0
 
 
-def cold_start(config: Path, threads: int) -> Taken:
-    """One run of the command that speaks "Hello world"."""
+def cold_start(config: Path, threads: int) -> Timing:
+    """Runs the command that speaks "Hello world"."""
     with tempfile.TemporaryDirectory() as folder:
         command = [ROOT / "src" / "inference.py", "--config", config, "--text", "Hello world"]
         return process([*command, "--output", Path(folder) / "hello.wav", "--threads", threads])
 
 
-def imports() -> Taken:
-    """A process that imports the libraries of a cold start and does nothing with them."""
+def imports() -> Timing:
+    """Runs a process that only imports the libraries of a cold start."""
     return process(["-c", "import torch; from transformers import LlamaForCausalLM"])
 
 
-def process(arguments: Sequence[object]) -> Taken:
-    """One run of Python."""
+def process(arguments: Sequence[object]) -> Timing:
+    """Runs Python with `arguments`; ends this program with its error when it fails."""
     start, before = time.perf_counter(), os.times()
     done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
     clock, after = time.perf_counter() - start, os.times()
     if done.returncode:
         sys.exit(f"nano_speed: the command failed: {done.stderr.strip()}")
     processor = after.children_user - before.children_user + after.children_system - before.children_system
-    return Taken(clock, processor)
+    return Timing(clock, processor)
 
 
-def speaking(config: Path, threads: int, sentences: Sequence[str]) -> tuple[float, list[Taken]]:
-    """Frames in a second of sound, and what each sentence took, after one sentence to warm up."""
+def speaking(config: Path, threads: int, sentences: Sequence[str]) -> tuple[float, list[Timing]]:
+    """Frames in a second of speech, and the time that each sentence took, after one to warm up."""
     from audio_projection import Voice
 
     voice = Voice.from_config(config, [f"threads={threads}"])
     voice.speak(sentences[0])
-    taken = []
+    timings = []
     for sentence in sentences:
         start, before = time.perf_counter(), time.process_time()
         speech = voice.speak(sentence)
         clock, processor = time.perf_counter() - start, time.process_time() - before
-        taken.append(Taken(clock, processor, len(speech.samples) / speech.sample_rate))
-    return voice.tts.frame_rate, taken
+        timings.append(Timing(clock, processor, len(speech.samples) / speech.sample_rate))
+    return voice.tts.frame_rate, timings
 
 
 def report(what: str, speeds: Sequence[float], frame_rate: float) -> None:
-    """How many times real time, as a median."""
+    """Prints how many times faster than real time the speech was made: median and range."""
     middle = statistics.median(speeds)
     print(
         f"speaking, {what}: {middle:.1f} x real time, {middle * frame_rate:.0f} frames/s "
@@ -91,15 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     starts = [(cold_start(given.config, given.threads), imports()) for _ in range(given.starts)]
     if starts:
-        told = ('cold start, "Hello world"', "of torch and transformers' Llama, the imports alone")
-        for what, taken in zip(told, zip(*starts, strict=True), strict=True):
-            clock, processor = (statistics.median(getattr(one, of) for one in taken) for of in ("clock", "processor"))
+        names = ('cold start, "Hello world"', "of torch and transformers' Llama, the imports alone")
+        for what, timings in zip(names, zip(*starts, strict=True), strict=True):
+            clock, processor = (statistics.median(getattr(one, of) for one in timings) for of in ("clock", "processor"))
             print(f"{what}: {clock:.2f} s ({processor:.2f} s of processor time)", flush=True)
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()[: given.sentences]
     if sentences:
-        frame_rate, taken = speaking(given.config, given.threads, sentences)
-        report("on the clock", [one.sound / one.clock for one in taken], frame_rate)
-        report("by processor time", [one.sound / one.processor for one in taken], frame_rate)
+        frame_rate, timings = speaking(given.config, given.threads, sentences)
+        report("on the clock", [one.speech / one.clock for one in timings], frame_rate)
+        report("by processor time", [one.speech / one.processor for one in timings], frame_rate)
 
 
 if __name__ == "__main__":

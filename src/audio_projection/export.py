@@ -1,8 +1,8 @@
-"""Everything that speaks, as one folder of GGUF files with a configuration of its own.
+"""Exports LLM, projector and TTS to a folder of GGUF files that `speak --gguf FOLDER` runs on a CPU.
 
 llm.gguf  projector.gguf  talker.gguf  predictor.gguf
-tts/         the official folder without the two decoder stacks: embeddings, heads, codec, tokenizer
-config.yaml  what `speak --gguf FOLDER` reads
+tts/         the rest of the TTS checkpoint: embeddings, heads, codec, tokenizer
+config.yaml  the configuration that speaks with these files
 """
 
 from __future__ import annotations
@@ -42,13 +42,16 @@ Write = Callable[[Path, str], GGUFFile]
 
 
 class Export:
-    """One configuration's models on their way into GGUF."""
+    """GGUF export of the models of one configuration: the projector alone, or everything."""
 
     def __init__(
         self, config: Config, projector: str | None, wanted: str, projector_type: str, llm: Path | None = None
     ) -> None:
-        """`wanted`: F32, F16, Q8_0 or Q4_K_M; `llm`: a file to take as it is. Raises AudioProjectionError naming what
-        is missing, before anything is written."""
+        """`wanted`: F32, F16, Q8_0 or Q4_K_M for LLM, talker and code predictor; `projector_type`: F32, F16 or Q8_0;
+        `llm`: an existing GGUF file to use instead of exporting the LLM.
+
+        Raises AudioProjectionError for an unknown type, and for a projector that is missing or cannot be exported.
+        """
         if wanted not in (*PLAIN_TYPES, *K_QUANTS):
             raise AudioProjectionError(f"unknown GGUF type {wanted!r}; choose one of {', '.join(PLAIN_TYPES)}, Q4_K_M")
         self._config, self._wanted, self._projector_type, self._llm = _torch_side(config), wanted, projector_type, llm
@@ -60,11 +63,14 @@ class Export:
             )
 
     def projector(self, path: Path) -> Iterator[str]:
-        """Writes the projector alone; gives a line about the file."""
-        yield self._told(write_projector(self._projector, path, self._projector_type), self._projector_type)
+        """Writes the projector alone; yields one line about the file."""
+        yield self._described(write_projector(self._projector, path, self._projector_type), self._projector_type)
 
     def everything(self, folder: Path) -> Iterator[str]:
-        """Writes all files, one after another; gives a line about each when it is there."""
+        """Writes all files, one after another; yields one line about each when it is written.
+
+        Raises AudioProjectionError for models that are missing or do not fit, before anything is written.
+        """
         tts, llm = find_tts(self._config), self._checked_llm()
         source, target = tts.resolve(), (folder / "tts").resolve()
         if source.is_relative_to(target) or target.is_relative_to(source):
@@ -72,11 +78,11 @@ class Export:
                 f"{folder / 'tts'} would be written over the speech model {tts}; choose another folder"
             )
         checkpoint = Checkpoint.from_folder(tts)
-        CodecConfig.from_folder(tts / "speech_tokenizer")  # rather now than when it is to speak
+        CodecConfig.from_folder(tts / "speech_tokenizer")  # a broken codec is an error now, not when it is to speak
         if self._wanted in K_QUANTS:
-            binding()  # rather now than after the first gigabytes
+            binding()  # a missing llama.cpp is an error now, not after gigabytes are written
         with suppress(FileNotFoundError):
-            (folder / "config.yaml").unlink()  # written last: what is there in between does not belong together
+            (folder / "config.yaml").unlink()  # written last, so that an incomplete export does not speak
         if llm is None:
             model, name = find_llm(self._config), self._config.llm.name
             yield self._written(folder / "llm.gguf", lambda path, kind: write_llm(model, path, name, kind))
@@ -84,43 +90,45 @@ class Export:
         yield from self.projector(folder / "projector.gguf")
         yield self._written(folder / "talker.gguf", lambda path, kind: write_talker(checkpoint, path, kind))
         yield self._written(folder / "predictor.gguf", lambda path, kind: write_predictor(checkpoint, path, kind))
-        half = _write_rest(tts, folder / "tts") and self._wanted != "F32"
+        bfloat16 = _write_rest(tts, folder / "tts") and self._wanted != "F32"
         yield f"{folder / 'tts'}: embeddings, heads, codec and tokenizer"
-        write_bytes(folder / "config.yaml", yaml.safe_dump(self._settings(llm, half), sort_keys=False).encode())
+        write_bytes(folder / "config.yaml", yaml.safe_dump(self._settings(llm, bfloat16), sort_keys=False).encode())
         yield f"{folder / 'config.yaml'}: speak with `audio-projection speak --gguf {folder}`"
 
     def _checked_llm(self) -> Path | None:
-        """The file that was given; refused when the projector was trained with another tokenizer or width."""
+        """The path of the given LLM file; AudioProjectionError if its tokenizer or size is not the projector's."""
         if self._llm is None:
             return None
         file, info = check_llm(self._llm), self._projector.info
         width = file.whole(f"{file.architecture}.embedding_length")
         same = info.llm_tokenizer_hash in ("", vocabulary_hash(read_tokenizer(file)))
         if width != info.llm_size or not same:
-            what = "another tokenizer" if not same else f"states of {width} numbers, not {info.llm_size}"
+            what = "another tokenizer" if not same else f"hidden size {width}, not {info.llm_size}"
             raise AudioProjectionError(f"{self._llm} has {what}: the projector was trained with {info.llm!r}")
         return self._llm.resolve()
 
     def _written(self, path: Path, write: Write) -> str:
         log.info("writing %s", path)
         if self._wanted not in K_QUANTS:
-            return self._told(write(path, self._wanted), self._wanted)
+            return self._described(write(path, self._wanted), self._wanted)
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".export-", dir=path.parent) as place:
             exact = write(Path(place) / path.name, "F16").path
-            return self._told(quantise(exact, path, self._wanted, self._config.threads or 1), self._wanted)
+            return self._described(quantise(exact, path, self._wanted, self._config.threads or 1), self._wanted)
 
     @staticmethod
-    def _told(file: GGUFFile, wanted: str) -> str:
-        for surprise in unexpected_types(file, wanted):
-            log.warning("%s: %s, not %s", file.path.name, surprise, wanted)
+    def _described(file: GGUFFile, wanted: str) -> str:
+        for tensor in unexpected_types(file, wanted):
+            log.warning("%s: %s, not %s", file.path.name, tensor, wanted)
         return f"{file.path}: {file.path.stat().st_size / 1e6:.1f} MB, {describe_types(file)}"
 
-    def _settings(self, llm: Path | None, half: bool) -> dict[str, Any]:
-        """The configuration that speaks with the files, relative to their folder; `half`: embeddings and heads stay in
-        the bfloat16 that they come in, which is half of what their reading takes."""
-        config, dtype = self._config, "bfloat16" if half else "auto"
-        spoken = {"layout", "longest", "normalise", "language", "speaker"}
+    def _settings(self, llm: Path | None, bfloat16: bool) -> dict[str, Any]:
+        """The contents of config.yaml; paths are relative to the folder.
+
+        `bfloat16`: embeddings and heads stay in the checkpoint's bfloat16, which halves the bytes read for a frame.
+        """
+        config, dtype = self._config, "bfloat16" if bfloat16 else "auto"
+        speaking = {"layout", "longest", "normalise", "language", "speaker"}
         return {
             "root": ".",
             "llm": {"name": config.llm.name, "backend": "gguf", "max_new_tokens": config.llm.max_new_tokens},
@@ -128,7 +136,7 @@ class Export:
                 "name": config.tts.name,
                 "backend": "gguf",
                 "dtype": dtype,
-                **config.tts.model_dump(include=spoken),
+                **config.tts.model_dump(include=speaking),
             },
             "gguf": {
                 "folder": ".",
@@ -142,15 +150,15 @@ class Export:
 
 
 def _torch_side(config: Config) -> Config:
-    """The configuration with the checkpoints that the files are made of."""
+    """The configuration with both back ends set to torch: exports start from the original checkpoints."""
     llm = config.llm.model_copy(update={"backend": "transformers"})
     return config.model_copy(update={"llm": llm, "tts": config.tts.model_copy(update={"backend": "torch"})})
 
 
 def _write_rest(source: Path, target: Path) -> bool:
-    """Copies the official folder but for the tensors that are in the GGUF files; whether the others are bfloat16."""
-    files = TensorFolder(source)
-    kept = {name: files.tensor(name) for name in files.names() if not is_stack_tensor(name)}
+    """Copies the TTS folder without the tensors that are in the GGUF files; returns whether the rest is bfloat16."""
+    tensors = TensorFolder(source)
+    kept = {name: tensors.tensor(name) for name in tensors.names() if not is_stack_tensor(name)}
     for path in sorted(source.rglob("*")):
         inside = path.relative_to(source)
         weights = len(inside.parts) == 1 and inside.name.startswith("model") and ".safetensors" in inside.name

@@ -1,4 +1,4 @@
-"""The benchmark of the bundled stack runs and tells its figures; how large they are depends on the machine."""
+"""benchmarks/nano_speed.py runs and prints all its figures; their size depends on the machine."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def test_all_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(re.findall(r"speaking, .*: [\d.]+ x real time, \d+ frames/s", printed)) == 2
 
 
-def test_a_failed_start_is_told() -> None:
+def test_a_failed_start_is_reported() -> None:
     with pytest.raises(SystemExit, match="nano_speed: the command failed: error: .*nowhere.yaml"):
         nano_speed.cold_start(nano_speed.ROOT / "nowhere.yaml", 1)

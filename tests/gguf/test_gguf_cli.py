@@ -1,4 +1,4 @@
-"""The command: `export gguf`, and `speak` with what it made."""
+"""The commands `export gguf`, and `speak` with the exported files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from helpers.paths import REPOSITORY
 
 
 def run(*words: object, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own; `path` comes before everything else that can be imported."""
+    """Runs the command in a process of its own, with `path` first on its import path."""
     source = str(REPOSITORY / "src")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(path), source] if path else [source])}
     command = [sys.executable, "-m", "audio_projection", *map(str, words)]
@@ -50,7 +50,7 @@ def test_a_projector_that_was_trained_with_the_talker_is_refused(tmp_path: Path)
 
 @pytest.fixture
 def without_llama_cpp(tmp_path: Path) -> Path:
-    """A place for PYTHONPATH where llama_cpp cannot be imported."""
+    """A folder for PYTHONPATH that makes `import llama_cpp` fail."""
     package = tmp_path / "blocked" / "llama_cpp"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('not here')\n")
@@ -63,9 +63,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "a voice é"
     done = run("export", "gguf", "--config", "configs/nano.yaml", "--all", folder, "--type", "q8_0")
     assert done.returncode == 0, done.stderr
-    named = [line.split(": ")[0] for line in done.stdout.splitlines()]
+    reported = [line.split(": ")[0] for line in done.stdout.splitlines()]
     files = ["llm.gguf", "projector.gguf", "talker.gguf", "predictor.gguf", "tts", "config.yaml"]
-    assert named == [str(folder / name) for name in files] and "Q8_0" in done.stdout
+    assert reported == [str(folder / name) for name in files] and "Q8_0" in done.stdout
     return folder
 
 
@@ -86,13 +86,13 @@ assert not [name for name in slow if name in sys.modules]
 
 
 def test_speaking_imports_no_models_of_transformers(exported: Path) -> None:
-    """They take seconds to import: more than a small voice takes to load and speak."""
+    """Their import takes seconds, more than nano takes to load and speak."""
     command = [sys.executable, "-c", SPEAKS, str(exported / "config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_projector_that_is_not_there_is_missing(exported: Path, tmp_path: Path) -> None:
+def test_a_missing_projector_is_reported(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "without"
     shutil.copytree(exported, folder)
     (folder / "projector.gguf").unlink()
@@ -100,8 +100,8 @@ def test_a_projector_that_is_not_there_is_missing(exported: Path, tmp_path: Path
     assert done.returncode == 1 and done.stderr.startswith(f"error: missing: projector.gguf in {folder}")
 
 
-def test_sources_are_never_written_over(tmp_path: Path) -> None:
-    """`--all` writes a folder tts/; a checkpoint of that name in the same place must stay as it is."""
+def test_source_checkpoints_are_never_overwritten(tmp_path: Path) -> None:
+    """`--all` writes a folder tts/; a TTS checkpoint at the same path must not be overwritten."""
     shutil.copytree(NANO_FOLDER / "tts", tmp_path / "tts")
     before = (tmp_path / "tts" / "model.safetensors").read_bytes()
     linear = NANO_FOLDER / "projectors" / "linear"
@@ -130,20 +130,20 @@ def test_an_answer_is_spoken(exported: Path, tmp_path: Path) -> None:
     assert soundfile.info(sound).duration > 0.3
 
 
-def test_what_is_said_without_the_extra(exported: Path, tmp_path: Path, without_llama_cpp: Path) -> None:
+def test_the_error_without_the_extra(exported: Path, tmp_path: Path, without_llama_cpp: Path) -> None:
     words = ("speak", "--gguf", exported, "--text", "Good morning.", "--output", tmp_path / "out.wav")
     refused = run(*words, path=without_llama_cpp)
     assert refused.returncode == 1 and refused.stderr.strip().splitlines()[-1].startswith("error: GGUF needs packages")
     assert 'pip install "audio-projection[gguf]"' in refused.stderr and "Traceback" not in refused.stderr
 
 
-def test_files_that_are_not_there_name_the_command(tmp_path: Path) -> None:
+def test_missing_files_name_the_command_that_makes_them(tmp_path: Path) -> None:
     done = run("speak", "--config", "configs/nano-gguf.yaml", f"gguf.folder={tmp_path}/none", "--text", "Good morning.")
     assert done.returncode == 1 and "export gguf --config" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "give --all FOLDER, or --output FILE"),
         (("--all", "x", "--output", "y"), "give --all FOLDER, or --output FILE"),
@@ -152,6 +152,6 @@ def test_files_that_are_not_there_name_the_command(tmp_path: Path) -> None:
         (("--output", "y", "--llm", "z.gguf"), "go with --all"),
     ],
 )
-def test_wrong_usage(words: tuple[str, ...], said: str) -> None:
+def test_wrong_usage(words: tuple[str, ...], message: str) -> None:
     done = run("export", "gguf", *words)
-    assert done.returncode == 2 and said in done.stderr
+    assert done.returncode == 2 and message in done.stderr

@@ -1,4 +1,4 @@
-"""The language model from a GGUF file: states, tokens and answers are those of transformers on the same weights."""
+"""LLM from a GGUF file: hidden states, tokens and answers equal those of transformers on the same weights."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_states_of_smaller_files(tmp_path: Path, reference: LanguageModel, wante
     assert difference(mine, theirs) < most
 
 
-def test_the_surface_is_that_of_the_other_back_end(nano_file: Path, reference: LanguageModel) -> None:
+def test_the_interface_is_that_of_the_other_back_end(nano_file: Path, reference: LanguageModel) -> None:
     llm = GGUFLanguageModel(nano_file, layers="last", context="chat", prompt="Say it.")
     assert (llm.name, llm.hidden_size, llm.num_layers) == ("nano", reference.hidden_size, reference.num_layers)
     assert llm.tokenizer_hash == reference.tokenizer_hash and llm.sampling == reference.sampling
@@ -87,7 +87,7 @@ def test_the_surface_is_that_of_the_other_back_end(nano_file: Path, reference: L
 
 @pytest.mark.parametrize("layers", ["last", 1, [0, 2, 4]], ids=str)
 def test_token_and_state_come_from_the_same_decode(nano_file: Path, reference: LanguageModel, layers: object) -> None:
-    """Greedy answers are the other back end's, and each state is the one that reading the answer again gives."""
+    """Greedy answers equal the other back end's, and each state equals that of reading the answer again."""
     llm = GGUFLanguageModel(nano_file, layers=layers, context="chat")  # type: ignore[arg-type]
     mine, theirs = (list(each.generate(MESSAGES, 24, GREEDY)) for each in (llm, reference))
     assert [token.id for token in mine] == [token.id for token in theirs] and len(mine) > 4
@@ -129,8 +129,10 @@ over = threading.Event()
 
 
 def interrupt():
-    while not over.wait(0.5):
+    seconds = 0.5
+    while not over.wait(seconds):
         os.kill(os.getpid(), signal.SIGINT)
+        seconds = 5  # a second interrupt while the first is handled would fail the test on a busy machine
 
 
 threading.Thread(target=interrupt).start()
@@ -165,21 +167,21 @@ def test_the_weights_outlive_a_context_that_is_garbage_with_them(nano_file: Path
     assert freed == [True] and weights() is None
 
 
-def test_a_beginning_that_the_file_forbids_is_not_put_before_a_text(tmp_path: Path) -> None:
+def test_no_bos_token_where_the_file_forbids_it(tmp_path: Path) -> None:
     file = read_gguf(llm_file(tmp_path))
     assert read_tokenizer(file).bos_token is not None
     forbidden = replace(file, metadata=file.metadata | {"tokenizer.ggml.add_bos_token": False})
     assert read_tokenizer(forbidden).bos_token is None
 
 
-def test_ends_of_an_answer_are_known_by_name_too(tmp_path: Path) -> None:
+def test_end_of_answer_ids_are_found_by_name_too(tmp_path: Path) -> None:
     """Llama 3.1 has three, a file names one of them by its role."""
     llm = GGUFLanguageModel(llm_file(tmp_path), context="raw")
     eos = llm.file.metadata["tokenizer.ggml.eos_token_id"]
     assert eos in llm._end_ids() and all(llm.weights.ends_answer(end) for end in llm._end_ids())
 
 
-def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_nan_are_refused(tmp_path: Path) -> None:
     file = read_gguf(llm_file(tmp_path))
     data = bytearray(file.path.read_bytes())
     info = file.tensors["blk.0.ffn_down.weight"]
@@ -203,8 +205,8 @@ def test_contexts_grow_and_end(nano_file: Path, reference: LanguageModel) -> Non
     text = "the dog said " * 90
     llm = GGUFLanguageModel(nano_file, layers=[1, 4], context="chat")
     assert difference(llm.states([text])[0].states, reference.select([1, 4]).states([text])[0].states) < 1e-5
-    said = list(llm.generate([{"role": "user", "content": text}], 200, Choice(temperature=3.0)))
-    assert len(llm.chat_ids([{"role": "user", "content": text}])) + len(said) <= 512
+    answer = list(llm.generate([{"role": "user", "content": text}], 200, Choice(temperature=3.0)))
+    assert len(llm.chat_ids([{"role": "user", "content": text}])) + len(answer) <= 512
     short = GGUFLanguageModel(nano_file, settings=RunSettings(context=64))
     with pytest.raises(AudioProjectionError, match="gguf.context allows 64"):
         short.states([text])
@@ -218,30 +220,30 @@ def test_memory_modes(nano_file: Path, memory: str) -> None:
         RunSettings(memory="disk")
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="tells its memory by file under Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory by file is reported on Linux only")
 def test_a_mapped_file_takes_the_memory_of_what_is_used(nano_file: Path, tmp_path: Path) -> None:
     path = Path(shutil.copyfile(nano_file, tmp_path / "a name with spaces, é.gguf"))
     size, llm = path.stat().st_size, GGUFLanguageModel(path, layers=1)
-    assert bytes_held(path) < 0.05 * size, "nothing has been used yet"
+    assert resident_bytes(path) < 0.05 * size, "nothing has been used yet"
     llm.states(["The old dog slept beside the warm stove."])
-    first = bytes_held(path)
+    first = resident_bytes(path)
     assert 0.05 * size < first < 0.6 * size, "embeddings and the first layer"
     llm.select([4]).states(["The old dog slept beside the warm stove."])
-    assert bytes_held(path) > 1.5 * first
+    assert resident_bytes(path) > 1.5 * first
 
 
-def bytes_held(path: Path) -> int:
-    """Of a mapped file, in this process's memory."""
-    held, here = 0, False
+def resident_bytes(path: Path) -> int:
+    """Resident bytes of a mapped file in this process."""
+    resident, here = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if "-" in line.split(maxsplit=1)[0]:
             here = line.endswith(str(path))
         elif here and line.startswith("Rss:"):
-            held += 1024 * int(line.split()[1])
-    return held
+            resident += 1024 * int(line.split()[1])
+    return resident
 
 
-def test_states_that_are_kept_know_their_file(nano_file: Path, tmp_path: Path) -> None:
+def test_cached_states_belong_to_one_file(nano_file: Path, tmp_path: Path) -> None:
     llm = GGUFLanguageModel(nano_file, layers=[1])
     copied = Path(shutil.copy(nano_file, tmp_path / "copy.gguf"))
     assert cached_states.conditions(llm, "none") == cached_states.conditions(
@@ -257,7 +259,7 @@ def test_states_that_are_kept_know_their_file(nano_file: Path, tmp_path: Path) -
     assert difference(cached_states.restore(llm, text, states).states, llm.states([text])[0].states) < 1e-2
 
 
-def test_llama_3s_stretched_rotary_positions(tmp_path: Path) -> None:
+def test_llama_3s_rope_scaling(tmp_path: Path) -> None:
     """The frequencies of Llama 3.1, at a toy size: without them the states differ in the first digit."""
     torch.manual_seed(0)
     scaling = {
@@ -340,7 +342,7 @@ def test_special_tokens_in_front_of_the_others(tmp_path: Path) -> None:
 
 
 def test_what_passes_the_checks_never_ends_the_process(tmp_path: Path, repository: Path) -> None:
-    """500 mutations of a file without a seal; those that pass are loaded and read with, in a process of their own."""
+    """500 mutations of a file without a seal; those that pass the checks are loaded and run in another process."""
     whole = unsealed(llm_file(tmp_path))
     header = min(info.start for info in read_gguf(whole).tensors.values())
     passed = tmp_path / "passed"
@@ -356,7 +358,7 @@ def test_what_passes_the_checks_never_ends_the_process(tmp_path: Path, repositor
             refused += 1
     assert refused > 400
     command = [sys.executable, __file__, *map(str, sorted(passed.iterdir()))]
-    environment = os.environ | {"PYTHONPATH": str(repository / "src")}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(repository / name) for name in ("src", "tests"))}
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == f"{len(list(passed.iterdir()))} files"
@@ -370,8 +372,7 @@ def test_other_architectures_are_left_to_llama_cpps_converter(tmp_path: Path) ->
         write_llm(tmp_path, tmp_path / "x.gguf", "x")
 
 
-def test_a_whole_run_of_transformers_reads_the_exported_weights(nano_file: Path) -> None:
-    """The tensors are those of the checkpoint, by the tables' own numbers."""
+def test_the_embedding_table_is_that_of_the_checkpoint(nano_file: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
     table = torch.from_numpy(read_gguf(nano_file).array("token_embd.weight"))
     assert torch.equal(table, model.get_input_embeddings().weight.detach())

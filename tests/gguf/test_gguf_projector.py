@@ -1,4 +1,4 @@
-"""Projectors as GGUF files: the same features, and the same refusals as the folder."""
+"""Projectors as GGUF files give the same projected embeddings as the folder, and refuse the same models."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_layout_is_that_of_multimodal_projectors(tmp_path: Path) -> None:
 
 
 class Model:
-    """An LLM or TTS as far as a projector asks for it."""
+    """What a projector compares of an LLM or a TTS."""
 
     def __init__(self, size: int, tokenizer_hash: str) -> None:
         self.name, self.hidden_size, self.tokenizer_hash, self.config = "model", size, tokenizer_hash, self
@@ -73,7 +73,7 @@ class Model:
         ({"tts_size": 31}, "TTS hidden size differs"),
     ],
 )
-def test_a_stranger_is_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
+def test_other_models_are_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
     projector = tiny_projector(llm_tokenizer_hash="llm", tts_tokenizer_hash="tts")
     llm, tts = Model(64, "llm"), Model(32, "tts")
     check_matches(read_projector(write_projector(projector, tmp_path / "p.gguf").path).info, llm, tts)

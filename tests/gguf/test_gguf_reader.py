@@ -1,4 +1,4 @@
-"""Reading GGUF files: what is whole comes back, what is damaged is one sentence, at once."""
+"""GGUF reader and writer: files come back as they were written; damage is one clear error, at once."""
 
 from __future__ import annotations
 
@@ -109,28 +109,28 @@ READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_every_damage_is_one_sentence_within_two_seconds(tmp_path: Path, kind: str) -> None:
-    """200 mutations each; the seal notices whatever happens to a header that this program wrote."""
+def test_every_damage_is_one_error_within_two_seconds(tmp_path: Path, kind: str) -> None:
+    """200 mutations each; the seal detects any change in a header that this package wrote."""
     make, read = READERS[kind]
     whole = make(tmp_path)
     header, data, path = start_of_data(whole), whole.read_bytes(), tmp_path / "damaged file é.gguf"
-    noticeable = data[:header].rstrip(b"\0")
+    checked = data[:header].rstrip(b"\0")
     refused = 0
     for mutation in damaged(data, header, 200, seed=len(kind)):
-        if len(mutation) == len(data) and mutation.startswith(noticeable):
-            continue  # only the padding before the numbers was hit
+        if len(mutation) == len(data) and mutation.startswith(checked):
+            continue  # only the padding before the tensor data was hit
         path.write_bytes(mutation)
         before = time.process_time()
-        words = refusal(read, path)
+        error = refusal(read, path)
         assert time.process_time() - before < 2
-        # With the seal's own name gone, a language model's file looks like another program's, and may be whole.
-        assert words or (kind == "llm" and SEAL.encode() not in mutation)
-        refused += words is not None
+        # With the seal's own key gone, a language model's file looks like another program's, and may be whole.
+        assert error or (kind == "llm" and SEAL.encode() not in mutation)
+        refused += error is not None
     assert refused > 185
 
 
 def refusal(read: Callable[[Path], object], path: Path) -> str | None:
-    """The sentence with which a file is refused."""
+    """The error with which a file is refused, None if it is not."""
     try:
         read(path)
     except AudioProjectionError as error:

@@ -1,4 +1,4 @@
-"""Talker and code predictor from GGUF files: the torch path's codes, and what smaller files change."""
+"""Talker and code predictor from GGUF files: the codes of the torch path, and the agreement of quantised files."""
 
 from __future__ import annotations
 
@@ -64,24 +64,24 @@ def test_f32_gives_the_codes_of_torch(torch_tts: Qwen3TTS, gguf_tts: Qwen3TTS, l
 
 
 def test_streaming_one_utterance_and_growing_memory(torch_tts: Qwen3TTS, gguf_tts: Qwen3TTS) -> None:
-    """Past the 256 positions that a context begins with; the same sampled codes from the same seed."""
-    said = []
+    """Beyond the 256 positions of a new context; the same seed samples the same codes."""
+    codes = []
     for tts in (torch_tts, gguf_tts):
-        rows = embeddings_of(tts, " ".join([TEXT] * 12))
+        embeddings = embeddings_of(tts, " ".join([TEXT] * 12))
         frames = stream(
-            tts, tts.prefix("rms", "english"), rows, "streaming", None, torch.Generator().manual_seed(3), 270
+            tts, tts.prefix("rms", "english"), embeddings, "streaming", None, torch.Generator().manual_seed(3), 270
         )
-        said.append(torch.stack(list(frames)))
-    assert len(said[0]) > 100 and torch.equal(*said)
+        codes.append(torch.stack(list(frames)))
+    assert len(codes[0]) > 100 and torch.equal(*codes)
 
 
-def argmaxes(tts: Qwen3TTS, rows: Tensor, codes: Tensor) -> Tensor:
-    """What talker and predictor would say (T, G) when every frame before is the given one."""
-    prompt = text_prompt(tts, tts.prefix("rms", "english"), rows, "nonstreaming")
+def argmaxes(tts: Qwen3TTS, embeddings: Tensor, codes: Tensor) -> Tensor:
+    """Most likely codes (T, G) of talker and code predictor, teacher-forced with `codes` (T, G)."""
+    prompt = text_prompt(tts, tts.prefix("rms", "english"), embeddings, "nonstreaming")
     talker = tts.talker.transformer.begin(1, 64, prompt.embeds)
     talker.prefill(prompt.embeds[None], None)
     predictor, last, pad = tts.code_predictor, prompt.last, special_embeddings(tts).pad
-    size, said = predictor.config.vocab_size, []
+    size, predicted = predictor.config.vocab_size, []
     for frame in codes:
         hidden = talker.step((pad + last)[None])
         chosen = [tts.talker.logits(hidden)[0, :size].argmax()]
@@ -92,17 +92,17 @@ def argmaxes(tts: Qwen3TTS, rows: Tensor, codes: Tensor) -> Tensor:
             state = steps.step(predictor.small_to_mtp_projection(embedded))
             chosen.append(functional.linear(state, predictor.lm_head[group])[0].argmax())
             embedded = predictor.codec_embedding[group, frame[group + 1]][None]
-        said.append(torch.stack(chosen))
+        predicted.append(torch.stack(chosen))
         last = tts.frame_embedding(frame[None])[0]
-    return torch.stack(said)
+    return torch.stack(predicted)
 
 
 @pytest.fixture(scope="module")
 def spoken(torch_tts: Qwen3TTS) -> tuple[Tensor, Tensor]:
-    """(text rows, codes) of the torch path, and what it says teacher-forced."""
-    rows = embeddings_of(torch_tts, TEXT)
-    prompts = [(torch_tts.prefix("rms", "english"), rows)]
-    return rows, generate(torch_tts, prompts, "nonstreaming", Sampling.greedy(), max_frames=60)[0]
+    """(text embeddings, codes) of one sentence, by the torch path."""
+    embeddings = embeddings_of(torch_tts, TEXT)
+    prompts = [(torch_tts.prefix("rms", "english"), embeddings)]
+    return embeddings, generate(torch_tts, prompts, "nonstreaming", Sampling.greedy(), max_frames=60)[0]
 
 
 @pytest.mark.parametrize(("wanted", "least"), [("F32", 1.0), ("F16", 0.99), ("Q8_0", 0.95)])
@@ -129,11 +129,11 @@ def test_k_quants_say_what_each_tensor_became(exported: Path, spoken: tuple[Tens
         assert argmaxes(tts, *spoken).shape == spoken[1].shape
 
 
-def test_rows_that_no_block_divides_are_told(parity: Path, tmp_path: Path) -> None:
+def test_rows_that_no_block_divides_are_reported(parity: Path, tmp_path: Path) -> None:
     file = write_predictor(Checkpoint.from_folder(parity / "tiny_base"), tmp_path / "predictor.gguf", "F16")
     small = quantise(file.path, tmp_path / "small.gguf", "Q4_K_M", 1)
-    told = unexpected_types(small, "Q4_K_M")
-    assert told and all("rows of" in line for line in told)
+    unexpected = unexpected_types(small, "Q4_K_M")
+    assert unexpected and all("rows of" in line for line in unexpected)
 
 
 @pytest.fixture

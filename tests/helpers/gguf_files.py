@@ -39,14 +39,14 @@ def llm_file(folder: Path, wanted: str = "F32") -> Path:
 
 
 def unsealed(path: Path) -> Path:
-    """The same file as another program would have written it: without this program's hash of the header."""
+    """A copy without the header's hash, as another program would have written it."""
     other = path.with_name(f"foreign-{path.name}")
     other.write_bytes(path.read_bytes().replace(SEAL.encode(), SEAL.replace("seal", "note").encode()))
     return other
 
 
 def damaged(data: bytes, header: int, count: int, seed: int) -> Iterator[bytes]:
-    """`count` mutations of a file whose tensors' numbers begin at byte `header`."""
+    """`count` mutations of a file whose tensor data begins at byte `header`."""
     chance = random.Random(seed)
     makers = [_cut, _flipped, _flipped, _flipped, _absurd, _foreign]
     for number in range(count):
@@ -65,7 +65,7 @@ def _flipped(data: bytes, header: int, chance: random.Random) -> bytes:
 
 
 def _absurd(data: bytes, header: int, chance: random.Random) -> bytes:
-    """A number of eight bytes, anywhere in the header, becomes absurd."""
+    """Overwrites eight bytes somewhere in the header with an extreme number."""
     place = chance.choice([8, 16, chance.randrange(24, header - 8)])
     number = chance.choice([0, 2**31, 2**32 + 1, 2**62, 2**63, 2**64 - 1])
     return data[:place] + number.to_bytes(8, "little") + data[place + 8 :]

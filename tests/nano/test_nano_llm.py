@@ -1,4 +1,4 @@
-"""Facts that the shipped language model must keep: what it is, how well it predicts, how it cuts text."""
+"""The bundled nano LLM: architecture, tokenizer, perplexity against a trigram model, overlap with the TTS's tokens."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_it_is_an_untied_llama_of_several_layers(model: LlamaForCausalLM) -> Non
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 8_000_000
 
 
-def test_tokenizer_is_read_as_it_was_made() -> None:
+def test_transformers_reads_the_tokenizer_as_it_was_trained() -> None:
     tokenizer, made = AutoTokenizer.from_pretrained(FOLDER), Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
     start = tokenizer.bos_token_id
     for text in [*LINES[:20], "It's 1984,  isn't it?\n\nYes…", "Grüße, 世界 🙂"]:
@@ -55,8 +55,8 @@ def test_tokenizer_is_read_as_it_was_made() -> None:
         assert tokenizer.decode(ids[1:]) == text
 
 
-def test_prediction_is_better_than_a_trigrams(model: LlamaForCausalLM) -> None:
-    """On sentences outside the training text; the trigram's figure is recorded by the recipe (see the slow test)."""
+def test_perplexity_is_better_than_a_trigrams(model: LlamaForCausalLM) -> None:
+    """Perplexity on held-out sentences; the recipe records the trigram's (see the slow test)."""
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     end = tokenizer.convert_tokens_to_ids("<|end_of_text|>")
     total, count = 0.0, 0
@@ -73,7 +73,9 @@ def test_prediction_is_better_than_a_trigrams(model: LlamaForCausalLM) -> None:
 
 
 @pytest.mark.slow
-def test_the_trigrams_figure_is_right(shared: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recorded_trigram_perplexity_is_right(
+    shared: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "path", [str(repository / "recipes" / "nano"), *sys.path])
     from trigram import Trigram
 
@@ -92,12 +94,12 @@ def test_trigram_is_a_distribution_that_learns(repository: Path, monkeypatch: py
     from trigram import Trigram
 
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(1, 6, (200, 9), generator=generator)
+    sampled = torch.randint(1, 6, (200, 9), generator=generator)
     # Each id depends on the two before it, but for one in five.
     for column in range(3, 9):
-        ruled = (drawn[:, column - 1] + drawn[:, column - 2]) % 5 + 1
-        drawn[:, column] = torch.where(torch.rand(200, generator=generator) < 0.8, ruled, drawn[:, column])
-    sequences = [[0, *row] for row in drawn.tolist()]
+        ruled = (sampled[:, column - 1] + sampled[:, column - 2]) % 5 + 1
+        sampled[:, column] = torch.where(torch.rand(200, generator=generator) < 0.8, ruled, sampled[:, column])
+    sequences = [[0, *row] for row in sampled.tolist()]
     trigram = Trigram(sequences[:150], 7)
     for context in ([0], [0, 3], [0, 1, 2], [0, 6, 6]):
         answers = [math.exp(trigram.log_probabilities([[*context, last]])[-1]) for last in range(7)]

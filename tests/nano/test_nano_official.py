@@ -1,7 +1,7 @@
-"""The bundled TTS is a genuine Qwen3-TTS checkpoint: the official package gives exactly our codes for it.
+"""The bundled nano TTS is a genuine Qwen3-TTS checkpoint: the official package gives exactly our codes for it.
 
-Everywhere its stored outputs are compared; where AUDIO_PROJECTION_OFFICIAL_PYTHON names an interpreter that has the
-package (benchmarks/official_reference.py says how to make one), it is run here and now.
+Stored outputs of the official package are always compared. Where AUDIO_PROJECTION_OFFICIAL_PYTHON names an interpreter
+that has the package (benchmarks/official_reference.py says how to make one), the package itself runs, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = ("ids.0", "codes.0", "wav.0", "tokens", "logits", "scores", "cp_logits",
 
 
 def agree(reference: Path, texts: int) -> None:
-    """Our outputs for nano are those of the file, which holds every case of so many texts."""
+    """Compares our outputs for nano with those stored in `reference`, which must hold all cases of `texts` texts."""
     wanted = load_file(reference)
     cases = {case.name for case in official_reference.cases(("",) * texts, clones=False)}
     assert set(parity.cases(wanted)) == cases

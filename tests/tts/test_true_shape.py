@@ -57,7 +57,7 @@ def test_speed_of_a_gguf_folder(
     assert speed.main([str(folder), "--threads", "1", "--frames", "2", "--runs", "1", "--layers", "1"]) == 0
     printed = capfd.readouterr().out
     assert re.search(r"^  all +[\d.]+ +[\d.]+ +[\d.]+$", printed, re.MULTILINE)
-    assert "reading for layer 1: " in printed and "talker prefill" in printed and "GB held" in printed
+    assert "LLM prefill for layer 1: " in printed and "talker prefill" in printed and "GB resident" in printed
 
 
 def test_speed_of_the_fit(capsys: pytest.CaptureFixture[str]) -> None:

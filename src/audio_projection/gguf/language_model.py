@@ -1,7 +1,8 @@
-"""The frozen language model run by llama.cpp: the same states, spans and answers as `llm.LanguageModel`.
+"""Frozen LLM run by llama.cpp from a GGUF file, with the same interface as `llm.LanguageModel`.
 
-Any layer's states come from the whole file: a tap on llama.cpp's graph takes the output of the layer, and a text that
-is only read goes no further up than that layer, so its computation and, with mmap, its memory end there.
+Hidden states of any layer come from one complete file: a callback on llama.cpp's compute graph copies the layer's
+output. A text that is only read (no answer is generated) is computed no further than the highest layer wanted, and
+with mmap the weights above it are never read from the disk.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from audio_projection.sampling import Choice
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How llama.cpp runs a file."""
+    """How llama.cpp runs a file: the settings `gguf.*` and `threads` of the configuration."""
 
     threads: int = 1
-    context: int = 4096  # most tokens that are read at once; also limited by the model
-    memory: str = "mmap"  # or copy, lock
+    context: int = 4096  # context length in tokens; the model's own limits it too
+    memory: str = "mmap"  # one of MEMORY_MODES
 
     def __post_init__(self) -> None:
         if self.memory not in MEMORY_MODES:
@@ -38,7 +39,7 @@ class RunSettings:
 
 
 class GGUFLanguageModel(LanguageModel):
-    """A language model's GGUF file on the CPU."""
+    """A causal LM in a GGUF file, run by llama.cpp on the CPU; gives the same states and answers as `LanguageModel`."""
 
     def __init__(
         self,
@@ -49,8 +50,10 @@ class GGUFLanguageModel(LanguageModel):
         prompt: str = "Read this aloud.",
         settings: RunSettings | None = None,
     ) -> None:
-        """``name`` is what projectors remember the model by. Raises AudioProjectionError for a file that is damaged,
-        of an unknown architecture or tokenizer, and where llama.cpp is not installed."""
+        """``name`` is stored in projectors that are fitted with the model; default: the file's `general.name`.
+
+        Raises AudioProjectionError for a damaged file, an unknown architecture or tokenizer, and where llama.cpp is
+        not installed."""
         file = check_llm(path)
         self._prepare(read_tokenizer(file), name or file.metadata.get("general.name") or str(path), context, prompt)
         self.file, self.settings = file, settings or RunSettings()
@@ -72,7 +75,7 @@ class GGUFLanguageModel(LanguageModel):
         return file_fingerprint(self.file.path)
 
     def read(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """States (S, L, D), float32, of id sequences as they are: no context, no special tokens added."""
+        """Hidden states (S, L, D), float32, of sequences of token ids; no context or special token is added."""
         if not sequences:
             return []
         longest = max(map(len, sequences))
@@ -84,23 +87,23 @@ class GGUFLanguageModel(LanguageModel):
 
     @property
     def sampling(self) -> Choice:
-        """How the next token is chosen by default: the file's `general.sampling.*`; greedily where it has none."""
+        """Default sampling of answers: the file's `general.sampling.*` keys; greedy where it has none."""
         key = "general.sampling."
         if self.file.metadata.get(f"{key}temp", 0) == 0:
             return Choice(greedy=True)
         top_k, top_p = max(0, self.file.whole(f"{key}top_k", 0, least=-1)), self.file.number(f"{key}top_p", 1.0)
-        # the file holds single precision: 0.6 comes back as 0.6000000238
+        # GGUF stores float32: 0.6 is read as 0.6000000238
         return Choice(temperature=round(self.file.number(f"{key}temp"), 6), top_k=top_k, top_p=round(top_p, 6))
 
     def _set_layers(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)
 
     def _step(self, cache: LlamaContext | None, ids: list[int]) -> tuple[LlamaContext, Tensor, Tensor]:
-        """As in `LanguageModel`; the cache is a context of llama.cpp, and knows how much it holds."""
+        """As in `LanguageModel`; the key-value cache is a context of llama.cpp."""
         context = cache or LlamaContext(self.weights, len(ids) + 1, self.settings.threads, tap=GraphTap())
         context.reserve(context.length + len(ids))
         tap = _tap(context)
-        tap.listen(self._names(self.layers), stop=False)
+        tap.capture(self._tensor_names(self.layers), stop=False)
         context.decode_ids(ids)
         return context, self._finite(context.logits())[None], self._stacked(tap, 1)[0]
 
@@ -109,12 +112,12 @@ class GGUFLanguageModel(LanguageModel):
             return torch.zeros(0, len(self.layers), self.hidden_size)
         tap = _tap(context)
         context.clear()
-        tap.listen(self._names(self.layers), stop=True)
+        tap.capture(self._tensor_names(self.layers), stop=True)
         context.decode_ids(ids, every_output=self.num_layers in self.layers)
         return self._stacked(tap, len(ids))
 
     def _stacked(self, tap: GraphTap, count: int) -> Tensor:
-        """The last `count` states (count, L, D) that the tap took."""
+        """Captured states of the last `count` tokens: (count, L, D)."""
         return self._finite(torch.stack([self._state(tap, layer)[-count:] for layer in self.layers], dim=1))
 
     def _finite(self, values: Tensor) -> Tensor:
@@ -123,14 +126,14 @@ class GGUFLanguageModel(LanguageModel):
         return values
 
     def _state(self, tap: GraphTap, layer: int) -> Tensor:
-        (name,) = self._names([layer])
-        x = torch.from_numpy(tap.rows(name, self.hidden_size))
+        (name,) = self._tensor_names([layer])
+        x = torch.from_numpy(tap.states(name, self.hidden_size))
         if layer == self.num_layers:
             return x
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self._epsilon)
 
-    def _names(self, layers: Iterable[int]) -> list[str]:
-        """What llama.cpp calls the outputs of layers in its graph, in the order in which they are computed."""
+    def _tensor_names(self, layers: Iterable[int]) -> list[str]:
+        """Names of the layers' outputs in llama.cpp's compute graph, in the order of computation."""
         special = {0: "embd", self.num_layers: "result_norm"}
         return [special.get(layer, f"l_out-{layer - 1}") for layer in sorted({*layers})]
 
@@ -154,5 +157,5 @@ class GGUFLanguageModel(LanguageModel):
 
 
 def _tap(context: LlamaContext) -> GraphTap:
-    assert context.tap is not None, "every context of a language model has a tap"
+    assert context.tap is not None, "a language model opens its contexts with a tap"
     return context.tap

@@ -1,7 +1,7 @@
-"""llama.cpp in this process, through the low-level binding: weights, a context that grows, and a tap on its graph.
+"""llama.cpp through the ctypes binding of llama-cpp-python: weights, key-value cache, capture of hidden states.
 
-Files are checked before they come here (`llm_file.check_llm`, `talker_file.check_stack_file`): native code ends the
-process where Python would raise.
+Files are validated before they are loaded here (`llm_file.check_llm`, `talker_file.check_stack_file`): llama.cpp
+aborts the process where Python would raise.
 """
 
 from __future__ import annotations
@@ -31,26 +31,30 @@ from audio_projection.gguf.reader import GGUFFile
 log = logging.getLogger(__name__)
 
 MEMORY_MODES = {"mmap": 1, "copy": 0, "lock": 2}
-"""mmap: only pages that are used take memory, shared between processes; copy: all are read into memory, and laid out
-anew where that makes the processor faster; lock: never swapped out."""
+"""Values of `gguf.memory`, with llama.cpp's numbers. mmap: memory for the pages that are used, shared between
+processes; copy: all weights are read into memory, repacked where that is faster; lock: mapped and never swapped out."""
 _NO_POOLING, _NO_FLASH, _AUTO_FLASH = 0, 0, -1
 _F32, _F16 = 0, 1
-_BATCH = 512
-_MESSAGES: list[str] = []
+MAX_BATCH = 512
+"""Most tokens or embeddings in one call of llama_decode; longer inputs are split."""
+_ERRORS: list[str] = []  # reported by llama.cpp during its last call
 
 
 class LlamaWeights:
-    """The weights of one checked file, shared by any number of contexts."""
+    """Model weights of one GGUF file, loaded by llama.cpp; any number of `LlamaContext` can share them."""
 
     def __init__(self, file: GGUFFile, memory: str = "mmap") -> None:
-        """AudioProjectionError when llama.cpp refuses the file, with its last words."""
+        """`file` has been validated; `memory`: one of MEMORY_MODES.
+
+        Raises AudioProjectionError with llama.cpp's reason when it refuses the file.
+        """
         self.file = file
         library = binding()
         quiet_library()
         parameters = library.llama_model_default_params()
         parameters.load_mode = MEMORY_MODES[memory]
         parameters.n_gpu_layers = 0
-        # Weights laid out anew for the processor are a second copy of them, which defeats a map of the file.
+        # Repacked weights are a second copy in memory: mmap would save nothing.
         parameters.use_extra_bufts = memory == "copy"
         locked = _locked_memory()
         self.handle = call(library.llama_model_load_from_file, os.fsencode(file.path), parameters)
@@ -63,110 +67,120 @@ class LlamaWeights:
             forget_pages(file.path)
         self.width: int = library.llama_model_n_embd(self.handle)
         self.vocabulary = library.llama_model_get_vocab(self.handle)
-        self.rows: int = library.llama_vocab_n_tokens(self.vocabulary)
-        # Exact files get exact keys and values, for comparisons; others the half precision that is usual.
+        self.vocabulary_size: int = library.llama_vocab_n_tokens(self.vocabulary)
+        # F32 files get an F32 key-value cache, so that they can be compared with torch; others the usual F16.
         self.exact = all(info.type == "F32" for info in file.tensors.values())
 
     def ends_answer(self, token: int) -> bool:
-        """Whether llama.cpp takes a token for the end of an answer, by its role in the file or by its name."""
+        """Whether llama.cpp treats a token as end of generation, by its role in the file or by its name."""
         return bool(binding().llama_vocab_is_eog(self.vocabulary, token))
 
 
 class GraphTap:
-    """Copies named tensors out of the graph while it is computed, and can end the computation after the last of them.
+    """Captures hidden states from llama.cpp's compute graph by tensor name, through its evaluation callback.
 
-    `wanted` are the names in the order in which they are computed; after a decode `taken` holds for each an array
-    (rows, width), float32. With `stop` nothing above the last one is computed (nor are its logits).
+    It can also stop the computation after the last tensor wanted: nothing above it is computed, nor are the logits.
+    Give it to a `LlamaContext`, call `capture` before a decode and `states` after it.
     """
 
     def __init__(self) -> None:
-        self.wanted: tuple[bytes, ...] = ()
-        self.stop = False
-        self.taken: dict[bytes, list[np.ndarray]] = {}
-        name, count, copy = _tensor_functions()
+        self._wanted: tuple[bytes, ...] = ()
+        self._stop = False
+        self._captured: dict[bytes, list[np.ndarray]] = {}
+        tensor_name, tensor_size, copy = _tensor_functions()
 
-        def see(tensor: int, asked: bool, _: Any) -> bool:
-            found = name(tensor)
-            if found not in self.wanted:
+        def evaluated(tensor: int, ask: bool, _: Any) -> bool:
+            """Called before each tensor (`ask`: is it wanted?) and after a wanted one (False: stop computing)."""
+            name = tensor_name(tensor)
+            if name not in self._wanted:
                 return False
-            if not asked:
-                values = np.empty(count(tensor), np.float32)
+            if not ask:
+                values = np.empty(tensor_size(tensor), np.float32)
                 copy(tensor, values.ctypes.data, 0, values.nbytes)
-                self.taken.setdefault(found, []).append(values)
-            return asked or not (self.stop and found == self.wanted[-1])
+                self._captured.setdefault(name, []).append(values)
+            return ask or not (self._stop and name == self._wanted[-1])
 
-        self.callback = binding().ggml_backend_sched_eval_callback(see)
+        self.callback = binding().ggml_backend_sched_eval_callback(evaluated)
 
-    def listen(self, wanted: Sequence[str], stop: bool) -> None:
-        """What the next decodes are to leave here; forgets what the last ones left."""
-        self.wanted, self.stop, self.taken = tuple(name.encode() for name in wanted), stop, {}
+    def capture(self, names: Sequence[str], stop: bool) -> None:
+        """Sets the tensors to capture, in the order of computation, and drops what was captured before.
 
-    def rows(self, name: str, width: int) -> np.ndarray:
-        """(N, width) of one of the tensors."""
-        return np.concatenate(self.taken[name.encode()]).reshape(-1, width)
+        `stop`: compute nothing after the last of them.
+        """
+        self._wanted, self._stop, self._captured = tuple(name.encode() for name in names), stop, {}
+
+    def states(self, name: str, width: int) -> np.ndarray:
+        """The tensor `name` of all decodes since `capture`: (tokens, width), float32."""
+        return np.concatenate(self._captured[name.encode()]).reshape(-1, width)
 
 
 class Inputs:
-    """llama.cpp's batch of `count` inputs, rows of `width` numbers or token ids (`width` None), and what it points to.
+    """Input batch of llama_decode: `count` embeddings of `width` numbers, or token ids where `width` is None.
 
-    To be filled anew for each decode: `rows` (count, width) float32 or `ids` (count,); `places` (positions, count),
-    `sequences` (count,), and in `outputs` (count,) whether a state or logits are wanted, at first all. A decoding
-    step between two readings of all weights finds nothing of Python's in the processor's caches: whatever can be
-    made once is made once.
+    Fill before each decode: `embeddings` (count, width) float32 or `ids` (count,); `positions` (axes, count), `axes`
+    being 4 for multimodal rotary positions, else 1; `sequences` (count,), the index of each input's sequence;
+    `outputs` (count,), whether its hidden state or logits are wanted (all, at first). A batch is allocated once and
+    filled again for each step: each step reads all weights, so Python's own data is never in the processor's caches,
+    and making objects anew costs more than elsewhere.
     """
 
-    def __init__(self, count: int, positions: int, width: int | None) -> None:
+    def __init__(self, count: int, axes: int, width: int | None) -> None:
         self.ids = np.zeros(0 if width else count, np.int32)
-        self.rows = torch.zeros(count, width or 0)
-        self.places = np.zeros((positions, count), np.int32)
+        self.embeddings = torch.zeros(count, width or 0)
+        self.positions = np.zeros((axes, count), np.int32)
         self.sequences = np.zeros(count, np.int32)
         self.outputs = np.ones(count, np.int8)
         self._ones = np.ones(count, np.int32)
-        self._starts = self.sequences.ctypes.data + 4 * np.arange(count, dtype=np.uintp)  # a pointer to each number
+        # an array of pointers, one to each of `sequences`
+        self._pointers = self.sequences.ctypes.data + 4 * np.arange(count, dtype=np.uintp)
         self.batch = binding().llama_batch(
             n_tokens=count,
             token=None if width else _pointer(self.ids, ctypes.c_int32),
-            embd=_pointer(self.rows.numpy(), ctypes.c_float) if width else None,
-            pos=_pointer(self.places, ctypes.c_int32),
+            embd=_pointer(self.embeddings.numpy(), ctypes.c_float) if width else None,
+            pos=_pointer(self.positions, ctypes.c_int32),
             n_seq_id=_pointer(self._ones, ctypes.c_int32),
-            seq_id=_pointer(self._starts, ctypes.POINTER(ctypes.c_int32)),
+            seq_id=_pointer(self._pointers, ctypes.POINTER(ctypes.c_int32)),
             logits=_pointer(self.outputs, ctypes.c_int8),
         )
 
 
 class LlamaContext:
-    """Keys and values of one or several sequences, in memory that grows by doubling.
+    """Key-value cache of one or several sequences over the same weights; decodes token ids or embeddings.
 
-    Without a tap every input's state after the final norm comes out of `states`; with one, what it listens to.
+    Its memory grows by doubling. Without a tap `states` gives the hidden states after the final norm; with a
+    `GraphTap` the context gives logits, and the tap the hidden states of the layers that it captures.
     """
 
     def __init__(
         self, weights: LlamaWeights, capacity: int, threads: int, sequences: int = 1, tap: GraphTap | None = None
     ) -> None:
-        """`capacity`: positions of each sequence that there is room for without growing."""
+        """`capacity`: positions of each sequence for which memory is taken at first.
+
+        Raises AudioProjectionError when llama.cpp cannot allocate it.
+        """
         self.weights, self.threads, self.sequences, self.tap = weights, threads, sequences, tap
         self.length = 0  # tokens in sequence 0
-        self._place, self._states = (0, 0), torch.empty(0, 0)
+        self._view, self._states = (0, 0), torch.empty(0, 0)
         self._open(capacity)
 
     def decode_ids(self, ids: Sequence[int], every_output: bool = False) -> None:
-        """Reads token ids into sequence 0 after what it holds; logits come after the last, or after each."""
+        """Appends token ids to sequence 0; gives logits after the last of them, or after each (`every_output`)."""
         start, self.length = self.length, self.length + len(ids)
-        for first in range(0, len(ids), _BATCH):
-            part = ids[first : first + _BATCH]
+        for first in range(0, len(ids), MAX_BATCH):
+            part = ids[first : first + MAX_BATCH]
             inputs = Inputs(len(part), 1, None)
             inputs.ids[:], inputs.outputs[:] = part, every_output
-            inputs.outputs[-1] |= first + _BATCH >= len(ids)
-            inputs.places[:] = np.arange(start + first, start + first + len(part))
+            inputs.outputs[-1] |= first + MAX_BATCH >= len(ids)
+            inputs.positions[:] = np.arange(start + first, start + first + len(part))
             self.decode(inputs)
 
     def inputs(self, count: int) -> Inputs:
-        """For `count` rows, at most 512, to be filled and decoded."""
-        positions = 4 if self.weights.file.architecture == "qwen3tts" else 1
-        return Inputs(count, positions, self.weights.width)
+        """An input batch for `count` embeddings, at most MAX_BATCH."""
+        axes = 4 if self.weights.file.architecture == "qwen3tts" else 1
+        return Inputs(count, axes, self.weights.width)
 
     def decode(self, inputs: Inputs) -> None:
-        """Reads `inputs`. AudioProjectionError when llama.cpp cannot."""
+        """Runs llama_decode. Raises AudioProjectionError with llama.cpp's reason when it fails."""
         failed = call(binding().llama_decode, self._handle, inputs.batch)
         if failed:
             raise AudioProjectionError(
@@ -174,23 +188,26 @@ class LlamaContext:
             )
 
     def logits(self) -> Tensor:
-        """(V,) after the last input, copied."""
-        return _floats(_outputs().logits(self._handle, -1), (self.weights.rows,)).clone()
+        """Logits (V,) after the last input, copied."""
+        return _floats(_outputs().logits(self._handle, -1), (self.weights.vocabulary_size,)).clone()
 
     def states(self, count: int) -> Tensor:
-        """(count, width) of the inputs of the last decode, after the final norm, where llama.cpp keeps them."""
-        place = _outputs().states(self._handle)
-        if self._place != (place, count):
-            self._place, self._states = (place, count), _floats(place, (count, self.weights.width))
+        """Hidden states (count, width) of the last decode, after the final norm.
+
+        A view of llama.cpp's memory: the next decode overwrites it.
+        """
+        address = _outputs().states(self._handle)
+        if self._view != (address, count):
+            self._view, self._states = (address, count), _floats(address, (count, self.weights.width))
         return self._states
 
     def clear(self) -> None:
-        """Forgets everything read."""
+        """Empties the key-value cache."""
         self.length = 0
         binding().llama_memory_clear(binding().llama_get_memory(self._handle), False)
 
     def reserve(self, length: int) -> None:
-        """Room for `length` positions of each sequence; what was read stays."""
+        """Makes room for `length` positions of each sequence, keeping the keys and values; may raise as `__init__`."""
         if length <= self.capacity:
             return
         library, old, free = binding(), self._handle, self._free
@@ -204,10 +221,10 @@ class LlamaContext:
 
     def _open(self, capacity: int) -> None:
         library = binding()
-        room = -(-capacity // 256) * 256
+        positions = -(-capacity // 256) * 256
         parameters = library.llama_context_default_params()
-        parameters.n_ctx, parameters.n_seq_max = room * self.sequences, self.sequences
-        parameters.n_batch = parameters.n_ubatch = _BATCH
+        parameters.n_ctx, parameters.n_seq_max = positions * self.sequences, self.sequences
+        parameters.n_batch = parameters.n_ubatch = MAX_BATCH
         parameters.n_threads = parameters.n_threads_batch = self.threads
         parameters.pooling_type, parameters.embeddings, parameters.no_perf = _NO_POOLING, self.tap is None, True
         exact = self.weights.exact
@@ -217,10 +234,10 @@ class LlamaContext:
             parameters.cb_eval = self.tap.callback
         self._handle = call(library.llama_init_from_model, self.weights.handle, parameters)
         if not self._handle:
-            raise AudioProjectionError(f"llama.cpp has no room for {room} positions: {last_error()}")
-        # the weights must outlive what was made of them, also where both are garbage at once
+            raise AudioProjectionError(f"llama.cpp has no room for {positions} positions: {last_error()}")
+        # the weights must outlive the context, also where both are collected at once
         self._free = weakref.finalize(self, _free_context, self._handle, self.weights)
-        self.capacity = room
+        self.capacity = positions
 
     def _sequence_state(self, sequence: int) -> Any:
         library = binding()
@@ -236,12 +253,12 @@ def _free_context(handle: Any, weights: LlamaWeights) -> None:
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function of llama.cpp that calls back into Python: Ctrl-C meanwhile ends it with KeyboardInterrupt.
+    """Calls a function of llama.cpp that may call back into Python; Ctrl-C meanwhile raises KeyboardInterrupt after it.
 
-    It comes up in the callback, and what a callback raises ctypes gives to `sys.unraisablehook` alone. Signals are
-    the main thread's, so other threads have nothing to wait for.
+    Python raises KeyboardInterrupt inside the callback, and ctypes passes exceptions of a callback to
+    `sys.unraisablehook` only. Signals are handled in the main thread, so other threads need no such care.
     """
-    _MESSAGES.clear()
+    _ERRORS.clear()
     if threading.current_thread() is not threading.main_thread():
         return function(*arguments)
     raised: list[BaseException] = []
@@ -253,7 +270,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
         else:
             before(report)
 
-    try:  # no context manager: Python looks for signals where one is entered and left
+    try:  # no context manager: a signal could be handled while one is entered or left, outside the hook
         sys.unraisablehook = keep
         result = function(*arguments)
     finally:
@@ -264,21 +281,21 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def last_error() -> str:
-    """The first that llama.cpp complained of in its last call."""
-    return _MESSAGES[0] if _MESSAGES else "no reason given"
+    """The first error that llama.cpp reported during its last call."""
+    return _ERRORS[0] if _ERRORS else "no reason given"
 
 
 def _locked_memory() -> str | None:
-    """What of this process cannot be swapped out, where Linux tells it."""
+    """How much memory of this process is locked (VmLck); None where the system does not report it."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((line for line in lines if line.startswith("VmLck")), None)
 
 
 def forget_pages(path: Path) -> None:
-    """Takes the pages of a mapped file out of this process's memory: each comes back when it is used.
+    """Releases the resident pages of a mapped file: each is read again when it is used.
 
-    llama.cpp fetches all of them when it maps a file under Linux. Elsewhere it does not, and nothing is done.
+    On Linux llama.cpp loads the whole file when it maps it. Elsewhere it does not, and this does nothing.
     """
     maps = Path("/proc/self/maps")
     if not maps.exists():
@@ -294,7 +311,7 @@ def forget_pages(path: Path) -> None:
 
 
 def quiet_library() -> None:
-    """Keeps llama.cpp's messages off the terminal; its complaints become part of our errors."""
+    """Keeps llama.cpp's log off the terminal; its errors are kept for `last_error`."""
     _silence()
 
 
@@ -305,8 +322,8 @@ def _silence() -> Any:
 
     def keep(level: int, text: bytes, _: Any) -> None:
         if level == 4 and text.strip():  # GGML_LOG_LEVEL_ERROR
-            _MESSAGES.append(" ".join(text.decode(errors="replace").split()))
-            del _MESSAGES[:-20]
+            _ERRORS.append(" ".join(text.decode(errors="replace").split()))
+            del _ERRORS[:-20]
 
     callback = library.llama_log_callback(keep)
     library.llama_log_set(callback, ctypes.c_void_p(0))
@@ -315,8 +332,8 @@ def _silence() -> Any:
 
 @lru_cache(maxsize=1)
 def _tensor_functions() -> tuple[Any, Any, Any]:
-    """ggml's functions for a tensor's name, its number of elements, and a copy of its numbers."""
-    library = binding()._lib  # ggml's functions are found through the library that depends on them
+    """ggml's functions that give a tensor's name and number of elements, and that copy its data."""
+    library = binding()._lib  # the loader finds ggml's functions through libllama, which depends on ggml
     library.ggml_get_name.argtypes, library.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
     library.ggml_nelements.argtypes, library.ggml_nelements.restype = [ctypes.c_void_p], ctypes.c_int64
     copy = library.ggml_backend_tensor_get
@@ -325,7 +342,7 @@ def _tensor_functions() -> tuple[Any, Any, Any]:
 
 
 class _Outputs(NamedTuple):
-    """llama.cpp's functions for what came out, giving plain addresses."""
+    """llama.cpp's functions that give the address of hidden states and of logits."""
 
     states: Callable[[Any], int]
     logits: Callable[[Any, int], int]
@@ -333,16 +350,16 @@ class _Outputs(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _outputs() -> _Outputs:
-    library, place, context = binding()._lib, ctypes.c_void_p, ctypes.c_void_p
+    library, address, context = binding()._lib, ctypes.c_void_p, ctypes.c_void_p
     return _Outputs(
-        ctypes.CFUNCTYPE(place, context)(("llama_get_embeddings", library)),
-        ctypes.CFUNCTYPE(place, context, ctypes.c_int32)(("llama_get_logits_ith", library)),
+        ctypes.CFUNCTYPE(address, context)(("llama_get_embeddings", library)),
+        ctypes.CFUNCTYPE(address, context, ctypes.c_int32)(("llama_get_logits_ith", library)),
     )
 
 
-def _floats(place: int, shape: tuple[int, ...]) -> Tensor:
-    """The float32 numbers at an address, not copied."""
-    memory = (ctypes.c_float * math.prod(shape)).from_address(place)
+def _floats(address: int, shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor on the memory at an address, not copied."""
+    memory = (ctypes.c_float * math.prod(shape)).from_address(address)
     return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 

@@ -1,7 +1,7 @@
-"""A Llama checkpoint folder as a GGUF file, and the checks that any LLM file passes before native code sees it.
+"""Exports a Llama checkpoint folder to GGUF, and validates any LLM's GGUF file before llama.cpp loads it.
 
-Written as llama.cpp's own converter does it: rows of the query and key matrices reordered for its rotary positions,
-Llama 3's stretched frequencies as the tensor `rope_freqs.weight`.
+The layout is that of llama.cpp's own converter: rows of the query and key matrices permuted for its rotary position
+embedding, the frequency factors of Llama 3's RoPE scaling as the tensor `rope_freqs.weight`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
-"""LLM architectures whose every tensor is checked; Llama-like models by other names (Mistral) are `llama` in GGUF."""
+"""LLM architectures that are supported, every tensor checked; Mistral and others like Llama are `llama` in GGUF."""
 _LAYER = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -39,16 +39,16 @@ _LAYER = {
 }
 _MODEL = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _NO_MATRIX = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}
-"""Types of numbers that no matrix can be stored in; vectors must be F32. llama.cpp ends the process over others."""
+"""Types that no matrix may have (vectors must be F32): llama.cpp aborts the process over them."""
 _ROTARY = ("none", "linear", "yarn", "longrope")
 _ROLES = ("eos", "eot", "eom")
-"""GGUF has three names for ids that end an answer."""
+"""GGUF has keys for three token ids that end an answer."""
 
 
 def write_llm(folder: str | Path, path: str | Path, name: str, wanted: str = "F16") -> GGUFFile:
-    """Writes the Llama in `folder` (config.json, safetensors, tokenizer) as `wanted`: F32, F16 or Q8_0.
+    """Exports the Llama in `folder` (config.json, safetensors, tokenizer) as `wanted`: F32, F16 or Q8_0.
 
-    Raises AudioProjectionError for other architectures: llama.cpp's own converter does those, and its file is taken.
+    Raises AudioProjectionError for other architectures: llama.cpp's own converter makes files of those.
     """
     from audio_projection.llm.language_model import load_tokenizer
 
@@ -82,9 +82,9 @@ def _config(folder: Path) -> Any:
 
 
 def check_llm(path: str | Path) -> GGUFFile:
-    """Reads an LLM's file and checks that its tensors are those that its sizes ask for.
+    """Reads an LLM's GGUF file and checks names, shapes and types of its tensors against the sizes in its metadata.
 
-    Raises AudioProjectionError for a damaged file, an architecture that is not known here, or contradictory sizes.
+    Raises AudioProjectionError for a damaged file, an unsupported architecture, or contradictory sizes.
     """
     file = read_gguf(path)
     if file.architecture not in ARCHITECTURES:
@@ -97,9 +97,10 @@ def check_llm(path: str | Path) -> GGUFFile:
 
 
 def check_stack(file: GGUFFile, tables: Mapping[str, int], optional: Mapping[str, int]) -> None:
-    """A decoder stack of the file's sizes: each tensor that is needed, of its shape, and none that is not known.
+    """Checks a decoder-only transformer: each tensor needed is there with its shape, and no unknown tensor is.
 
-    `tables` and `optional` are tensors as wide as the stack, with their rows.
+    `tables` (needed) and `optional` map names of tensors (rows, hidden size) to their number of rows. Raises
+    AudioProjectionError naming the first tensor that is wrong.
     """
     sizes = StackSizes.of(file)
     needed, possible = sizes.shapes()
@@ -123,18 +124,18 @@ def check_stack(file: GGUFFile, tables: Mapping[str, int], optional: Mapping[str
 
 @dataclass(frozen=True)
 class StackSizes:
-    """Sizes of a decoder stack, from the keys of its file."""
+    """Sizes of a decoder-only transformer, from the metadata of its file."""
 
     layers: int
-    width: int
-    inner: int
+    width: int  # hidden size
+    inner: int  # of the feed-forward network
     heads: int
     kv_heads: int
-    head: int
+    head: int  # numbers in one head
 
     @classmethod
     def of(cls, file: GGUFFile) -> StackSizes:
-        """AudioProjectionError names the key that is absent, absurd or contradicts another."""
+        """Raises AudioProjectionError naming the key that is missing, out of range or contradicts another."""
         arch = file.architecture
         width = file.whole(f"{arch}.embedding_length", most=1 << 17)
         heads = file.whole(f"{arch}.attention.head_count", most=1 << 12)
@@ -160,7 +161,7 @@ class StackSizes:
         return cls(layers, width, inner, heads, kv_heads, head)
 
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-        """Shapes of the tensors that there must be, and of those that there may be."""
+        """Shapes of the required tensors, and of the optional ones."""
         queries, keys = self.heads * self.head, self.kv_heads * self.head
         layer: dict[str, tuple[int, ...]] = {
             "attn_norm.weight": (self.width,),
@@ -207,15 +208,14 @@ def _sizes(config: Any) -> dict[str, Any]:
 
 
 def _text_keys(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Vocabulary, chat template, ends of an answer, and how the next token is drawn."""
+    """Vocabulary, chat template, end-of-answer ids and default sampling."""
     from transformers import GenerationConfig
 
     settings = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else config
     listed = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     ends = [end for end in dict.fromkeys([tokenizer.eos_token_id, *listed]) if end is not None]
     roles = {f"tokenizer.ggml.{role}_token_id": end for role, end in zip(_ROLES, ends, strict=False)}
-    sampled = getattr(settings, "do_sample", False)
-    drawn = {
+    sampling = {
         "general.sampling.temp": float(getattr(settings, "temperature", None) or 1.0),
         "general.sampling.top_k": int(getattr(settings, "top_k", None) or 0),
         "general.sampling.top_p": float(getattr(settings, "top_p", None) or 1.0),
@@ -226,7 +226,7 @@ def _text_keys(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) ->
         "tokenizer.ggml.add_bos_token": tokenizer.bos_token_id is not None,
         "tokenizer.chat_template": tokenizer.chat_template,
         **roles,
-        **(drawn if sampled else {"general.sampling.temp": 0.0}),
+        **(sampling if getattr(settings, "do_sample", False) else {"general.sampling.temp": 0.0}),
     }
 
 
@@ -255,7 +255,7 @@ def _numbers(tensor: Tensor, heads: int | None) -> np.ndarray:
 
 
 def _frequencies(config: Any) -> Iterator[PlannedTensor]:
-    """What Llama 3 divides each rotary frequency by; plain rotary positions have no such tensor."""
+    """Factors by which Llama 3's RoPE scaling divides each rotary frequency; plain RoPE has no such tensor."""
     kind = config.rope_parameters.get("rope_type", "default")
     if kind == "default":
         return
@@ -263,8 +263,8 @@ def _frequencies(config: Any) -> Iterator[PlannedTensor]:
         raise AudioProjectionError(f"rotary positions of the kind {kind!r} cannot be exported (default and llama3 can)")
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    stretched, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
+    scaled, _ = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2, dtype=torch.int64).float() / size)
-    factors = (plain / stretched).numpy()
+    factors = (plain / scaled).numpy()
     yield PlannedTensor("rope_freqs.weight", factors.shape, lambda: factors)

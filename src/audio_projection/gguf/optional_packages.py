@@ -1,4 +1,4 @@
-"""The optional packages behind GGUF, and what to say where they are not installed."""
+"""Imports of the optional packages `gguf` and `llama_cpp`, with an error that says how to install them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from audio_projection.errors import AudioProjectionError
 
 BINDING = "0.3.36"
-"""The one version of llama-cpp-python whose structs the calls here are laid out for."""
+"""The supported version of llama-cpp-python: its ctypes structs must have the layout of the llama.cpp built in."""
 INSTALL = 'pip install "audio-projection[gguf]"  (in a checkout: pip install -e ".[gguf]")'
 
 
 def gguf_package() -> Any:
-    """The `gguf` package: types, block sizes and quantisers in plain numpy. AudioProjectionError without it."""
+    """The package `gguf`: types, block sizes and quantisation in numpy. Raises AudioProjectionError without it."""
     package = _import("gguf")
     _import("gguf.quants")
     return package
@@ -23,7 +23,7 @@ def gguf_package() -> Any:
 
 @lru_cache(maxsize=1)
 def binding() -> Any:
-    """The low-level binding of llama.cpp; AudioProjectionError where it is absent or of another version."""
+    """The ctypes binding of llama.cpp. Raises AudioProjectionError where it is missing or of another version."""
     package = _import("llama_cpp")
     if package.__version__ != BINDING:
         raise AudioProjectionError(

@@ -1,7 +1,7 @@
-"""A projector as one GGUF file, laid out as llama.cpp's multimodal projectors are (general.type mmproj).
+"""Writes and reads a trained projector as a GGUF file, in the layout of llama.cpp's multimodal projectors (mmproj).
 
-Tensors are `mm.*`, vectors in F32; everything that the projector must know of its models stands in keys of its own,
-`audio_projection.<entry of projector.json>`, and is checked when it is read.
+Tensors are named `mm.*`, vectors are F32. The entries of projector.json (layers, sizes, tokenizer hashes, state
+convention ...) are metadata keys `audio_projection.<entry>`, and are checked when the file is read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAMES = {
 
 
 def write_projector(projector: Projector, path: str | Path, wanted: str = "F16") -> GGUFFile:
-    """Writes the matrices as `wanted` (F32, F16 or Q8_0), vectors as F32; returns the file read again."""
+    """Writes matrices as `wanted` (F32, F16 or Q8_0) and vectors as F32; returns the header, read again."""
     tensors = {name: value.detach().float().cpu() for name, value in projector.state_dict().items()}
     if projector.voice_vector is not None:
         tensors["voice"] = projector.voice_vector.float()
@@ -47,7 +47,7 @@ def write_projector(projector: Projector, path: str | Path, wanted: str = "F16")
 
 
 def read_projector(path: str | Path) -> Projector:
-    """The projector of a file that `write_projector` made, float32.
+    """Loads a projector, float32, from a file that `write_projector` made.
 
     Raises AudioProjectionError for a damaged file, one of another kind, or one whose tensors do not fit its keys.
     """

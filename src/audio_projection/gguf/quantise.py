@@ -1,4 +1,4 @@
-"""Smaller GGUF files by llama.cpp's own quantiser, and what each tensor of a file really is."""
+"""K-quant quantisation of GGUF files by llama.cpp, and the types that the tensors of a file really have."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from audio_projection.gguf.reader import GGUFFile, read_gguf
 from audio_projection.gguf.writer import seal
 
 K_QUANTS = {"Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
-"""Names and llama.cpp's numbers (enum llama_ftype) of the mixtures that can be asked for."""
+"""K-quant mixtures that can be written, with their numbers in llama.cpp's enum llama_ftype."""
 
 
 def quantise(source: Path, target: Path, wanted: str, threads: int) -> GGUFFile:
-    """Writes `source` (F32 or F16) again as a mixture of K-quants; returns the file read again."""
+    """Quantises `source` (F32 or F16) to one of K_QUANTS; returns the header of `target`, read again.
+
+    Raises AudioProjectionError with llama.cpp's reason when it fails; `target` is then as it was.
+    """
     library = binding()
     quiet_library()
     parameters = library.llama_model_quantize_default_params()
@@ -34,15 +37,16 @@ def quantise(source: Path, target: Path, wanted: str, threads: int) -> GGUFFile:
 
 
 def describe_types(file: GGUFFile) -> str:
-    """How many tensors of which type, largest share first, for people: "Q4_K 30, F32 21, Q6_K 6"."""
+    """Number of tensors of each type, the most frequent first: "Q4_K 30, F32 21, Q6_K 6"."""
     counts = Counter(info.type for info in file.tensors.values())
     return ", ".join(f"{kind} {count}" for kind, count in counts.most_common())
 
 
 def unexpected_types(file: GGUFFile, wanted: str) -> list[str]:
-    """The matrices that are of no type that `wanted` stands for, each with the length of its rows.
+    """Matrices that have another type than `wanted` stands for, each in words with the length of its rows.
 
-    A row must be a whole number of blocks: 256 numbers in K-quants, 32 in Q8_0. Others silently become another type.
+    A row must be a whole number of blocks (256 numbers in K-quants, 32 in Q8_0); llama.cpp stores other matrices as
+    another type without a word.
     """
     expected = {"F32": {"F32"}, "F16": {"F16"}, "Q8_0": {"Q8_0"}}.get(wanted, {"Q4_K", "Q5_K", "Q6_K"})
     return [

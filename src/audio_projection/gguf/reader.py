@@ -1,7 +1,7 @@
-"""A strict reader of GGUF files (version 2 and 3, little-endian): header, metadata, tensor table.
+"""Strict reader of GGUF files, versions 2 and 3, little-endian: metadata, tensor table, tensors as numpy arrays.
 
-Nothing is believed before it is checked against the size of the file, so that a damaged or hostile file becomes one
-sentence here and never reaches native code. Format: ggml's docs/gguf.md.
+Every count and length is checked against the size of the file, so that a damaged or hostile file raises one clear
+error here and never reaches llama.cpp. Format: ggml's docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from audio_projection.gguf.optional_packages import gguf_package
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 SEAL = "audio_projection.seal"
-"""Metadata key whose value is the SHA-256 of everything else in the header: see `seal_of`."""
+"""Metadata key that holds a SHA-256 of the rest of the header (see `seal_of`), in files written by this package."""
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _LONGEST_NAME = 63
 _MOST_DIMENSIONS = 4
 _LARGEST_ALIGNMENT = 1 << 16
-_SMALLEST_ENTRY = 12  # bytes: a key of no letters, its type and a value of no bytes
-_SMALLEST_TENSOR = 32
+_SMALLEST_ENTRY = 12  # bytes of a metadata entry: the length of its key, its type
+_SMALLEST_TENSOR = 32  # bytes of an entry in the tensor table
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One entry of the tensor table."""
+    """Name, shape, type and position of one tensor in the file."""
 
     name: str
     shape: tuple[int, ...]  # rows first, as numpy has it; the file lists them the other way round
@@ -47,24 +47,25 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GGUFFile:
-    """A file whose header is whole: metadata, and where each tensor lies."""
+    """Checked header of a GGUF file: metadata and tensor table; `array` reads a tensor."""
 
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
-    seal_place: int | None = field(default=None, repr=False)  # byte of the seal's value
+    seal_offset: int | None = field(default=None, repr=False)  # in bytes, of the seal's value
 
     @property
     def architecture(self) -> str:
+        """`general.architecture`; empty where the file has none."""
         return str(self.metadata.get("general.architecture", ""))
 
     @property
     def sealed(self) -> bool:
-        """Whether this program wrote the file (its seal was then checked)."""
-        return self.seal_place is not None
+        """Whether this package wrote the file; `read_gguf` has then verified its seal."""
+        return self.seal_offset is not None
 
     def whole(self, key: str, default: int | None = None, least: int = 1, most: int = 1 << 31) -> int:
-        """A whole number of the metadata; AudioProjectionError when it is absent or out of bounds."""
+        """An integer of the metadata; raises AudioProjectionError when it is missing or out of bounds."""
         value = self.metadata.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise AudioProjectionError(
@@ -73,26 +74,28 @@ class GGUFFile:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0 of the metadata."""
+        """A finite number above 0 of the metadata; raises AudioProjectionError for anything else."""
         value = self.metadata.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
             raise AudioProjectionError(f"{self.path}: {key} is {_short(value)}, need a number above 0")
         return float(value)
 
     def text(self, key: str, default: str | None = None) -> str:
+        """A string of the metadata; raises AudioProjectionError for anything else."""
         value = self.metadata.get(key, default)
         if not isinstance(value, str):
             raise AudioProjectionError(f"{self.path}: {key} is {_short(value)}, need a text")
         return value
 
     def texts(self, key: str) -> list[str]:
+        """A list of strings of the metadata; raises AudioProjectionError for anything else."""
         value = self.metadata.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise AudioProjectionError(f"{self.path}: {key} is {_short(value)}, need a list of texts")
         return value
 
     def array(self, name: str) -> np.ndarray:
-        """A tensor, float32, rows first, whatever it is stored as."""
+        """Reads a tensor and dequantises it to float32; shape as in `TensorInfo`."""
         info = self.tensors[name]
         package = gguf_package()
         stored = np.fromfile(self.path, np.uint8, info.size, offset=info.start)
@@ -103,7 +106,10 @@ class GGUFFile:
 
 
 def read_gguf(path: str | Path) -> GGUFFile:
-    """Reads and checks all of a file but the tensors' numbers. AudioProjectionError says what is wrong and where."""
+    """Reads and checks a file's header, seal included; tensor data is read later, by `GGUFFile.array`.
+
+    Raises AudioProjectionError saying what is wrong, at which byte, and how to mend it.
+    """
     file = parse_gguf(path)
     if file.sealed and file.metadata[SEAL] != seal_of(file.metadata, file.tensors):
         raise AudioProjectionError(
@@ -113,7 +119,7 @@ def read_gguf(path: str | Path) -> GGUFFile:
 
 
 def parse_gguf(path: str | Path) -> GGUFFile:
-    """The same without a look at the seal, for a file that is being made."""
+    """As `read_gguf`, but does not verify the seal: for a file that is being written."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -129,7 +135,7 @@ def parse_gguf(path: str | Path) -> GGUFFile:
 
 
 def seal_of(metadata: dict[str, Any], tensors: dict[str, TensorInfo]) -> str:
-    """SHA-256 over all metadata but the seal itself, and over every tensor's name, shape and type."""
+    """SHA-256 of the header: all metadata but the seal, and each tensor's name, shape and type."""
     header = [
         sorted((key, value) for key, value in metadata.items() if key != SEAL),
         sorted((info.name, info.shape, info.type) for info in tensors.values()),
@@ -138,12 +144,12 @@ def seal_of(metadata: dict[str, Any], tensors: dict[str, TensorInfo]) -> str:
 
 
 class _Parser:
-    """Goes through the bytes once."""
+    """Parses a header from its first byte to its last."""
 
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
         self.path, self.data, self.size = path, data, size
-        self.place = 0
-        self.seal_place: int | None = None
+        self.offset = 0
+        self.seal_offset: int | None = None
         types = gguf_package()
         self.blocks = {int(kind): (kind.name, *types.GGML_QUANT_SIZES[kind]) for kind in types.GGML_QUANT_SIZES}
 
@@ -158,7 +164,7 @@ class _Parser:
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
             self._fail(f"general.alignment is {_short(alignment)}, must be a power of 2")
-        return GGUFFile(self.path, metadata, self._table(tensors, alignment), self.seal_place)
+        return GGUFFile(self.path, metadata, self._table(tensors, alignment), self.seal_offset)
 
     def _metadata(self, entries: int) -> dict[str, Any]:
         metadata: dict[str, Any] = {}
@@ -168,7 +174,7 @@ class _Parser:
                 self._fail(f"the key {_short(key)} is empty or there twice")
             kind = self._number("I")
             if key == SEAL and kind == _STRING:
-                self.seal_place = self.place + 8
+                self.seal_offset = self.offset + 8
             metadata[key] = self._value(kind, key)
         return metadata
 
@@ -192,30 +198,30 @@ class _Parser:
             return self._strings(self._count(8, f"texts in {_short(key)}"), key)
         if kind not in _SCALARS:
             self._fail(f"{_short(key)} is a list of the unknown type {kind}")
-        places = np.dtype("<" + _SCALARS[kind] if _SCALARS[kind] != "?" else "u1")
-        count = self._count(places.itemsize, f"numbers in {_short(key)}")
-        return np.frombuffer(self._take(count * places.itemsize), places).tolist()
+        dtype = np.dtype("<" + _SCALARS[kind] if _SCALARS[kind] != "?" else "u1")
+        count = self._count(dtype.itemsize, f"numbers in {_short(key)}")
+        return np.frombuffer(self._take(count * dtype.itemsize), dtype).tolist()
 
     def _strings(self, count: int, key: str) -> list[str]:
-        """As `_string` time after time, but quick: a vocabulary has some 400,000 of them."""
-        data, place, texts, length_at = self.data, self.place, [], struct.Struct("<Q").unpack_from
+        """`count` times `_string`, inlined for speed: vocabulary and merges are some 400,000 strings."""
+        data, offset, texts, length_at = self.data, self.offset, [], struct.Struct("<Q").unpack_from
         try:
             for _ in range(count):
-                (length,) = length_at(data, place)
-                place += 8 + length
-                if place > self.size:
+                (length,) = length_at(data, offset)
+                offset += 8 + length
+                if offset > self.size:
                     self._fail(f"a text of {_short(key)} reaches beyond the file")
-                texts.append(data[place - length : place].decode())
+                texts.append(data[offset - length : offset].decode())
         except (struct.error, UnicodeDecodeError):
             self._fail(f"a text of {_short(key)} is cut off or not UTF-8")
-        self.place = place
+        self.offset = offset
         return texts
 
     def _table(self, count: int, alignment: int) -> dict[str, TensorInfo]:
         entries = [self._entry() for _ in range(count)]
-        start = -(-self.place // alignment) * alignment
+        start = -(-self.offset // alignment) * alignment
         tensors: dict[str, TensorInfo] = {}
-        expected = 0
+        expected = 0  # tensors follow each other without gaps but for the alignment
         for name, shape, (kind, block, block_size), offset in entries:
             size = prod(shape) // block * block_size
             if name in tensors or offset != expected or start + offset + size > self.size:
@@ -242,7 +248,7 @@ class _Parser:
 
     def _string(self, what: str) -> str:
         length = self._number("Q")
-        if length > self.size - self.place:
+        if length > self.size - self.offset:
             self._fail(f"{_short(what)} is {length} bytes long, more than the file holds")
         try:
             return self._take(length).decode()
@@ -251,7 +257,7 @@ class _Parser:
 
     def _count(self, least_bytes: int, what: str) -> int:
         count = self._number("Q")
-        if count * least_bytes > self.size - self.place:
+        if count * least_bytes > self.size - self.offset:
             self._fail(f"{count} {what} are more than the file can hold")
         return count
 
@@ -259,13 +265,13 @@ class _Parser:
         return struct.unpack("<" + code, self._take(struct.calcsize("<" + code)))[0]
 
     def _take(self, count: int) -> bytes:
-        if count > self.size - self.place:
+        if count > self.size - self.offset:
             self._fail("it ends too early")
-        self.place += count
-        return self.data[self.place - count : self.place]
+        self.offset += count
+        return self.data[self.offset - count : self.offset]
 
     def _fail(self, what: str) -> NoReturn:
-        raise AudioProjectionError(f"{self.path} is damaged at byte {self.place}: {what}; make or download it again")
+        raise AudioProjectionError(f"{self.path} is damaged at byte {self.offset}: {what}; make or download it again")
 
 
 def _short(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""The decoder stacks of a Qwen3-TTS, talker and code predictor, as GGUF files for llama.cpp.
+"""Exports the talker and the code predictor of a Qwen3-TTS to GGUF files, and validates such files.
 
-The talker has the layout that llama.cpp itself reads for Qwen3-TTS (architecture `qwen3tts`: text rows, already
-projected, and codec embeddings in one table, the codec head as output). The code predictor, which llama.cpp knows only
-inside a multimodal file of another library, is a plain `qwen3`; it is fed with rows and has no vocabulary.
+The talker has llama.cpp's own layout for Qwen3-TTS (architecture `qwen3tts`): projected text embeddings and codec
+embeddings in one table, the codec head as output matrix. The code predictor, which llama.cpp knows only as part of a
+multimodal file, is a plain `qwen3` here; its inputs are embeddings, and it has no vocabulary.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from audio_projection.tts.tokenizer import TextTokenizer
 
 TALKER, PREDICTOR = "qwen3tts", "qwen3"
 CODEC_ROWS = 3072
-"""Rows of the codec head that llama.cpp's qwen3tts asks for; smaller ones are filled up with zeros."""
+"""Size of the codec vocabulary that llama.cpp's qwen3tts requires; smaller ones are padded with zeros."""
 _UNUSED_ROWS = 2
-"""llama.cpp wants a table of embeddings; the predictor's is never read. (Its quantiser makes a vector of one row.)"""
+"""llama.cpp requires an embedding table; the predictor's is never read. Two rows: a single one would be a vector."""
 _STACKS = {"talker": "talker.model.", "predictor": "talker.code_predictor.model."}
 _OWN = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
 _ATTENTION = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
@@ -46,7 +46,7 @@ _LAYER = {
 
 
 class Tensors(Protocol):
-    """Tensors by their official names."""
+    """Tensors of a checkpoint by their official names; `TensorFolder` is one."""
 
     def names(self) -> list[str]: ...
 
@@ -57,7 +57,7 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the files of a TTS are made of."""
+    """Configuration, tensors and tokenizer of a Qwen3-TTS, from which its GGUF files are made."""
 
     config: Qwen3TTSConfig
     tensors: Tensors
@@ -66,13 +66,16 @@ class Checkpoint:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Checkpoint:
-        """An official folder; AudioProjectionError names what is missing in it."""
+        """Opens a folder in the official layout. Raises AudioProjectionError naming what it lacks."""
         parts = Qwen3TTSConfig.from_folder(folder), TensorFolder(folder), TextTokenizer.from_folder(folder)
         return cls(*parts, Path(folder).name)
 
 
 def write_talker(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") -> GGUFFile:
-    """Writes the talker as `wanted` (F32, F16, Q8_0)."""
+    """Exports the talker as `wanted` (F32, F16, Q8_0).
+
+    Raises AudioProjectionError for a talker that llama.cpp cannot run.
+    """
     config, files = checkpoint.config, checkpoint.tensors
     talker, stack = config.talker, config.talker.transformer
     if talker.vocab_size > CODEC_ROWS:
@@ -86,7 +89,7 @@ def write_talker(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") 
         PlannedTensor(
             "output.weight",
             (CODEC_ROWS, stack.hidden_size),
-            lambda: _filled(files.tensor(head if head in files.names() else codec)),
+            lambda: _padded(files.tensor(head if head in files.names() else codec)),
         ),
         *_stack_tensors(files, "talker", stack),
     ]
@@ -100,7 +103,7 @@ def write_talker(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") 
 
 
 def write_predictor(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") -> GGUFFile:
-    """Writes the code predictor's stack as `wanted` (F32, F16, Q8_0)."""
+    """Exports the transformer of the code predictor as `wanted` (F32, F16, Q8_0)."""
     files, stack = checkpoint.tensors, checkpoint.config.predictor.transformer
     unused = PlannedTensor(
         "token_embd.weight", (_UNUSED_ROWS, stack.hidden_size), lambda: _zeros(_UNUSED_ROWS, stack.hidden_size)
@@ -114,9 +117,9 @@ def write_predictor(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16
 
 
 def check_stack_file(path: str | Path, stack: TransformerConfig, architecture: str) -> GGUFFile:
-    """Reads a talker's or predictor's file and checks that it is the stack that the TTS's config.json describes.
+    """Reads a talker's or predictor's file and checks its sizes and tensors against the TTS's config.json (`stack`).
 
-    Raises AudioProjectionError for a damaged or foreign file, or one of another TTS.
+    Raises AudioProjectionError for a damaged file, one of another program, or one of another TTS.
     """
     file = read_gguf(path)
     if file.architecture != architecture or not file.sealed:
@@ -139,7 +142,7 @@ def check_stack_file(path: str | Path, stack: TransformerConfig, architecture: s
 
 
 def is_stack_tensor(name: str) -> bool:
-    """Whether an official tensor is in the files written here rather than beside them."""
+    """Whether a tensor of the checkpoint goes into talker.gguf or predictor.gguf; the others stay in safetensors."""
     stem = name.removeprefix("talker.").removeprefix("code_predictor.")
     return name.startswith("talker.") and stem.startswith(("model.layers.", "model.norm."))
 
@@ -172,9 +175,11 @@ def _stack_tensors(files: Tensors, part: str, stack: TransformerConfig) -> list[
     for layer in range(stack.num_layers):
         for name, stored in _LAYER.items():
             official = f"{prefix}layers.{layer}.{name}.weight"
-            # The predictor's inner values pass what half precision holds, and F16 matrices are multiplied in it.
-            wide = part == "predictor" and stored == "ffn_down"
-            tensors.append(PlannedTensor(f"blk.{layer}.{stored}.weight", files.shape(official), loads(official), wide))
+            # The predictor's feed-forward activations overflow float16, in which llama.cpp multiplies F16 matrices.
+            overflows = part == "predictor" and stored == "ffn_down"
+            tensors.append(
+                PlannedTensor(f"blk.{layer}.{stored}.weight", files.shape(official), loads(official), overflows)
+            )
     return tensors
 
 
@@ -183,7 +188,7 @@ def _load(files: Tensors, name: str) -> Callable[[], np.ndarray]:
 
 
 def _table(files: Tensors, config: Qwen3TTSConfig, codec: str) -> np.ndarray:
-    """Text rows as the talker takes them (the projection is folded in), then the codec embeddings."""
+    """Embedding table: text embeddings after the text projection, then the codec embeddings."""
     embedding = files.tensor("talker.model.text_embedding.weight")
     first, second = (
         tuple(files.tensor(f"talker.text_projection.linear_fc{number}.{part}").float() for part in ("weight", "bias"))
@@ -191,11 +196,11 @@ def _table(files: Tensors, config: Qwen3TTSConfig, codec: str) -> np.ndarray:
     )
     act = activation(config.talker.transformer.hidden_act)
     parts = [functional.linear(act(functional.linear(ids.float(), *first)), *second) for ids in embedding.split(4096)]
-    return np.concatenate([torch.cat(parts).numpy(), _filled(files.tensor(codec))])
+    return np.concatenate([torch.cat(parts).numpy(), _padded(files.tensor(codec))])
 
 
-def _filled(rows: Tensor) -> np.ndarray:
-    return functional.pad(rows.float(), (0, 0, 0, CODEC_ROWS - len(rows))).numpy()
+def _padded(table: Tensor) -> np.ndarray:
+    return functional.pad(table.float(), (0, 0, 0, CODEC_ROWS - len(table))).numpy()
 
 
 def _zeros(*shape: int) -> np.ndarray:
@@ -203,22 +208,22 @@ def _zeros(*shape: int) -> np.ndarray:
 
 
 def _sections(given: Any, head_dim: int) -> list[int]:
-    """How many rotary pairs belong to each row of positions; the rows are equal here, so any division will do."""
+    """Rotary pairs for each of the 4 position axes; all axes have equal positions here, so any division is right."""
     sections = [int(part) for part in given] if isinstance(given, list) and given else [head_dim // 2]
     return [*sections, 0, 0, 0][:4]
 
 
 def _vocabulary(tokenizer: TextTokenizer, config: Qwen3TTSConfig) -> dict[str, Any]:
-    """The text tokens, then the codec ids as control tokens, of which only codes and the end may be said."""
+    """Vocabulary: text tokens, then codec ids as control tokens; all but the codes and their end are suppressed."""
     talker = config.talker
     keys = vocabulary_keys(tokenizer.backend, talker.text_vocab_size)
     keys["tokenizer.ggml.tokens"] += [f"<|codec_{number}|>" for number in range(CODEC_ROWS)]
     keys["tokenizer.ggml.token_type"] += [CONTROL] * CODEC_ROWS
     start, end = talker.text_vocab_size, talker.text_vocab_size + talker.codec_eos
-    barred = range(start + talker.vocab_size - SPECIAL_CODES, start + CODEC_ROWS)
+    suppressed = range(start + talker.vocab_size - SPECIAL_CODES, start + CODEC_ROWS)
     return {
         **keys,
         "tokenizer.ggml.eos_token_id": end,
         "tokenizer.ggml.add_eos_token": False,
-        "tokenizer.ggml.suppress_tokens": [number for number in barred if number != end],
+        "tokenizer.ggml.suppress_tokens": [number for number in suppressed if number != end],
     }

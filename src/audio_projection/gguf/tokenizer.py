@@ -1,7 +1,7 @@
-"""Byte-level BPE tokenizers to the keys of a GGUF file and back: the file's own tokens, merges and template are used.
+"""Writes byte-level BPE tokenizers into GGUF metadata (`tokenizer.ggml.*`) and reads them from it.
 
-Only the way text is cut into words has no place in a file: GGUF names it (`tokenizer.ggml.pre`), and the names here are
-llama.cpp's for the patterns beside them.
+GGUF stores the name of the pre-tokenizer (`tokenizer.ggml.pre`), not its regex; PRE_TOKENIZERS has the regex of each
+name that llama.cpp gives and that is supported here. Tokens, merges and chat template come from the file.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True)
-class WordCut:
-    """How text is cut before bytes are merged."""
+class PreTokenizer:
+    """How text is split into words before BPE merges."""
 
-    pattern: str | None  # None: the pattern of GPT-2, which is the tokenizers library's own
-    whole_words: bool = False  # a word that is a token as it is needs no merges
-    composed: bool = False  # text is put into NFC first
+    pattern: str | None  # regex; None: GPT-2's, which the tokenizers library has built in
+    ignore_merges: bool = False  # a word that is in the vocabulary becomes one token without merges
+    nfc: bool = False  # text is normalised to Unicode NFC first
 
 
-WORD_CUTS = {
-    "llama-bpe": WordCut(_WORD + r"\p{N}{1,3}" + _REST, whole_words=True),
-    "qwen2": WordCut(_WORD + r"\p{N}" + _REST, composed=True),
-    "gpt-2": WordCut(None),
+PRE_TOKENIZERS = {
+    "llama-bpe": PreTokenizer(_WORD + r"\p{N}{1,3}" + _REST, ignore_merges=True),
+    "qwen2": PreTokenizer(_WORD + r"\p{N}" + _REST, nfc=True),
+    "gpt-2": PreTokenizer(None),
 }
 
 
 def vocabulary_keys(backend: Tokenizer, size: int) -> dict[str, Any]:
-    """`tokenizer.ggml.*` of a tokenizer, for `size` rows of embeddings; rows without a token are called unused.
+    """The metadata `tokenizer.ggml.*` of a tokenizer, for an embedding table of `size` rows.
 
-    AudioProjectionError for anything but byte-level BPE with one of the known patterns.
+    Rows without a token get the type "unused". Raises AudioProjectionError for anything but byte-level BPE with one
+    of PRE_TOKENIZERS.
     """
     described = json.loads(backend.to_str())
     if described["model"]["type"] != "BPE":
@@ -66,44 +67,45 @@ def vocabulary_keys(backend: Tokenizer, size: int) -> dict[str, Any]:
 
 
 def _pre_name(described: dict[str, Any]) -> str:
-    cutter = described["pre_tokenizer"] or {}
-    parts = cutter.get("pretokenizers", [cutter])
+    given = described["pre_tokenizer"] or {}
+    parts = given.get("pretokenizers", [given])
     pattern = next((part["pattern"].get("Regex") for part in parts if part.get("type") == "Split"), None)
-    for name, cut in WORD_CUTS.items():
-        normaliser = (described["normalizer"] or {}).get("type")
-        same = normaliser is None or (cut.composed and normaliser == "NFC")
-        whole = bool(described["model"].get("ignore_merges"))
-        if cut.pattern == pattern and same and whole == cut.whole_words:
+    normaliser = (described["normalizer"] or {}).get("type")
+    ignore_merges = bool(described["model"].get("ignore_merges"))
+    for name, known in PRE_TOKENIZERS.items():
+        same_text = normaliser is None or (known.nfc and normaliser == "NFC")
+        if known.pattern == pattern and same_text and known.ignore_merges == ignore_merges:
             return name
     raise AudioProjectionError(
-        f"the tokenizer cuts text in a way that has no name here (known: {', '.join(WORD_CUTS)}); "
+        f"the tokenizer's pre-tokenizer has no name here (known: {', '.join(PRE_TOKENIZERS)}); "
         "convert the model with llama.cpp and give the file with --llm"
     )
 
 
 def read_tokenizer(file: GGUFFile) -> PreTrainedTokenizerBase:
-    """The tokenizer that a GGUF file holds, chat template included.
+    """Builds the tokenizer that a GGUF file describes, chat template included.
 
     Raises AudioProjectionError for other kinds than byte-level BPE and for vocabularies that contradict themselves.
     """
-    tokens, kinds, cut = _checked(file)
+    tokens, kinds, pre = _checked(file)
+    # Special tokens are added after the others; where they stand elsewhere, BPE must know their ids too.
     normal = {token: number for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True)) if kind == NORMAL}
     others = [(number, kind) for number, kind in enumerate(kinds) if kind in (CONTROL, USER_DEFINED)]
-    behind = [number for number, _ in others] == list(range(len(normal), len(normal) + len(others)))
+    follow = [number for number, _ in others] == list(range(len(normal), len(normal) + len(others)))
     known = (
         normal
-        if behind and list(normal.values()) == list(range(len(normal)))
+        if follow and list(normal.values()) == list(range(len(normal)))
         else normal | {tokens[number]: number for number, _ in others}
     )
     try:
         merges = [tuple(merge.split(" ")) for merge in file.texts(f"{_KEY}merges")]
-        backend = Tokenizer(models.BPE(known, merges, ignore_merges=cut.whole_words))  # type: ignore[arg-type]
+        backend = Tokenizer(models.BPE(known, merges, ignore_merges=pre.ignore_merges))  # type: ignore[arg-type]
     except Exception as error:  # the library raises bare Exception
         raise AudioProjectionError(f"{file.path}: tokens and merges do not fit ({error}); make it again") from None
-    backend.normalizer = normalizers.NFC() if cut.composed else None
-    bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut.pattern is None)
-    split = [pre_tokenizers.Split(Regex(cut.pattern), "isolated")] if cut.pattern else []
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, bytes_of])
+    backend.normalizer = normalizers.NFC() if pre.nfc else None
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre.pattern is None)
+    split = [pre_tokenizers.Split(Regex(pre.pattern), "isolated")] if pre.pattern else []
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, byte_level])
     backend.decoder = decoders.ByteLevel()
     backend.add_tokens([AddedToken(tokens[n], special=kind == CONTROL, normalized=False) for n, kind in others])
     return PreTrainedTokenizerFast(
@@ -114,11 +116,11 @@ def read_tokenizer(file: GGUFFile) -> PreTrainedTokenizerBase:
     )
 
 
-def _checked(file: GGUFFile) -> tuple[list[str], list[int], WordCut]:
+def _checked(file: GGUFFile) -> tuple[list[str], list[int], PreTokenizer]:
     model, pre = file.text(f"{_KEY}model"), file.text(f"{_KEY}pre", "gpt-2")
-    if model != "gpt2" or pre not in WORD_CUTS:
+    if model != "gpt2" or pre not in PRE_TOKENIZERS:
         raise AudioProjectionError(
-            f"{file.path}: its tokenizer is {model!r} with {pre!r}; known is 'gpt2' with {', '.join(WORD_CUTS)}"
+            f"{file.path}: its tokenizer is {model!r} with {pre!r}; known is 'gpt2' with {', '.join(PRE_TOKENIZERS)}"
         )
     tokens = file.texts(f"{_KEY}tokens")
     kinds = file.metadata.get(f"{_KEY}token_type", [NORMAL] * len(tokens))
@@ -127,7 +129,7 @@ def _checked(file: GGUFFile) -> tuple[list[str], list[int], WordCut]:
     )
     if not whole or len({*tokens}) != len(tokens) or not all(tokens):
         raise AudioProjectionError(f"{file.path}: its tokens are empty, there twice or of unknown kinds; make it again")
-    return tokens, kinds, WORD_CUTS[pre]
+    return tokens, kinds, PRE_TOKENIZERS[pre]
 
 
 def _token(file: GGUFFile, tokens: list[str], role: str) -> str | None:

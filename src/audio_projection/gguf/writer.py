@@ -1,4 +1,4 @@
-"""Writing GGUF files: tensors stream through memory one by one, and a file is either whole or absent."""
+"""Writes GGUF files: one tensor in memory at a time, and the old file is replaced only by a complete one."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from audio_projection.gguf.optional_packages import gguf_package
 from audio_projection.gguf.reader import SEAL, GGUFFile, parse_gguf, read_gguf, seal_of
 
 PLAIN_TYPES = ("F32", "F16", "Q8_0")
-"""What is written straight from Python; K-quants are made of such a file by llama.cpp (`quantise.py`)."""
+"""Types that are written from Python; llama.cpp makes K-quants of such a file (`quantise.py`)."""
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}
-_NO_SEAL = "0" * 64
+_NO_SEAL = "0" * 64  # replaced by the hash when the header is complete
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor to be written; its numbers are fetched when their turn comes."""
+    """A tensor to write; its data is loaded only when its turn comes."""
 
     name: str
     shape: tuple[int, ...]  # rows first
     load: Callable[[], np.ndarray]  # float32, of that shape
-    wide: bool = False  # multiplied with values that pass half precision: F32 where others are F16
+    overflows: bool = False  # its inputs overflow float16: stored as F32 where other matrices are F16
 
     def stored_type(self, wanted: str) -> str:
-        """Vectors stay F32; rows that no block of Q8_0 divides become F16."""
-        if len(self.shape) == 1 or (self.wide and wanted == "F16"):
+        """The tensor's type in a file of `wanted`: vectors stay F32, rows of no whole Q8_0 blocks become F16."""
+        if len(self.shape) == 1 or (self.overflows and wanted == "F16"):
             return "F32"
         return "F16" if wanted == "Q8_0" and self.shape[-1] % 32 else wanted
 
@@ -46,8 +46,11 @@ def write_gguf(
     tensors: Sequence[PlannedTensor],
     wanted: str = "F16",
 ) -> GGUFFile:
-    """Writes a file of `wanted` (F32, F16, Q8_0) and reads it again; `metadata` values are text, bool, int, float or
-    lists of one of them, None is left out. Raises AudioProjectionError when the folder cannot be written."""
+    """Writes a GGUF file with matrices as `wanted` (F32, F16, Q8_0); returns its header, read again.
+
+    Values of `metadata` are str, bool, int, float or lists of one of them; None is left out. Raises
+    AudioProjectionError when the file cannot be written; the old file then stays.
+    """
     if wanted not in PLAIN_TYPES:
         raise AudioProjectionError(f"unknown GGUF type {wanted!r}; choose one of {', '.join(PLAIN_TYPES)}")
     package = gguf_package()
@@ -77,11 +80,11 @@ def write_gguf(
 
 
 def seal(path: Path) -> None:
-    """Stores the hash of the header in the place kept for it, so that later damage to the header is noticed."""
+    """Writes the hash of the header into its metadata, so that later damage to the header is found when it is read."""
     header = parse_gguf(path)
-    assert header.seal_place is not None, "files written here keep a place for the seal"
+    assert header.seal_offset is not None, "write_gguf reserves the seal's bytes"
     with path.open("rb+") as file:
-        file.seek(header.seal_place)
+        file.seek(header.seal_offset)
         file.write(seal_of(header.metadata, header.tensors).encode())
 
 
@@ -95,7 +98,7 @@ def _numbers(tensor: PlannedTensor, kind: Any) -> np.ndarray:
 
 def _add(writer: Any, key: str, value: Any) -> None:
     if isinstance(value, str):
-        writer.add_key_value(key, value, gguf_package().GGUFValueType.STRING)  # add_string drops empty texts
+        writer.add_key_value(key, value, gguf_package().GGUFValueType.STRING)  # add_string drops empty strings
     elif isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

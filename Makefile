@@ -16,13 +16,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 install: $(STAMP)
 
 # The stamp is the last thing written: an install that was cut off has none and starts again from nothing.
-$(STAMP): pyproject.toml requirements.txt
+$(STAMP): pyproject.toml requirements.txt constraints.txt
 	rm -rf "$(VENV)"
 	@"$(PYTHON)" -c "import ensurepip" 2>/dev/null \
 		|| { [ "$$(id -u)" = 0 ] && apt-get install -y -qq python3-venv; } \
 		|| { echo "error: $(PYTHON) cannot make virtual environments: install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv "$(VENV)"
-	"$(BIN)/python" -m pip install --quiet --progress-bar off -r requirements.txt -e ".[dev]"
+	"$(BIN)/python" -m pip install --quiet --progress-bar off -c constraints.txt -r requirements.txt -e ".[dev]"
 	touch "$@"
 
 # llama.cpp is built from source: some minutes, once. What reads pictures and sound in it is left out. Decoding reads all
@@ -33,7 +33,7 @@ gguf: $(STAMP)
 	@"$(BIN)/python" -c "import llama_cpp" 2>/dev/null || { \
 		ahead="$$($(CC) $(AHEAD) -x c -c /dev/null -o /dev/null 2>/dev/null && echo "$(AHEAD)")"; \
 		CFLAGS="$$CFLAGS $$ahead" CXXFLAGS="$$CXXFLAGS $$ahead" CMAKE_ARGS="$${CMAKE_ARGS:--DLLAVA_BUILD=OFF}" \
-		"$(BIN)/python" -m pip install --quiet --progress-bar off -e ".[gguf]"; }
+		"$(BIN)/python" -m pip install --quiet --progress-bar off -c constraints.txt -e ".[gguf]"; }
 
 demo: $(STAMP)
 	@set -e; \

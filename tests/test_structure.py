@@ -22,7 +22,7 @@ LEVELS = (
     {"gguf"},
     {"alignment", "projector"},
     {"llm", "tts"},
-    {"text", "sampling", "dtypes"},
+    {"text", "sampling", "dtypes", "devices"},
     {"files"},
     {"config"},
     {"config_errors"},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from audio_projection.devices import choose_device, warn_of_slow_model
 from audio_projection.dtypes import DTYPES
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.locations import find_gguf, find_llm, find_tts
@@ -32,15 +33,6 @@ class Models:
     tts: Qwen3TTS
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device of that name (`config.device`); "auto": CUDA where there is one, else Apple's MPS, else CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def use_threads(count: int | None) -> None:
     """Sets how many CPU threads torch computes with (`config.threads`); None leaves torch's own choice."""
     if count is not None:
@@ -57,10 +49,11 @@ def load_llm(config: Config) -> LanguageModel:
     layers = "last" if config.llm.layers == "probe" else config.llm.layers
     if config.llm.backend == "gguf":
         return _load_gguf_llm(config, layers)
-    device = choose_device(config.device)
+    device, folder = choose_device(config.device), find_llm(config)
+    warn_of_slow_model("language model", config.llm.name, folder, device)
     float32 = config.llm.dtype == "auto" and device.type == "cpu"
     return LanguageModel.from_pretrained(
-        find_llm(config),
+        folder,
         dtype="float32" if float32 else config.llm.dtype,
         device=device,
         layers=layers,
@@ -77,9 +70,10 @@ def load_tts(config: Config) -> Qwen3TTS:
     """
     if config.tts.backend == "gguf":
         return _load_gguf_tts(config)
-    device = choose_device(config.device)
+    device, folder = choose_device(config.device), find_tts(config)
+    warn_of_slow_model("speech model", config.tts.name, folder, device)
     automatic = torch.float32 if device.type == "cpu" else torch.bfloat16
-    return Qwen3TTS.from_pretrained(find_tts(config), DTYPES.get(config.tts.dtype, automatic), device)
+    return Qwen3TTS.from_pretrained(folder, DTYPES.get(config.tts.dtype, automatic), device)
 
 
 def load_projector(path: Path) -> Projector:

@@ -14,9 +14,10 @@ from accelerate import PartialState
 from audio_projection.data.pairs import Pair
 from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
+from audio_projection.devices import choose_device
 from audio_projection.fit.assemble import assemble
 from audio_projection.fit.closed_form import fit_projector
-from audio_projection.models import Models, choose_device, load_tts, use_threads
+from audio_projection.models import Models, load_tts, use_threads
 from audio_projection.training.checkpoints import Checkpoints
 from audio_projection.training.resume import probed_before
 from audio_projection.training.run_log import summary_writer

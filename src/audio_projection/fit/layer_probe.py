@@ -108,10 +108,13 @@ def _layer_result(
     table: tuple[Tensor, Tensor],
     ridges: Sequence[float],
 ) -> LayerResult:
+    def predict(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return states @ weight.to(states.device).T + bias.to(states.device)  # solved on a device with float64
+
     def score(weight: Tensor, bias: Tensor) -> float:
-        return r_squared(calibration[0] @ weight.T + bias, calibration[1])
+        return r_squared(predict(calibration[0], weight, bias), calibration[1])
 
     _, weight, bias = equation.best(ridges, score)
     states, embeddings, ids = held_out
-    predicted = states @ weight.T + bias
+    predicted = predict(states, weight, bias)
     return LayerResult(layer, r_squared(predicted, embeddings), nearest_embedding_accuracy(predicted, ids, *table))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from audio_projection.alignment.token_states import TokenStates
+from audio_projection.devices import float64_device, to_float64
 from audio_projection.errors import AudioProjectionError
 from audio_projection.projector import ACTIVATIONS
 
@@ -39,8 +40,7 @@ class RidgeFit:
     """
 
     def __init__(self, inputs: int, outputs: int, device: torch.device | str = "cpu", block: int = BLOCK) -> None:
-        device = torch.device(device)
-        self.device = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        self.device = float64_device(torch.device(device))
         self.count = 0
         self._xx = torch.zeros(inputs, inputs, dtype=torch.float64, device=self.device)  # upper half only
         self._xy = torch.zeros(inputs, outputs, dtype=torch.float64, device=self.device)
@@ -208,7 +208,7 @@ def standardise(values: Tensor) -> Tensor:
 
 def channel_lines(normalised: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """gain (H,) and bias (H,): the least-squares line of `targets` (N, H) on `normalised` (N, H) in each channel."""
-    x, y = normalised.double(), targets.double()
+    x, y = to_float64(normalised), to_float64(targets)
     mean_x, mean_y = x.mean(0), y.mean(0)
     gain = ((x - mean_x) * (y - mean_y)).sum(0) / (x - mean_x).square().sum(0).clamp_min(1e-12)
     return gain.float(), (mean_y - gain * mean_x).float()
@@ -216,8 +216,9 @@ def channel_lines(normalised: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def r_squared(predicted: Tensor, actual: Tensor) -> float:
     """Coefficient of determination over all channels of (N, H): 1 - squared error / variance around channel means."""
-    error = (predicted.double() - actual.double()).square().sum()
-    total = (actual.double() - actual.double().mean(0)).square().sum()
+    predicted, actual = to_float64(predicted), to_float64(actual)
+    error = (predicted - actual).square().sum()
+    total = (actual - actual.mean(0)).square().sum()
     return float(1 - error / total.clamp_min(1e-12))
 
 
@@ -227,7 +228,7 @@ def nearest_embedding_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, ta
     `table_ids` (V,) are the tokens of the table's rows.
     """
     nearest = torch.cat([torch.cdist(part, table).argmin(1) for part in predicted.split(1024)])
-    return float((table_ids[nearest] == ids).double().mean())
+    return float((table_ids[nearest] == ids).cpu().double().mean())
 
 
 class Reserve:

@@ -330,10 +330,21 @@ def _silence() -> Any:
     return callback  # the cache keeps it alive
 
 
+def _ggml() -> Any:
+    """ggml's own library beside llama.cpp's, or llama.cpp's where ggml is linked into it.
+
+    On Linux and Mac the loader finds ggml's functions through libllama too; on Windows llama.dll has its own only.
+    """
+    llama = binding()._lib
+    names = ("ggml-base.dll", "libggml-base.dll", "libggml-base.dylib", "libggml-base.so")
+    beside = [path for name in names if (path := Path(llama._name).parent / name).is_file()]
+    return ctypes.CDLL(str(beside[0])) if beside else llama
+
+
 @lru_cache(maxsize=1)
 def _tensor_functions() -> tuple[Any, Any, Any]:
     """ggml's functions that give a tensor's name and number of elements, and that copy its data."""
-    library = binding()._lib  # the loader finds ggml's functions through libllama, which depends on ggml
+    library = _ggml()
     library.ggml_get_name.argtypes, library.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
     library.ggml_nelements.argtypes, library.ggml_nelements.restype = [ctypes.c_void_p], ctypes.c_int64
     copy = library.ggml_backend_tensor_get

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,7 @@ class LanguageModel:
         and the context "chat" without a chat template."""
         self._prepare(tokenizer, name, context, prompt)
         self.model = model.eval().requires_grad_(False)
+        self._cache_name = _cache_name(model)
         self.hidden_size: int = model.config.hidden_size
         self.num_layers: int = model.config.num_hidden_layers
         self._set_layers(layers)
@@ -258,11 +260,11 @@ class LanguageModel:
         with self._generation_tap.capture() as captured:
             output = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
-                cache=cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._cache_name: cache},
             )
-        return output.cache, output.logits[:, -1].float(), captured.states()[0, -1]
+        return output[self._cache_name], output.logits[:, -1].float(), captured.states()[0, -1]
 
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
@@ -280,6 +282,11 @@ class LanguageModel:
                 f"the text is {length} tokens long, {self.name} reads at most {self._context_length}; "
                 "give a shorter one"
             )
+
+
+def _cache_name(model: PreTrainedModel) -> str:
+    """The name of the key-value cache in the model's inputs and outputs; transformers 5.24 renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -21,8 +21,8 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 from audio_projection.data_loader import BatchWalk
+from audio_projection.devices import choose_device
 from audio_projection.errors import AudioProjectionError
-from audio_projection.models import choose_device
 from audio_projection.training.examples import Examples
 from audio_projection.training.fsdp import gathered
 from audio_projection.training.objective import Objective, means

@@ -88,7 +88,7 @@ class MetricsLog:
 
     def add(self, record: dict[str, Any]) -> None:
         """Appends one record and flushes it to the disk."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        with open(self.path, "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -28,12 +28,13 @@ from audio_projection.data.corpora.prepare import PreparedCorpus
 from audio_projection.data.corpora.report import write_dropped
 from audio_projection.data.corpora.workers import run_shards
 from audio_projection.data.pairs import Pair, PairFolder
+from audio_projection.devices import choose_device
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import remove_unfinished, write_json
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_tts
 from audio_projection.files.progress import shown, size_in_words
-from audio_projection.models import choose_device, load_llm, use_threads
+from audio_projection.models import load_llm, use_threads
 from audio_projection.text.input_text import as_spoken
 
 if TYPE_CHECKING:

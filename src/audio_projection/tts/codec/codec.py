@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audio_projection.devices import float64_device
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_json
 from audio_projection.files.json_reader import read_json_object
@@ -56,7 +57,7 @@ class Codec(nn.Module):
         codec._folder = folder
         _load(codec.decoder, "decoder.", folder, others="encoder.")
         codec.to(device).eval().requires_grad_(False)
-        if torch.device(device).type != "mps":  # which has no float64
+        if float64_device(codec.device) == codec.device:
             codec.decoder.to_float64()
         return codec
 

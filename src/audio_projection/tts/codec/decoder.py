@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audio_projection.devices import float64_device
 from audio_projection.tts.codec.config import CodecDecoderConfig
 from audio_projection.tts.codec.quantizer import SplitQuantizer
 from audio_projection.tts.layers import activation
@@ -183,7 +184,7 @@ class Attention(nn.Module):
         state[self] = torch.stack((keys[:, :, kept:], values[:, :, kept:]))
         # Keys are cached unrotated and positions count from the oldest one: RoPE depends on differences only, and
         # positions stay small however long the stream is.
-        cos, sin = (part.to(keys.dtype) for part in self._rotation(keys.shape[2], x.device))
+        cos, sin = (part.to(keys.dtype).to(x.device) for part in self._rotation(keys.shape[2], x.device))
         new = queries.shape[2]
         queries, keys = _rotate(queries, cos[-new:], sin[-new:]), _rotate(keys, cos, sin)
         mixed = F.scaled_dot_product_attention(
@@ -195,6 +196,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _rotation(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        device = float64_device(device)
         exponents = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float64) / self.head_dim
         positions = torch.arange(length, device=device, dtype=torch.float64)
         angles = torch.outer(positions, self.rope_theta**-exponents).repeat(1, 2)

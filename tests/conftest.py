@@ -39,8 +39,14 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`slow` tests run only when asked for by -m; `gpu` tests only where a CUDA device is."""
+    """`slow` tests run only when asked for by -m; `gpu` tests only where a CUDA device is, `posix` ones not on Windows."""
     import torch
+
+    if os.name == "nt":
+        skip_posix = pytest.mark.skip(reason="forks, signals and permissions are not those of Windows")
+        for item in items:
+            if "posix" in item.keywords:
+                item.add_marker(skip_posix)
 
     if not config.getoption("-m"):
         skip_slow = pytest.mark.skip(reason="slow: run with -m slow")

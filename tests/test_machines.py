@@ -115,8 +115,13 @@ def test_the_device_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     [(2.1, False, "cpu", True), (2.1, True, "cpu", False), (1.9, False, "cpu", False), (2.1, False, "cuda", False)],
 )
 def test_a_large_model_on_a_cpu_without_bfloat16_says_what_to_expect(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, billions: float, bfloat16: bool,
-    device: str, told: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    billions: float,
+    bfloat16: bool,
+    device: str,
+    told: bool,
 ) -> None:
     save_header(tmp_path / "model.safetensors", int(billions * 1e9))
     monkeypatch.setattr(devices, "has_bfloat16", lambda: bfloat16)

@@ -14,6 +14,7 @@ from audio_projection.files.json_reader import read_json
 from audio_projection.files.tensors import read_tensors, write_tensors
 
 
+@pytest.mark.posix
 def test_files_are_replaced_whole_and_leave_nothing_beside_them(tmp_path: Path) -> None:
     path = tmp_path / "neuer ordner" / "a.json"
     write_json(path, {"ü": [1, 2.5, None]})

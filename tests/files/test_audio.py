@@ -78,6 +78,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.wav"]
 
 
+@pytest.mark.posix
 def test_an_existing_file_keeps_its_mode_and_links_stay(tmp_path: Path) -> None:
     real, link = tmp_path / "real.wav", tmp_path / "link.wav"
     real.write_bytes(b"old")
@@ -88,6 +89,7 @@ def test_an_existing_file_keeps_its_mode_and_links_stay(tmp_path: Path) -> None:
     assert len(audio.read(real, 16000)) == 8000
 
 
+@pytest.mark.posix
 def test_unwritable_paths_are_found_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "file").write_text("x")
@@ -108,6 +110,7 @@ def test_unwritable_paths_are_found_before_the_work(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.wav"]
 
 
+@pytest.mark.posix
 def test_a_read_only_folder_is_unwritable(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")

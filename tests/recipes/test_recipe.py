@@ -106,6 +106,7 @@ def test_a_second_call_repeats_nothing(made: Path) -> None:
     assert other.returncode == 1 and "another text or size" in other.stderr
 
 
+@pytest.mark.posix
 @pytest.mark.timeout(1800)
 def test_a_killed_talker_ends_with_the_same_weights(made: Path, tmp_path: Path) -> None:
     work = tmp_path / "talker"

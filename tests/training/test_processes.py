@@ -23,7 +23,10 @@ from helpers.training import make_pairs, train_until, tuned
 
 PAIRS = make_pairs(8)
 
-pytestmark = pytest.mark.timeout(900)  # ten processes: seconds on an idle machine, minutes on a busy one
+pytestmark = [
+    pytest.mark.posix,
+    pytest.mark.timeout(900),
+]  # ten processes: seconds on an idle machine, minutes on a busy one
 TRAIN = {"steps": 2, "batch": 2, "checkpoint_every": 1, "eval_every": 2, "loss": {"perceptual": 0.1, "rows": 0.5}}
 
 

@@ -63,6 +63,7 @@ def wait_for_step(process: subprocess.Popen, metrics: Path, step: int) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "kills", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])], ids=lambda kills: f"{kills}"
 )

@@ -57,6 +57,7 @@ def features(prepared: Path, repository: Path, tmp_path_factory: pytest.TempPath
     return out
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_changes_nothing(
     prepared: Path, features: Path, repository: Path, tmp_path: Path, kills: int
@@ -218,6 +219,7 @@ def done(process: subprocess.Popen[str]) -> str:
     return out
 
 
+@pytest.mark.posix
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_command_killed_with_its_processes_goes_on(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -214,6 +213,7 @@ def test_a_dataset_without_its_package(tmp_path: Path, monkeypatch: pytest.Monke
         prepared(Corpus("dataset", tmp_path), tmp_path / "out")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path, kills: int) -> None:
     source = Corpus("manifest", manifest(tmp_path, 3 * kills))
@@ -225,6 +225,8 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path, kills: int) -
 
 
 def limited(work: Callable[[], Any], size: int, words: Any) -> None:
+    import resource  # not on Windows
+
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     try:
         work()
@@ -232,6 +234,7 @@ def limited(work: Callable[[], Any], size: int, words: Any) -> None:
         words.send(str(error))
 
 
+@pytest.mark.posix
 def test_a_full_disk_leaves_nothing_torn(tmp_path: Path) -> None:
     source = Corpus("manifest", manifest(tmp_path, 6))
     prepared(source, tmp_path / "straight", shard=2)

@@ -39,7 +39,7 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`slow` tests run only when asked for by -m; `gpu` tests only where a CUDA device is, `posix` ones not on Windows."""
+    """`slow` tests run only when asked for by -m; `gpu` ones where a CUDA device is, `posix` ones not on Windows."""
     import torch
 
     if os.name == "nt":

@@ -18,6 +18,7 @@ from audio_projection.data.speakers import named_speaker
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.locations import NANO_FOLDER
+from audio_projection.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig, TTSConfig
@@ -28,8 +29,10 @@ log = logging.getLogger(__name__)
 NANO_TEXTS = NANO_FOLDER / "texts.txt"
 
 
-def load_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
+def load_pairs(config: Config, tts: Qwen3TTS, processes: Processes = ALONE) -> list[Pair]:
     """The training pairs that `config.data` names; those that do not exist yet are made and cached.
+
+    Each of several processes makes its share of them.
 
     Unusable items are skipped with a warning that names them. Raises AudioProjectionError when none is left.
     """
@@ -38,9 +41,10 @@ def load_pairs(config: Config, tts: Qwen3TTS) -> list[Pair]:
         pairs = _ready_pairs(data, config.tts, tts)
     elif data.source == "self":
         texts = _limited(read_texts(data, config.tts.normalise), data.limit, config.seed)
-        pairs = spoken_pairs(config, tts, texts, _cache(config))
+        pairs = spoken_pairs(config, tts, texts, _cache(config), processes)
     else:
-        pairs = recorded_pairs(data, config.tts, tts, _chosen_recordings(data, config.seed), _cache(config))
+        recordings = _chosen_recordings(data, config.seed)
+        pairs = recorded_pairs(data, config.tts, tts, recordings, _cache(config), processes)
     kept = [pair for pair in pairs if _fits(pair, data, tts.frame_rate)]
     if len(kept) < len(pairs):
         log.info("data: %d of %d utterances are too short or too long", len(pairs) - len(kept), len(pairs))

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from accelerate import PartialState
-
 from audio_projection.data.pairs import Pair
 from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
@@ -18,6 +16,7 @@ from audio_projection.devices import choose_device
 from audio_projection.fit.assemble import assemble
 from audio_projection.fit.closed_form import fit_projector
 from audio_projection.models import Models, load_tts, use_threads
+from audio_projection.processes import Processes, current_processes
 from audio_projection.training.checkpoints import Checkpoints
 from audio_projection.training.resume import probed_before
 from audio_projection.training.run_log import summary_writer
@@ -33,20 +32,20 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
     use_threads(config.threads)
     if config.train.tensorboard:
         summary_writer()  # fails before anything that takes long
-    processes = PartialState(cpu=choose_device(config.device).type == "cpu")
-    tts = load_tts(config)
-    check_finetuning(config.tts.finetune, config.train.loss, tts)
-    with processes.main_process_first():  # it makes the codes; the others read them from the cache
-        pairs = load_pairs(config, tts)
-    training, held_out = split_held_out(pairs, config.data.held_out, config.seed)
-    voice, source = default_voice(config.tts, tts, training, config.data.voice_speaker)
-    texts = texts_to_fit(config, training, held_out)
-    checkpoints = _checkpoints(config, resume)
-    models = assemble(config, tts, texts, probed_before(checkpoints))
-    if checkpoints.latest() is None:
-        fit_projector(config.fit, models.llm, tts, models.projector, texts)
-    models.projector.set_voice(voice, source)
-    return train_projector(config, models, training, held_out)
+    processes = current_processes(cpu=choose_device(config.device).type == "cpu")
+    with processes.ending_together():
+        tts = load_tts(config)
+        check_finetuning(config.tts.finetune, config.train.loss, tts)
+        pairs = load_pairs(config, tts, processes)
+        training, held_out = split_held_out(pairs, config.data.held_out, config.seed)
+        voice, source = default_voice(config.tts, tts, training, config.data.voice_speaker)
+        texts = texts_to_fit(config, training, held_out)
+        checkpoints = _checkpoints(config, resume, processes)
+        models = assemble(config, tts, texts, probed_before(checkpoints), processes)
+        if checkpoints.latest() is None:  # the other processes get the weights with the first checkpoint
+            processes.first("the closed-form fit", lambda: _fit(config, models, texts))
+        models.projector.set_voice(voice, source)
+        return train_projector(config, models, training, held_out)
 
 
 def train_projector(config: Config, models: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
@@ -62,10 +61,15 @@ def train_projector(config: Config, models: Models, training: Sequence[Pair], he
         return trainer.train(terminated)
 
 
-def _checkpoints(config: Config, resume: bool) -> Checkpoints:
+def _fit(config: Config, models: Models, texts: Sequence[str]) -> None:
+    fit_projector(config.fit, models.llm, models.tts, models.projector, texts)
+
+
+def _checkpoints(config: Config, resume: bool, processes: Processes) -> Checkpoints:
     folder = config.run_dir / "checkpoints"
-    if not resume:
+    if not resume and processes.index == 0:
         shutil.rmtree(folder, ignore_errors=True)
+    processes.wait("the list of the checkpoints")
     return Checkpoints(folder, config.train.keep_checkpoints)
 
 

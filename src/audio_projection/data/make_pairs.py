@@ -22,6 +22,7 @@ from audio_projection.data.pairs import Pair, PairFolder, seeded_digest
 from audio_projection.data.speakers import named_speaker
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.progress import shown
+from audio_projection.processes import ALONE, Processes
 from audio_projection.tts.generate import generate
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ _SPOKEN_AT_ONCE = 16  # texts in one batch of the TTS
 _RECORDINGS_A_PART = 64
 
 
-def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Path) -> list[Pair]:
+def spoken_pairs(
+    config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Path, processes: Processes = ALONE
+) -> list[Pair]:
     """Pairs whose codes the text-fed TTS generates itself (self-distillation), a cached part for each batch of texts.
 
-    Every part has its own seed, so that an interrupted run resumes with the same codes.
+    Every part has its own seed, so that an interrupted run resumes with the same codes, whichever process makes them.
     """
     voice = named_speaker(config.tts, tts)
     conditions = {
@@ -53,11 +56,14 @@ def spoken_pairs(config: Config, tts: Qwen3TTS, texts: Sequence[str], cache: Pat
     folder = PairFolder(_cache_folder(cache, "self", conditions), conditions)
     groups = list(chunks(texts, _SPOKEN_AT_ONCE))
     missing = [index for index in range(len(groups)) if not folder.has(index)]
+    processes.wait("the list of the training texts that are still to be spoken")
+    missing = processes.share(missing)
     with torch.no_grad():
         prefix = tts.prefix(voice, config.tts.language)
         for index in shown(missing, "speaking the training texts", len(missing)):
             spoken = zip(groups[index], _speak(tts, prefix, groups[index], config, config.seed + index), strict=True)
             folder.add([Pair(seeded_digest(0, text)[:16], text, codes.cpu(), voice) for text, codes in spoken], index)
+    processes.wait("the end of speaking the training texts")
     return folder.read()
 
 
@@ -70,12 +76,18 @@ def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, 
 
 
 def recorded_pairs(
-    limits: DataConfig, settings: TTSConfig, tts: Qwen3TTS, recordings: Sequence[Recording], cache: Path
+    limits: DataConfig,
+    settings: TTSConfig,
+    tts: Qwen3TTS,
+    recordings: Sequence[Recording],
+    cache: Path,
+    processes: Processes = ALONE,
 ) -> list[Pair]:
     """Pairs of recordings: codes by the codec's encoder, and for base models each recording's x-vector as its voice.
 
     Codes are cached by file and size, so that a changed recording is encoded again and a changed text is not. What
-    fails the checks of `corpora.checks` is skipped with a warning that names it.
+    fails the checks of `corpora.checks` is skipped with a warning that names it. Each of several processes encodes its
+    share.
     """
     voice = None if tts.speaker_encoder is not None else named_speaker(settings, tts)
     encoder = RecordingEncoder.of(tts)
@@ -84,12 +96,21 @@ def recorded_pairs(
     known = {pair.id: pair for pair in folder.read()}
     keys = {recording.id: _file_key(recording.audio) for recording in recordings}
     missing = [recording for recording in recordings if keys[recording.id] not in known]
-    groups = list(chunks(missing, _RECORDINGS_A_PART))
-    for group in shown(groups, "encoding the recordings", len(groups)):
+    size = max(1, min(_RECORDINGS_A_PART, -(-len(missing) // processes.count)))
+    groups = list(enumerate(chunks(missing, size), folder.next_part()))
+    processes.wait("the list of the recordings that are still to be encoded")
+    groups = processes.share(groups)
+    if processes.count > 1 and missing:
+        counted = sum(len(group) for _, group in groups)
+        log.info("data: process %d encodes %d of %d recordings", processes.index, counted, len(missing))
+    for part, group in shown(groups, "encoding the recordings", len(groups)):
         made = [pair for recording in group if (pair := _encode(encoder, limits, recording, keys)) is not None]
         if made:
-            folder.add(made)
+            folder.add(made, part)
             known |= {pair.id: pair for pair in made}
+    processes.wait("the end of encoding the recordings")
+    if processes.count > 1 and missing:
+        known = {pair.id: pair for pair in folder.read()}
     found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
     texts = [
         _spoken_text(recording, len(pair.codes) / tts.frame_rate, limits, settings.normalise)

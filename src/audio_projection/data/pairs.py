@@ -68,14 +68,17 @@ class PairFolder:
         """Whether the part of that number is finished."""
         return (self.folder / f"part-{part:05d}.json").is_file()
 
+    def next_part(self) -> int:
+        """The number after that of the last part."""
+        return int(self.parts()[-1].split("-")[1]) + 1 if self.parts() else 0
+
     def missing(self) -> list[int]:
         """Numbers of the unfinished parts, in a folder whose conditions say how many there are."""
         return [part for part in range(self.conditions.get("parts", 0)) if not self.has(part)]
 
     def add(self, pairs: Sequence[Pair], part: int | None = None) -> None:
         """Writes one part, the next or the one of that number; either all pairs have an x-vector or none."""
-        if part is None:
-            part = int(self.parts()[-1].split("-")[1]) + 1 if self.parts() else 0
+        part = self.next_part() if part is None else part
         vectors = [pair.voice for pair in pairs if isinstance(pair.voice, Tensor)]
         states = [pair.states.values for pair in pairs if pair.states is not None]
         assert len(vectors) in (0, len(pairs)), "x-vectors for all pairs of a part, or for none"

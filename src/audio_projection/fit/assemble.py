@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from audio_projection.fit.layer_probe import probe
 from audio_projection.models import Models, load_llm
+from audio_projection.processes import ALONE, Processes
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.sampling import seeded
 
@@ -17,15 +19,21 @@ if TYPE_CHECKING:
 
 
 def assemble(
-    config: Config, tts: Qwen3TTS, texts: Sequence[str], probed: tuple[int, dict[str, Any]] | None = None
+    config: Config,
+    tts: Qwen3TTS,
+    texts: Sequence[str],
+    probed: tuple[int, dict[str, Any]] | None = None,
+    processes: Processes = ALONE,
 ) -> Models:
     """Loads the LLM at the layers that the configuration names, and makes an untrained projector for them.
 
-    With `llm.layers=probe` the layer and its report are `probed`, or come from a probe on `texts`.
+    With `llm.layers=probe` the layer and its report are `probed`, or come from a probe on `texts` that the first of
+    the processes makes.
     """
     llm, report = load_llm(config), None
     if config.llm.layers == "probe":
-        layer, report = probed or _probe_layer(config.fit, llm, tts, texts)
+        run_probe = partial(_probe_layer, config.fit, llm, tts, texts)
+        layer, report = probed or processes.first("the probe of the LLM's layers", run_probe)
         llm = llm.select(layer)
     models = Models(llm, new_projector(config, llm, tts), tts)
     if report is not None:

@@ -16,6 +16,7 @@ from audio_projection.data.pairs import Pair
 from audio_projection.data_loader import BatchOrder, BatchWalk
 from audio_projection.errors import AudioProjectionError
 from audio_projection.models import Models
+from audio_projection.processes import current_processes
 from audio_projection.projector import build_projector
 from audio_projection.training.audio_samples import SpokenSample
 from audio_projection.training.checkpoints import Checkpoints, TrainingState
@@ -75,6 +76,7 @@ class Trainer:
         self.objective = Objective(config.train, layout, models.projector, models.tts, untuned)
         self.optimization = OptimizerStep(config, self.objective, examples)
         self.accelerator = self.optimization.accelerator
+        self.processes = current_processes(cpu=models.tts.device.type == "cpu")
         self.validation = Validation(self.optimization.model, self.objective, validation, config.train.batch)
         self.sample = SpokenSample(config, models, [*held_out, *training][0])
         self.order = BatchOrder(examples.frames, config.train.batch, config.seed)
@@ -88,7 +90,7 @@ class Trainer:
     def resume(self) -> None:
         """Loads the newest checkpoint; without one, saves the weights as they are as the first."""
         fresh = self.checkpoints.latest() is None
-        self.accelerator.wait_for_everyone()
+        self.processes.wait("the newest checkpoint")
         if fresh:
             self._save()
         folder = self.checkpoints.latest()
@@ -161,7 +163,7 @@ class Trainer:
             with self.finetuning.merged():
                 sample = self.sample.write(self.step)
             self.run_log.add_sample(sample, self.step)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait(f"the sample of step {self.step}")
 
     def _finish(self) -> Outcome:
         finished = self._over()
@@ -169,7 +171,7 @@ class Trainer:
             self._evaluate()
             self._save_trained()
         self.run_log.close()
-        self.accelerator.wait_for_everyone()
+        self.processes.wait("the end of the run")
         outcome = Outcome(
             step=self.step,
             steps=self.steps,
@@ -211,7 +213,7 @@ class Trainer:
                 seconds=self.seconds,
             )
             self.checkpoints.save(state)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait(f"the checkpoint of step {self.step}")
 
     def _fixed_settings(self) -> dict[str, Any]:
         return fixed_settings(self.config, self.models.projector.info, self.pairs, self.optimization.micro_batches)

@@ -1,4 +1,9 @@
-"""Token sampling: greedy, temperature, top-k, top-p in the official order; seeding of torch's global generators."""
+"""Token sampling: greedy, temperature, top-k, top-p in the official order; seeded noise; torch's global generators.
+
+There are two ways to draw from the same distribution. `Choice.pick` is `torch.multinomial`, as in the official package,
+for the same draws from the same generator; it waits for the GPU. `Choice.race` divides the probabilities by exponential
+noise and takes the largest, which waits for nothing; its noise (`exponential_noise`) depends on a seed and a step alone.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +53,50 @@ class Choice:
             return warped.argmax(-1)
         probabilities = torch.softmax(warped, -1, dtype=torch.float32)
         return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+    def race(self, warped: Tensor, noise: Tensor | None) -> Tensor:
+        """Token ids (B,) from warped scores (B, V), sampled by `noise` (B, V) of `exponential_noise`; unused if greedy.
+
+        The first of V exponential clocks with rates p to ring is clock i with probability p[i].
+        """
+        if self.greedy or noise is None:
+            return warped.argmax(-1)
+        return (torch.softmax(warped, -1, dtype=torch.float32) / noise).argmax(-1)
+
+
+def exponential_noise(seeds: Tensor, steps: Tensor, start: int, width: int) -> Tensor:
+    """Exponentially distributed numbers (B, width), float32, above 0, of the columns from `start` on.
+
+    Row b depends on seeds[b] and steps[b] alone. `seeds` and `steps` (B,), int64. A hash of seed, step and column (SplitMix64) instead of a generator with a state:
+    any device computes the same, nothing is kept between steps, and other rows play no part.
+    """
+    columns = torch.arange(start + 1, start + width + 1, device=seeds.device)
+    stream = _mixed(seeds * _GOLDEN + steps)
+    bits = _mixed(stream[:, None] + columns * _GOLDEN)
+    # 23 bits and a half: neither 0 nor 1 in float32, whose logarithms would be infinite or zero
+    uniform = ((bits >> 41) & 0x7FFFFF).float().add_(0.5).mul_(2.0**-23)
+    return uniform.log_().neg_()
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """A seed for part `number` of what has the seed `seed`; no two parts share their noise."""
+    return int(_mixed(_mixed(torch.tensor(_signed(seed))) + _signed(number * _GOLDEN)))
+
+
+_GOLDEN = -7046029254386353131  # SplitMix64's increment and multipliers (Steele et al., 2014) as signed numbers
+_FIRST_FACTOR, _SECOND_FACTOR = -4658895280553007687, -7723592293110705685
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64; shifts are made logical by masks."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _FIRST_FACTOR
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _SECOND_FACTOR
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+def _signed(number: int) -> int:
+    """A whole number modulo 2^64, as int64."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 from audio_projection.errors import AudioProjectionError
 from audio_projection.tts import Choice, Decoder, Qwen3TTS, Sampling, clone_prefill, decode, generate, stream
 from audio_projection.tts.config import TransformerConfig
-from audio_projection.tts.decode_step import Stepper
-from audio_projection.tts.generate import LengthGuard
+from audio_projection.tts.decode_step import FrameStepper
+from audio_projection.tts.engine.utterance import LengthGuard
 from audio_projection.tts.layers import KVCache
 from audio_projection.tts.prompt import special_embeddings, text_prompt, training_sequence
 from audio_projection.tts.transformer import Transformer
@@ -121,24 +121,29 @@ def test_projected_embeddings_replace_text_embeddings(odd: Qwen3TTS) -> None:
 
 def test_sampling_gives_the_codes_of_the_official_package(tts: Qwen3TTS) -> None:
     sampled = load_file(parity_kit.FIXTURES / "tiny_custom_voice.sampled.safetensors")
-    prompts = [utterance(tts, LONG), utterance(tts, SHORT, "bo", "auto")]
+    prompts = [text_prompt(tts, *utterance(tts, *one), "streaming") for one in ((LONG,), (SHORT, "bo", "auto"))]
     nucleus = Sampling(
         Choice(temperature=1.3, top_k=0, top_p=0.8),
         Choice(temperature=1.0, top_k=7, top_p=0.6),
         repetition_penalty=1.05,
     )
     for name, sampling in (("sampled", None), ("nucleus", nucleus)):
-        generator = torch.Generator().manual_seed(11)
-        codes = generate(tts, prompts, sampling=sampling, generator=generator, max_frames=16)
-        for index, one in enumerate(codes):
-            assert torch.equal(one, sampled[f"{name}.codes.{index}"]), (name, index)
+        decoder = Decoder(tts, prompts, sampling or tts.sampling, torch.Generator().manual_seed(11))
+        pad, frames = special_embeddings(tts).pad, []
+        for step in range(16):
+            texts = [prompt.text_embeddings for prompt in prompts]
+            frames.append(decoder.step(torch.stack([text[step] if step < len(text) else pad for text in texts])))
+        codes, ended = (torch.stack(each, 1) for each in zip(*frames, strict=True))
+        for index in range(2):
+            length = int(ended[index].int().argmax()) if bool(ended[index].any()) else 16
+            assert torch.equal(codes[index, :length], sampled[f"{name}.codes.{index}"]), (name, index)
 
 
 def test_a_seed_makes_sampling_repeatable(odd: Qwen3TTS) -> None:
     prompt = [utterance(odd, SHORT, "eve")]
 
     def sampled(seed: int) -> Tensor:
-        return generate(odd, prompt, generator=torch.Generator().manual_seed(seed), max_frames=6)[0]
+        return generate(odd, prompt, seed=seed, max_frames=6)[0]
 
     first = sampled(1)
     torch.manual_seed(99)  # the global state plays no part
@@ -241,24 +246,43 @@ def test_a_dialect_belongs_to_its_speaker(odd: Qwen3TTS) -> None:
 
 
 @pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("starts", [None, [0, 2, 1]])
-def test_steps_equal_the_whole_pass(window: int | None, starts: list[int] | None) -> None:
-    """Grouped heads, windows, left padding, a cache that has to grow twice."""
+@pytest.mark.parametrize("starts", [[0, 0, 0], [0, 2, 1]])
+def test_steps_equal_the_whole_pass(window: int | None, starts: list[int]) -> None:
+    """Grouped heads, windows, sequences of different lengths, a cache that has to grow twice."""
     config = TransformerConfig(24, 20, 2, 6, 2, 8, attention_bias=True, windows=(window, None))
     generator = torch.Generator().manual_seed(0)
     model = Transformer(config).requires_grad_(False)
     for weight in model.parameters():
         weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
     inputs = torch.randn(3, 70, 24, generator=generator)
-    cache = KVCache(config, 3, 5, inputs)
-    cache.pad_left(None if starts is None else torch.tensor(starts))
-    given = inputs.clone()
-    for index, start in enumerate(starts or []):
-        given[index] = torch.cat((torch.full((start, 24), 7.0), inputs[index, : 70 - start]))
     with torch.inference_mode():
-        states = [model.prefill(given[:, :4], cache)]
-        stepper = Stepper(model, cache)
-        states += [stepper.step(given[:, position])[:, None] for position in range(4, 70)]
-    whole, stepped = model(inputs), torch.cat(states, 1)
-    for index, start in enumerate(starts or [0, 0, 0]):
-        torch.testing.assert_close(stepped[index, start:].clone(), whole[index, : 70 - start], atol=1e-5, rtol=1e-5)
+        stepper, states = model.begin(1, 5, inputs), []
+        for slot, start in enumerate(starts):
+            states.append([*stepper.prefill(slot, inputs[slot, : 2 - start]), *stepper.prefill(slot, inputs[slot, 2 - start : 4 - start])])
+        for position in range(4, 70):
+            stepper.prepare(3)
+            given = torch.stack([inputs[slot, position - start] for slot, start in enumerate(starts)])
+            for slot, state in enumerate(stepper.step(given)):
+                states[slot].append(state)
+            stepper.advance(3)
+    whole = model(inputs)
+    for slot, start in enumerate(starts):
+        stepped = torch.stack(states[slot]).clone()
+        torch.testing.assert_close(stepped, whole[slot, : 70 - start], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_frames_equal_the_whole_pass(window: int | None) -> None:
+    config = TransformerConfig(24, 20, 2, 6, 2, 8, windows=(window, None))
+    generator = torch.Generator().manual_seed(0)
+    model = Transformer(config).requires_grad_(False)
+    for weight in model.parameters():
+        weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+    inputs = torch.randn(3, 7, 24, generator=generator)
+    whole = model(inputs)
+    with torch.inference_mode():
+        stepper = FrameStepper(model, KVCache(config, 1, 7, inputs))
+        for count in (3, 1, 2):  # used again, also after it has grown
+            stepper.restart(count)
+            states = torch.stack([stepper.step(inputs[:count, position]) for position in range(7)], 1)
+            torch.testing.assert_close(states.clone(), whole[:count], atol=1e-5, rtol=1e-5)

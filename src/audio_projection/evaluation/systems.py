@@ -198,7 +198,7 @@ def save_sentence(sentence: SpokenSentence, folder: Path, system: str, index: in
 
 def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -> SpokenSentence:
     """One line, spoken sentence by sentence as `speak` does, so that each sentence is checked for its own end."""
-    from audio_projection.tts.generate import LengthGuard
+    from audio_projection.tts.engine.utterance import LengthGuard
 
     guard, parts, ended = LengthGuard(voice.tts, None), [], True
     for piece in split_sentences(text, voice.defaults.longest):

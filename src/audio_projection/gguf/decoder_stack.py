@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.gguf.llama_cpp_runtime import MAX_BATCH, LlamaContext, LlamaWeights
+from audio_projection.gguf.llama_cpp_runtime import MAX_BATCH, Inputs, LlamaContext, LlamaWeights
 from audio_projection.gguf.talker_file import PREDICTOR, TALKER, check_stack_file
 from audio_projection.tts.config import Qwen3TTSConfig, TransformerConfig
 from audio_projection.tts.model import Qwen3TTS
+
+_KEPT_INPUTS = 64
+"""Input batches of at most so many sizes are kept."""
 
 
 class LlamaStack(nn.Module):
@@ -30,59 +33,120 @@ class LlamaStack(nn.Module):
         super().__init__()
         self.config, self.weights, self.threads = config, weights, threads
 
-    def begin(self, batch: int, capacity: int, like: Tensor) -> LlamaStepper:
-        """An empty key-value cache for `batch` utterances of `capacity` positions; see `IncrementalDecoder`."""
-        return LlamaStepper(LlamaContext(self.weights, capacity, self.threads, batch), like.dtype)
+    def begin(self, slots: int, capacity: int, like: Tensor) -> LlamaSlots:
+        """Incremental decoding of sequences in slots, `capacity` positions each at first; see `SlotDecoder`."""
+        return LlamaSlots(LlamaContext(self.weights, capacity, self.threads, slots), like.dtype)
+
+    def begin_frames(self, slots: int, length: int, like: Tensor) -> LlamaFrames:
+        """Incremental decoding of sequences that begin together; see `FrameDecoder`."""
+        return LlamaFrames(LlamaContext(self.weights, length, self.threads, slots), like.dtype)
 
     def forward(self, embeds: Tensor, lengths: Tensor | None = None) -> NoReturn:
         raise AudioProjectionError("a TTS that llama.cpp runs cannot be trained through; use tts.backend=torch")
 
 
-class LlamaStepper:
-    """Decoding steps of a batch of utterances in llama.cpp; implements `IncrementalDecoder`.
+class LlamaSlots:
+    """Decoding of utterances in slots by llama.cpp; implements `SlotDecoder`.
 
-    Each utterance is a sequence of its own in the key-value cache with its own positions, so nothing is padded.
+    Each slot's utterance is a sequence of llama.cpp's key-value cache with positions of its own; slots exchange their
+    sequences' numbers, and no memory moves. A step is one batch of all utterances: llama.cpp reads the weights once.
     """
 
     def __init__(self, context: LlamaContext, dtype: torch.dtype) -> None:
-        self._context, self._dtype = context, dtype
-        self._next = context.inputs(context.sequences)
-        self._next.sequences[:] = np.arange(context.sequences)
-        self._longest = 0
+        self._steps = _Steps(context, dtype)
+        self._sequences = list(range(context.sequences))
+        self._lengths = [0] * context.sequences
 
-    def prefill(self, embeds: Tensor, starts: Tensor | None) -> None:
-        """Prefill with embeds (B, S, hidden), padded on the left: utterance b begins at `starts[b]`."""
-        first = [0] * len(embeds) if starts is None else starts.tolist()
-        self._context.reserve(embeds.shape[1] + 1)
-        for sequence, (embeddings, start) in enumerate(zip(embeds, first, strict=True)):
-            for part in embeddings[start:].split(MAX_BATCH):
-                inputs, position = self._context.inputs(len(part)), self._next.positions[0, sequence]
-                inputs.embeddings.copy_(part)
-                inputs.positions[:], inputs.sequences[:] = position + np.arange(len(part)), sequence
-                self._context.decode(inputs)
-                self._next.positions[:, sequence] += len(part)
-        self._longest = int(self._next.positions.max())
+    def prefill(self, slot: int, embeds: Tensor) -> None:
+        """Reads embeds (S, hidden) after what the slot's sequence has."""
+        self._reserve(slot + 1, 1)
+        self._reserve(slot + 1, self._lengths[slot] + len(embeds) + 1)
+        for part in embeds.split(MAX_BATCH):
+            count = len(part)
+            places = np.arange(self._lengths[slot], self._lengths[slot] + count)
+            self._steps.decode(part, places, np.full(count, self._sequences[slot]))
+            self._lengths[slot] += count
+
+    def prepare(self, count: int) -> int:
+        self._reserve(count, max(self._lengths[:count], default=0) + 1)
+        return count
 
     def step(self, x: Tensor) -> Tensor:
-        """x (B, hidden) at each utterance's next position to hidden states (B, hidden) after the final norm.
+        """x (B, hidden) at the next positions of the first B slots to hidden states (B, hidden) after the final norm.
 
         Raises AudioProjectionError where the file's weights give no finite numbers.
         """
-        self._longest += 1
-        self._context.reserve(self._longest)
-        self._next.embeddings.copy_(x)
-        self._context.decode(self._next)
-        self._next.positions += 1
-        states = self._context.states(len(x)).to(self._dtype, copy=True)
-        if not math.isfinite(states.sum()):
-            raise AudioProjectionError(f"{self._context.weights.file.path} is damaged: it computes no finite numbers")
-        return states
+        count = len(x)
+        return self._steps.states(x, np.asarray(self._lengths[:count]), np.asarray(self._sequences[:count]))
 
-    def restart(self) -> None:
-        """Empties the key-value cache."""
-        self._context.clear()
-        self._next.positions[:] = 0
-        self._longest = 0
+    def advance(self, count: int) -> None:
+        for slot in range(count):
+            self._lengths[slot] += 1
+
+    def swap(self, first: int, second: int) -> None:
+        for values in (self._sequences, self._lengths):
+            values[first], values[second] = values[second], values[first]
+
+    def clear(self, slot: int) -> None:
+        self._reserve(slot + 1, 1)
+        if self._lengths[slot]:
+            self._steps.context.forget(self._sequences[slot])
+            self._lengths[slot] = 0
+
+    def _reserve(self, slots: int, length: int) -> None:
+        self._steps.reserve(slots, length)
+        known = len(self._lengths)
+        self._sequences += range(known, self._steps.context.sequences)
+        self._lengths += [0] * (self._steps.context.sequences - known)
+
+
+class LlamaFrames:
+    """Decoding of short sequences that are all at the same position by llama.cpp; implements `FrameDecoder`."""
+
+    def __init__(self, context: LlamaContext, dtype: torch.dtype) -> None:
+        self._steps = _Steps(context, dtype)
+        self._length = 0
+
+    def restart(self, count: int) -> None:
+        """Empties the key-value cache, for `count` sequences."""
+        self._steps.reserve(count, 1)
+        self._steps.context.clear()
+        self._length = 0
+
+    def step(self, x: Tensor) -> Tensor:
+        """As `LlamaSlots.step`."""
+        self._length += 1
+        self._steps.reserve(len(x), self._length)
+        return self._steps.states(x, np.full(len(x), self._length - 1), np.arange(len(x)))
+
+
+class _Steps:
+    """Batches of embeddings through a llama.cpp context; input batches are kept for each size."""
+
+    def __init__(self, context: LlamaContext, dtype: torch.dtype) -> None:
+        self.context, self._dtype = context, dtype
+        self._inputs: dict[int, Inputs] = {}
+
+    def reserve(self, slots: int, length: int) -> None:
+        self.context.reserve(length, slots)
+
+    def decode(self, embeds: Tensor, positions: np.ndarray, sequences: np.ndarray) -> None:
+        count = len(embeds)
+        if count not in self._inputs:
+            if len(self._inputs) > _KEPT_INPUTS:
+                self._inputs.clear()
+            self._inputs[count] = self.context.inputs(count)
+        inputs = self._inputs[count]
+        inputs.embeddings.copy_(embeds)
+        inputs.positions[:], inputs.sequences[:] = positions, sequences
+        self.context.decode(inputs)
+
+    def states(self, x: Tensor, positions: np.ndarray, sequences: np.ndarray) -> Tensor:
+        self.decode(x, positions, sequences)
+        states = self.context.states(len(x)).to(self._dtype, copy=True)
+        if not math.isfinite(states.sum()):
+            raise AudioProjectionError(f"{self.context.weights.file.path} is damaged: it computes no finite numbers")
+        return states
 
 
 def load_gguf_tts(

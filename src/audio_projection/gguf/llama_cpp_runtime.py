@@ -206,13 +206,20 @@ class LlamaContext:
         self.length = 0
         binding().llama_memory_clear(binding().llama_get_memory(self._handle), False)
 
-    def reserve(self, length: int) -> None:
-        """Makes room for `length` positions of each sequence, keeping the keys and values; may raise as `__init__`."""
-        if length <= self.capacity:
+    def forget(self, sequence: int) -> None:
+        """Empties one sequence of the key-value cache."""
+        binding().llama_memory_seq_rm(binding().llama_get_memory(self._handle), sequence, -1, -1)
+
+    def reserve(self, length: int, sequences: int = 1) -> None:
+        """Makes room for `sequences` sequences of `length` positions, keeping the keys and values; may raise as
+        `__init__`."""
+        if length <= self.capacity and sequences <= self.sequences:
             return
         library, old, free = binding(), self._handle, self._free
         kept = [self._sequence_state(sequence) for sequence in range(self.sequences)]
-        self._open(max(length, 2 * self.capacity))
+        if sequences > self.sequences:
+            self.sequences = max(sequences, 2 * self.sequences)
+        self._open(self.capacity if length <= self.capacity else max(length, 2 * self.capacity))
         for sequence, state in enumerate(kept):
             if state and not library.llama_state_seq_set_data(self._handle, state, len(state), sequence):
                 raise AudioProjectionError("llama.cpp cannot move its memory to a larger place; speak shorter texts")

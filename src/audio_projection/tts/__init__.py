@@ -8,7 +8,8 @@ Example:
 """
 
 from audio_projection.sampling import Choice, Sampling
-from audio_projection.tts.generate import Decoder, decode, generate, stream
+from audio_projection.tts.engine.decoder import Decoder
+from audio_projection.tts.generate import decode, generate, stream
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import clone_prefill, training_sequence
 

@@ -63,48 +63,61 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class KVCache:
-    """Key-value cache of all layers for a batch, in memory that grows by doubling; `length` positions are filled.
+    """Keys and values of all layers for a number of slots, each with one sequence of its own length.
 
-    Sequences of different lengths are padded on the left: sequence b is valid from `starts[b]` on and its rotary
-    positions count from there. `starts` is None where no sequence is padded.
+    `store` is (layers, 2, slots, kv heads, capacity, head_dim). Positions beyond a sequence's length hold finite
+    numbers that the attention masks out; both slots and capacity grow by doubling.
     """
 
-    def __init__(self, config: TransformerConfig, batch: int, capacity: int, like: Tensor) -> None:
-        self.length = 0
-        self.starts: Tensor | None = None
-        self.mask: Tensor | None = None
-        shape = (config.num_layers, 2, batch, config.num_kv_heads, capacity, config.head_dim)
-        self.store = torch.empty(shape, dtype=like.dtype, device=like.device)
+    def __init__(self, config: TransformerConfig, slots: int, capacity: int, like: Tensor) -> None:
+        shape = (config.num_layers, 2, slots, config.num_kv_heads, capacity, config.head_dim)
+        self.store = torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+    @property
+    def slots(self) -> int:
+        return self.store.shape[2]
 
     @property
     def capacity(self) -> int:
         return self.store.shape[4]
 
-    def pad_left(self, starts: Tensor | None) -> None:
-        """Sets the position from which on each sequence is valid: `starts` (B,), int64."""
-        self.starts = starts
-        self.mask = None if starts is None else self._valid(starts)
-
-    def reserve(self, length: int) -> bool:
-        """Grows the cache to at least `length` positions; True when its memory has moved, so that views are void."""
-        if length <= self.capacity:
+    def reserve(self, slots: int, length: int) -> bool:
+        """Grows to at least `slots` slots of `length` positions; True when memory has moved, so that views are void."""
+        if slots <= self.slots and length <= self.capacity:
             return False
-        larger = self.store.new_empty((*self.store.shape[:4], max(length, 2 * self.capacity), self.store.shape[5]))
-        larger[..., : self.length, :] = self.store[..., : self.length, :]
+        more = self.slots if slots <= self.slots else max(slots, 2 * self.slots)
+        longer = self.capacity if length <= self.capacity else max(length, 2 * self.capacity)
+        layers, two, _, heads, _, width = self.store.shape
+        larger = self.store.new_zeros(layers, two, more, heads, longer, width)
+        larger[:, :, : self.slots, :, : self.capacity] = self.store
         self.store = larger
-        if self.starts is not None:
-            self.mask = self._valid(self.starts)
         return True
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Stores a prefill's keys and values (B, kv heads, S, head_dim) from position 0 on."""
-        length = keys.shape[2]
-        self.store[layer, 0, :, :, :length] = keys
-        self.store[layer, 1, :, :, :length] = values
+    def swap(self, first: int, second: int, length: int) -> None:
+        """Exchanges the sequences of two slots, of at most `length` positions."""
+        one, other = self.store[:, :, first, :, :length], self.store[:, :, second, :, :length]
+        kept = one.clone()
+        one.copy_(other)
+        other.copy_(kept)
 
-    def _valid(self, starts: Tensor) -> Tensor:
-        """Attention mask (B, 1, 1, capacity) of the positions that are not padding."""
-        return (torch.arange(self.capacity, device=starts.device) >= starts[:, None])[:, None, None]
+
+class CachedSequence:
+    """One slot's sequence in a KVCache, of which `start` positions are filled: what a prefill extends."""
+
+    def __init__(self, cache: KVCache, slot: int, start: int) -> None:
+        self.start = start
+        self._store = cache.store[:, :, slot : slot + 1]
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores one layer's keys and values (1, kv heads, S, head_dim) from `start` on; returns those of all
+        start + S positions."""
+        end = self.start + keys.shape[2]
+        if self.start == 0:
+            self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end] = keys, values
+            return keys, values
+        self._store[layer, 0, :, :, self.start : end] = keys
+        self._store[layer, 1, :, :, self.start : end] = values
+        return self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end]
 
 
 class RMSNorm(nn.Module):
@@ -135,16 +148,16 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: CachedSequence | None, layer: int
     ) -> Tensor:
-        """x (B, S, hidden); cos and sin broadcast over (B, S, heads, head_dim); mask (B or 1, 1, S, S) or None."""
+        """x (B, S, hidden); cos and sin broadcast over (B, S, heads, head_dim); mask (1, 1, S, past + S) or None."""
         fused = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
         query, key, value = fused.split((self.heads, self.kv_heads, self.kv_heads), dim=-2)
         query = rotate(self.q_norm(query), cos, sin).transpose(1, 2)
         key = rotate(self.k_norm(key), cos, sin).transpose(1, 2)
         value = value.transpose(1, 2)
-        if cache is not None:
-            cache.write(layer, key, value)
+        if past is not None:
+            key, value = past.extend(layer, key, value)
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self.heads != self.kv_heads
         )
@@ -176,9 +189,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None, layer: int
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: CachedSequence | None, layer: int
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, cache, layer)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, past, layer)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from audio_projection.tts.config import TransformerConfig
-from audio_projection.tts.decode_step import IncrementalDecoder, Stepper
-from audio_projection.tts.layers import Block, KVCache, RMSNorm, Rotary
+from audio_projection.tts.decode_step import FrameStepper, SlotStepper
+from audio_projection.tts.layers import Block, CachedSequence, KVCache, RMSNorm, Rotary
 
 
 class Transformer(nn.Module):
@@ -32,45 +32,33 @@ class Transformer(nn.Module):
 
         `lengths` (B,): sequences are padded on the right beyond them; the states there are zero.
         """
-        cos, sin = self.rotary.table(embeds.shape[1], embeds.device)
-        size = embeds.shape[1]
-        hidden = self._run(embeds, cos[:size, None], sin[:size, None], None, None)
+        hidden = self._run(embeds, None)
         if lengths is None:
             return hidden
-        padding = torch.arange(size, device=embeds.device) >= lengths[:, None]
+        padding = torch.arange(embeds.shape[1], device=embeds.device) >= lengths[:, None]
         return hidden.masked_fill(padding[..., None], 0.0)
 
-    def begin(self, batch: int, capacity: int, like: Tensor) -> IncrementalDecoder:
-        """Incremental decoding of `batch` sequences, with a cache of `capacity` positions like `like` in dtype and
-        device."""
-        return Stepper(self, KVCache(self.config, batch, capacity, like))
+    def begin(self, slots: int, capacity: int, like: Tensor) -> SlotStepper:
+        """Incremental decoding of sequences of their own lengths; the cache has `slots` slots and `capacity` positions
+        at first, and is like `like` in dtype and device."""
+        return SlotStepper(self, KVCache(self.config, slots, capacity, like))
 
-    def prefill(self, embeds: Tensor, cache: KVCache) -> Tensor:
-        """Causal pass over `embeds` (B, S, hidden) that fills the empty `cache`, to hidden states (B, S, hidden).
+    def begin_frames(self, slots: int, length: int, like: Tensor) -> FrameStepper:
+        """Incremental decoding of sequences of at most `length` positions that all begin together, again and again."""
+        return FrameStepper(self, KVCache(self.config, slots, length, like))
 
-        Sequences may be padded on the left, as `cache.starts` says.
-        """
-        size = embeds.shape[1]
-        cache.reserve(size)
-        cos, sin = self.rotary.table(size, embeds.device)
-        if cache.starts is None:
-            cos, sin, visible = cos[:size, None], sin[:size, None], None
-        else:
-            positions = torch.arange(size, device=embeds.device)
-            own = (positions - cache.starts[:, None]).clamp_min(0)
-            cos, sin = cos[own][:, :, None], sin[own][:, :, None]
-            # A padded position attends to itself: with nothing to attend to it would be NaN, and 0 * NaN spreads.
-            visible = (positions >= cache.starts[:, None])[:, None, None] | torch.eye(
-                size, dtype=torch.bool, device=embeds.device
-            )
-        hidden = self._run(embeds, cos, sin, visible, cache)
-        cache.length = size
-        return hidden
+    def prefill(self, embeds: Tensor, past: CachedSequence) -> Tensor:
+        """Causal pass over `embeds` (1, S, hidden), which follow the sequence `past` and are stored in it; hidden
+        states (1, S, hidden)."""
+        return self._run(embeds, past)
 
-    def _run(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None, cache: KVCache | None) -> Tensor:
-        masks = {window: _mask(x, window, visible) for window in set(self.config.windows)}
+    def _run(self, x: Tensor, past: CachedSequence | None) -> Tensor:
+        start = 0 if past is None else past.start
+        end = start + x.shape[1]
+        cos, sin = (table[start:end, None] for table in self.rotary.table(end, x.device))
+        masks = {window: _mask(start, end, window, x.device) for window in set(self.config.windows)}
         for index, block in enumerate(self.layers):
-            inputs = x, cos, sin, masks[self.config.windows[index]], cache, index
+            inputs = x, cos, sin, masks[self.config.windows[index]], past, index
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
@@ -78,12 +66,11 @@ class Transformer(nn.Module):
         return self.norm(x)
 
 
-def _mask(x: Tensor, window: int | None, visible: Tensor | None) -> Tensor | None:
-    """Attention mask (B or 1, 1, S, S), bool, True where a position attends; None where it is plainly causal."""
-    size = x.shape[1]
-    if visible is None and (window is None or window >= size):
+def _mask(start: int, end: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Attention mask (1, 1, end - start, end), bool, True where a position attends; None where it is plainly causal."""
+    if start == 0 and (window is None or window >= end):
         return None
-    positions = torch.arange(size, device=x.device)
-    distance = positions[:, None] - positions
+    positions = torch.arange(end, device=device)
+    distance = positions[start:, None] - positions
     mask = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    return mask[None, None] if visible is None else mask & visible
+    return mask[None, None]

@@ -19,7 +19,7 @@ from audio_projection.files.json_reader import read_json_object
 from audio_projection.files.tensor_folder import TensorFolder, check_tensors
 from audio_projection.files.tensors import write_tensors
 from audio_projection.tts.codec.config import CodecConfig
-from audio_projection.tts.codec.decoder import CodecDecoder, State
+from audio_projection.tts.codec.decoder import CodecDecoder, State, join_states, split_state
 from audio_projection.tts.codec.waveform import prepare_waveform
 from audio_projection.tts.config import ConfigReader
 
@@ -179,6 +179,28 @@ class Codec(nn.Module):
                 return
             yield stream.decode(torch.stack(taken)[None])[0]
 
+    @torch.no_grad()
+    def decode_together(self, streams: Sequence[CodecStream], codes: Tensor) -> Tensor:
+        """The next chunk of each of B streams of one utterance, decoded as a batch: codes (B, T, G) -> float32 samples
+        (B, T * samples_per_frame). The streams may have decoded any number of frames before."""
+        if len(streams) == 1:
+            return streams[0].decode(codes)
+        joined = join_states([stream.state for stream in streams])
+        samples = self._decode_chunk(codes, joined)
+        for stream in streams:
+            stream.frames += codes.shape[1]
+        for stream, state in zip(streams, split_state(joined, [stream.frames for stream in streams]), strict=True):
+            stream.state = state
+        return samples
+
+    def _decode_chunk(self, codes: Tensor, state: State) -> Tensor:
+        if not codes.shape[1]:
+            return torch.zeros(codes.shape[0], 0, device=self.device)
+        highest = self.decoder.config.codebook_size - 1
+        if codes.is_floating_point() or codes.min() < 0 or codes.max() > highest:
+            raise AudioProjectionError(f"codes must be whole numbers from 0 to {highest}")
+        return self.decoder(codes.to(self.device), state)
+
     def _batched(self, codes: Tensor) -> Tensor:
         if codes.ndim not in (2, 3) or codes.shape[-1] != self.code_groups:
             raise AudioProjectionError(
@@ -219,7 +241,8 @@ class CodecStream:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._state: State = {}
+        self.state = State()
+        self.frames = 0
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
@@ -227,10 +250,6 @@ class CodecStream:
 
         AudioProjectionError for codes outside the codebooks.
         """
-        decoder = self._codec.decoder
-        if not codes.shape[1]:
-            return torch.zeros(codes.shape[0], 0, device=self._codec.device)
-        highest = decoder.config.codebook_size - 1
-        if codes.is_floating_point() or codes.min() < 0 or codes.max() > highest:
-            raise AudioProjectionError(f"codes must be whole numbers from 0 to {highest}")
-        return decoder(codes.to(self._codec.device), self._state)
+        samples = self._codec._decode_chunk(codes, self.state)
+        self.frames += codes.shape[1]
+        return samples

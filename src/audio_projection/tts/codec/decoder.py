@@ -8,7 +8,8 @@ streaming and batch are the same computation. Channels first: (B, C, T).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import cast
 
 import torch
@@ -20,8 +21,15 @@ from audio_projection.tts.codec.config import CodecDecoderConfig
 from audio_projection.tts.codec.quantizer import SplitQuantizer
 from audio_projection.tts.layers import activation
 
-State = dict[nn.Module, Tensor]
-"""Each layer's streaming state between two chunks of the same batch of utterances; `{}` before the first chunk."""
+
+class State(dict[nn.Module, Tensor]):
+    """Each layer's streaming state between two chunks of the same batch of utterances; empty before the first chunk.
+
+    The state of convolutions is (B, C, T), that of attention (2, B, heads, frames, head_dim).
+    """
+
+    padding: Tensor | None = None
+    """(B,), int64: how many of the oldest frames in the attention's state are padding; None: none are."""
 
 
 class CausalConv(nn.Module):
@@ -152,6 +160,36 @@ class UpsampleBlock(nn.Module):
         return run(self.block, x, state)
 
 
+def join_states(states: Sequence[State]) -> State:
+    """One state for a batch of all utterances, whose chunks so far may be of different lengths.
+
+    Zeros stand where an utterance has no past: convolutions begin with zeros anyway, and attention masks them.
+    """
+    joined = State()
+    for layer in dict.fromkeys(chain.from_iterable(states)):
+        past = next(state[layer] for state in states if layer in state)
+        if isinstance(layer, Attention):
+            parts = [state.get(layer, past[:, :, :, :0]) for state in states]
+            missing = [max(part.shape[3] for part in parts) - part.shape[3] for part in parts]
+            joined[layer] = torch.cat([F.pad(part, (0, 0, frames, 0)) for part, frames in zip(parts, missing, strict=True)], 1)
+            joined.padding = torch.tensor(missing, device=past.device) if any(missing) else None
+        else:
+            joined[layer] = torch.cat([state.get(layer, torch.zeros_like(past)) for state in states])
+    return joined
+
+
+def split_state(joined: State, frames: Sequence[int]) -> list[State]:
+    """The state of each utterance of a batch; `frames`: how many each has decoded so far."""
+    states = [State() for _ in frames]
+    for layer, past in joined.items():
+        for index, (state, decoded) in enumerate(zip(states, frames, strict=True)):
+            if isinstance(layer, Attention):
+                state[layer] = past[:, index : index + 1, :, max(0, past.shape[3] - decoded) :].clone()
+            else:
+                state[layer] = past[index : index + 1].clone()
+    return states
+
+
 def run(layers: Iterable[nn.Module], x: Tensor, state: State) -> Tensor:
     """Applies streaming layers in sequence."""
     for layer in layers:
@@ -188,7 +226,7 @@ class Attention(nn.Module):
         new = queries.shape[2]
         queries, keys = _rotate(queries, cos[-new:], sin[-new:]), _rotate(keys, cos, sin)
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, self._mask(new, keys.shape[2], x.device), enable_gqa=True
+            queries, keys, values, self._mask(new, keys.shape[2], x.device, state.padding), enable_gqa=True
         )
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
@@ -202,9 +240,12 @@ class Attention(nn.Module):
         angles = torch.outer(positions, self.rope_theta**-exponents).repeat(1, 2)
         return angles.cos(), angles.sin()
 
-    def _mask(self, new: int, length: int, device: torch.device) -> Tensor:
-        back = torch.arange(length - new, length, device=device)[:, None] - torch.arange(length, device=device)
-        return (back >= 0) & (back < self.window)
+    def _mask(self, new: int, length: int, device: torch.device, padding: Tensor | None) -> Tensor:
+        """(new, length), or (B, 1, new, length) with padding: where a frame attends."""
+        frames = torch.arange(length, device=device)
+        back = frames[length - new :, None] - frames
+        mask = (back >= 0) & (back < self.window)
+        return mask if padding is None else mask & (frames >= padding[:, None])[:, None, None]
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -303,7 +344,7 @@ class CodecDecoder(nn.Module):
 
     def synthesize(self, latents: Tensor, state: State | None = None) -> Tensor:
         """Quantised latents (B, codebook_dim, T) -> samples (B, T * samples_per_frame), not yet clamped."""
-        state = {} if state is None else state
+        state = State() if state is None else state
         wide, narrow = self.pre_conv.conv.weight.dtype, cast(CausalConv, self.decoder[-1]).conv.weight.dtype
         hidden = self.pre_transformer(self.pre_conv(latents.to(wide), state), state)
         for stage in self.upsample:

@@ -1,0 +1,1 @@
+"""The decoding engine: continuous batching of utterances in slots, from text embeddings to codes and samples."""

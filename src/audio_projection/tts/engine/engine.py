@@ -1,0 +1,340 @@
+"""Continuous batching: utterances join and leave between frames, and each gets what it would get alone.
+
+    engine = Engine(tts, slots=8)
+    utterance = engine.submit(Request(prompt, WholeText(tts, prompt), seed=1, chunks=(1, 2, 4, 8, 12)))
+    for samples in utterance:          # (s,) float32
+        play(samples)
+    utterance.timing
+
+Whoever takes chunks drives the engine for all utterances; there is no thread of its own, and several threads may listen
+at once. One frame of all utterances is the unit of work: utterances join, leave and are cancelled between two frames.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from audio_projection.errors import AudioProjectionError
+from audio_projection.sampling import Sampling
+from audio_projection.tts.codec.codec import BLOCK_FRAMES, CodecStream
+from audio_projection.tts.engine.decoder import Decoder
+from audio_projection.tts.engine.utterance import FedText, LengthGuard, Request, Timing
+from audio_projection.tts.model import Qwen3TTS
+
+PREFILL_PIECE = 128
+"""Positions of a prompt that are read at once, so that the utterances that are being spoken wait no longer than that.
+The pieces do not depend on whether others are spoken, so neither does the result."""
+SLOTS = 8
+"""Utterances that are decoded at once, unless told otherwise."""
+
+
+class Utterance(Iterator[Tensor]):
+    """One utterance in the engine: an iterator over its chunks of samples (s,), or its frames of codes (G,).
+
+    `timing` says where its time went.
+    """
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self.request = request
+        self.timing = Timing()
+        self.frames = 0
+        """Frames of speech so far."""
+        self._engine = engine
+        self._guard = LengthGuard(engine.tts, request.max_frames)
+        self._preparation: Iterator[None] | None = None
+        self._codec: CodecStream | None = None
+        self._sizes = iter(request.chunks or ())
+        self._size = next(self._sizes, 1)
+        self._codes: list[Tensor] = []
+        self._chunks: deque[Tensor] = deque()
+        self._error: BaseException | None = None
+        self.over = False
+        """Whether nothing more is decoded; chunks may still be waiting."""
+
+    def __next__(self) -> Tensor:
+        return self._engine.next_chunk(self)
+
+    def cancel(self) -> None:
+        """Stops the utterance and frees all that it holds; chunks that were not taken are lost."""
+        self._engine.cancel(self)
+
+    @property
+    def due(self) -> bool:
+        """Whether a chunk of codes waits for the codec."""
+        return bool(self._codes) and (self.over or len(self._codes) >= self._size)
+
+
+class Engine:
+    """Decodes up to `slots` utterances at once; more wait until one ends.
+
+    `graphs`: capture the steps as CUDA graphs (CUDA only). All utterances share one `sampling`, the checkpoint's unless
+    given.
+    """
+
+    def __init__(
+        self, tts: Qwen3TTS, sampling: Sampling | None = None, slots: int = SLOTS, graphs: bool = False
+    ) -> None:
+        if slots < 1:
+            raise AudioProjectionError(f"the engine has {slots} slots, must have at least 1")
+        if graphs and tts.device.type != "cuda":
+            raise AudioProjectionError(f"engine.graphs needs a CUDA device, the TTS is on {tts.device.type}")
+        self.tts, self.slots = tts, slots
+        self._sampling, self._graphs = sampling or tts.sampling, graphs
+        self._decoder: Decoder | None = None
+        self._waiting: deque[Utterance] = deque()
+        self._slots: list[Utterance] = []  # the utterance in each of the decoder's slots
+        self._unread: list[tuple[list[Utterance], Tensor, Tensor]] = []  # frames whose ends the host does not know
+        self._news = threading.Condition(threading.RLock())
+        self._reads_at_once = tts.device.type == "cpu"
+
+    @property
+    def active(self) -> int:
+        """Slots in use."""
+        return len(self._slots)
+
+    def submit(self, request: Request) -> Utterance:
+        """Queues an utterance. AudioProjectionError for limits or chunks below 1."""
+        if request.chunks is not None and (not request.chunks or min(request.chunks) < 1):
+            raise AudioProjectionError(f"chunks must have at least 1 frame, not {list(request.chunks)}")
+        utterance = Utterance(self, request)
+        if isinstance(request.text, FedText):
+            request.text.wake = self._wake
+        with self._news:
+            self._waiting.append(utterance)
+        return utterance
+
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Utterance]]:
+        """Decodes many requests: (number, utterance) of each as it ends, with all its chunks.
+
+        A request is taken from the iterable when a slot is free for it.
+        """
+        source, running, number = enumerate(requests), dict[int, Utterance](), 0
+        try:
+            while True:
+                while len(running) < self.slots:
+                    following = next(source, None)
+                    if following is None:
+                        break
+                    number, request = following
+                    running[number] = self.submit(request)
+                if not running:
+                    return
+                ended = [number for number, utterance in running.items() if utterance.over]
+                for number in ended:
+                    yield number, running.pop(number)
+                if not ended:
+                    self._work()
+        finally:
+            for utterance in running.values():
+                utterance.cancel()
+
+    def next_chunk(self, utterance: Utterance) -> Tensor:
+        """The utterance's next chunk, decoding until there is one; StopIteration at its end."""
+        while True:
+            with self._news:
+                if utterance._chunks:
+                    return utterance._chunks.popleft()
+                if utterance._error is not None:
+                    error, utterance._error = utterance._error, None
+                    raise error
+                if utterance.over:
+                    raise StopIteration
+            self._work()
+
+    def cancel(self, utterance: Utterance) -> None:
+        """Frees the utterance's slot and memory at once."""
+        with self._news:
+            utterance._chunks.clear()
+            utterance._codes.clear()
+            if not utterance.over:
+                self._leave(utterance)
+                utterance._codes.clear()
+            utterance._codec = None
+            self._news.notify_all()
+
+    def step(self) -> bool:
+        """One frame of every utterance whose text is there, and a piece of a prompt; False when all of them wait for
+        their text, or there are none."""
+        with self._news:
+            try:
+                self._admit()
+                return self._prepare() | self._frame()
+            except BaseException as error:
+                self._abandon(error)
+                raise
+
+    def _work(self) -> None:
+        with self._news:
+            if not self.step() and (self._slots or self._waiting) and not self._any_ready():
+                self._news.wait()
+
+    def _any_ready(self) -> bool:
+        return any(utterance.request.text.ready() for utterance in self._slots)
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._slots) < self.slots:
+            if self._decoder is None:
+                slots = self.slots if self._graphs else 1
+                self._decoder = Decoder(self.tts, (), self._sampling, graphs=self._graphs, slots=slots)
+            self._decoder.open(self._waiting[0].request.seed)
+            utterance = self._waiting.popleft()
+            utterance.timing.lap("queue")
+            self._slots.append(utterance)
+            utterance._preparation = self._preparation(utterance)
+
+    def _preparation(self, utterance: Utterance) -> Iterator[None]:
+        """Reads the prompt piece by piece, then the codes that a cloned voice continues."""
+        decoder, request = self._decoder, utterance.request
+        assert decoder is not None
+        for piece in request.prompt.embeds.split(PREFILL_PIECE):
+            decoder.prefill(self._slots.index(utterance), piece)
+            yield
+        if request.chunks is not None:
+            utterance._codec = self.tts.codec.stream()
+            if request.before is not None:
+                for block in request.before.split(BLOCK_FRAMES):
+                    utterance._codec.decode(block[None])
+                    yield
+        decoder.start(self._slots.index(utterance), request.prompt.last)
+
+    def _prepare(self) -> bool:
+        """One piece of the first prompt that is not read yet; all of it where nobody waits for a frame meanwhile."""
+        worked = False
+        while True:
+            utterance = next((each for each in self._slots if each._preparation is not None), None)
+            if utterance is None:
+                return worked
+            utterance.timing.lap("other")
+            if next(utterance._preparation, self) is self:  # type: ignore[arg-type]
+                utterance._preparation = None
+            utterance.timing.lap("prefill")
+            worked = True
+            if any(each._preparation is None and each is not utterance for each in self._slots):
+                return worked
+
+    def _frame(self) -> bool:
+        """One frame of each utterance that can go on."""
+        texts: dict[Utterance, Tensor] = {}
+        for utterance in list(self._slots):
+            if utterance._preparation is not None:
+                continue
+            if not utterance.request.text.ready():
+                utterance.timing.lap("stalled")
+                continue
+            utterance.timing.lap("other")
+            try:
+                texts[utterance] = utterance.request.text.take()
+            except Exception as error:  # its own producer's: no other utterance has to do with it
+                self._fail(utterance, error)
+            utterance.timing.lap("text")
+        if not texts:
+            return False
+        self._move_to_front(texts)
+        ready, decoder = self._slots[: len(texts)], self._decoder
+        assert decoder is not None
+        for utterance in ready:
+            utterance.timing.lap("other")
+        codes, ended = decoder.step(torch.stack([texts[utterance] for utterance in ready]))
+        self._unread.append((ready, codes.clone(), ended.clone()))
+        if self._reads_at_once or any(self._will_be_due(utterance) for utterance in ready):
+            self._read()
+        for utterance in ready:
+            if not utterance.over:
+                utterance.timing.lap("frames")
+        self._decode_chunks([utterance for utterance in ready if utterance.due])
+        return True
+
+    def _move_to_front(self, wanted: Iterable[Utterance]) -> None:
+        """Swaps utterances so that the wanted ones have the first slots."""
+        chosen, decoder = set(wanted), self._decoder
+        assert decoder is not None
+        behind = [slot for slot in range(len(chosen), len(self._slots)) if self._slots[slot] in chosen]
+        for slot in range(len(chosen)):
+            if self._slots[slot] not in chosen:
+                other = behind.pop()
+                decoder.swap(slot, other)
+                self._slots[slot], self._slots[other] = self._slots[other], self._slots[slot]
+
+    def _will_be_due(self, utterance: Utterance) -> bool:
+        unread = sum(utterance in utterances for utterances, _, _ in self._unread)
+        limit = utterance._guard.limit(utterance.request.text.count)
+        return len(utterance._codes) + unread >= utterance._size or utterance.frames + unread >= limit
+
+    def _read(self) -> None:
+        """Brings the ends of the frames since the last time to the host, and the codes to their utterances."""
+        blocks, self._unread = self._unread, []
+        flags = iter(torch.cat([ended for _, _, ended in blocks]).tolist())
+        for utterances, codes, _ in blocks:
+            for utterance, frame, end in zip(utterances, codes, flags, strict=False):
+                if utterance.over:
+                    continue
+                if end:
+                    self._leave(utterance)
+                    continue
+                utterance.frames += 1
+                utterance._codes.append(frame)
+                if utterance._guard.reached(utterance.frames, utterance.request.text.count):
+                    self._leave(utterance)
+
+    def _decode_chunks(self, utterances: list[Utterance]) -> None:
+        """Codec for all chunks that are due; those of one length are decoded together."""
+        groups: dict[int, list[Utterance]] = {}
+        for utterance in utterances:
+            if utterance.request.chunks is None:
+                utterance._chunks.extend(utterance._codes)
+                utterance._codes = []
+            else:
+                groups.setdefault(min(len(utterance._codes), utterance._size), []).append(utterance)
+        for size, members in groups.items():
+            codes = torch.stack([torch.stack(utterance._codes[:size]) for utterance in members])
+            streams = [utterance._codec for utterance in members if utterance._codec is not None]
+            for utterance in members:
+                utterance.timing.lap("other")
+            samples = self.tts.codec.decode_together(streams, codes)
+            for utterance, wave in zip(members, samples, strict=True):
+                utterance._codes = utterance._codes[size:]
+                utterance._size = next(utterance._sizes, utterance._size)
+                utterance._chunks.append(wave)
+                utterance.timing.lap("codec")
+                utterance.timing.delivered()
+        for utterance in utterances:
+            if utterance.over:
+                utterance._codec = None
+                utterance.timing.ended()
+
+    def _leave(self, utterance: Utterance) -> None:
+        """Ends an utterance and gives its slot to the next."""
+        utterance.over = True
+        utterance._preparation = None
+        utterance.request.text.close()
+        if utterance in self._slots:
+            utterance.timing.lap("frames")
+            slot, decoder = self._slots.index(utterance), self._decoder
+            assert decoder is not None
+            decoder.close(slot)
+            self._slots[slot] = self._slots[-1]
+            self._slots.pop()
+        else:
+            self._waiting.remove(utterance)
+        utterance.timing.ended()
+
+    def _fail(self, utterance: Utterance, error: BaseException) -> None:
+        self._leave(utterance)
+        utterance._error = error
+
+    def _abandon(self, error: BaseException) -> None:
+        """A step broke off: the decoder's state is unknown, so every utterance ends with the error."""
+        for utterance in (*self._slots, *self._waiting):
+            utterance.over, utterance._error, utterance._preparation = True, error, None
+            utterance.request.text.close()
+        self._slots, self._unread, self._decoder = [], [], None
+        self._waiting.clear()

@@ -268,7 +268,7 @@ def _decode(tts: Qwen3TTS, prompts: Sequence[Prompt], sampling: Sampling, steps:
         if decoder.ended.all() or step == steps - 1:
             break
         codes.append(decoder.complete())
-        code_logits.append(decoder.code_logits)
+        code_logits.append(torch.stack(decoder.code_logits, 1))
     named = {"logits": logits, "scores": scores, "tokens": tokens, "codes": codes, "cp_logits": code_logits}
     return {name: torch.stack(values, 1).clone() for name, values in named.items()}
 

@@ -256,9 +256,10 @@ def test_steps_equal_the_whole_pass(window: int | None, starts: list[int]) -> No
         weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
     inputs = torch.randn(3, 70, 24, generator=generator)
     with torch.inference_mode():
-        stepper, states = model.begin(1, 5, inputs), []
-        for slot, start in enumerate(starts):
-            states.append([*stepper.prefill(slot, inputs[slot, : 2 - start]), *stepper.prefill(slot, inputs[slot, 2 - start : 4 - start])])
+        stepper = model.begin(1, 5, inputs)
+        first = stepper.prefill(0, [inputs[slot, :2] for slot in range(3)])
+        rest = stepper.prefill(0, [inputs[slot, 2 : 4 - start] for slot, start in enumerate(starts)])
+        states = [[*first[slot], *rest[slot, : 2 - start]] for slot, start in enumerate(starts)]
         for position in range(4, 70):
             stepper.prepare(3)
             given = torch.stack([inputs[slot, position - start] for slot, start in enumerate(starts)])

@@ -6,6 +6,7 @@ Only the transformer layers are llama.cpp's. Embeddings, heads, sampling rules a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,7 +34,7 @@ class LlamaStack(nn.Module):
         super().__init__()
         self.config, self.weights, self.threads = config, weights, threads
 
-    def begin(self, slots: int, capacity: int, like: Tensor) -> LlamaSlots:
+    def begin(self, slots: int, capacity: int, like: Tensor, static: bool = False) -> LlamaSlots:
         """Incremental decoding of sequences in slots, `capacity` positions each at first; see `SlotDecoder`."""
         return LlamaSlots(LlamaContext(self.weights, capacity, self.threads, slots), like.dtype)
 
@@ -57,15 +58,16 @@ class LlamaSlots:
         self._sequences = list(range(context.sequences))
         self._lengths = [0] * context.sequences
 
-    def prefill(self, slot: int, embeds: Tensor) -> None:
-        """Reads embeds (S, hidden) after what the slot's sequence has."""
-        self._reserve(slot + 1, 1)
-        self._reserve(slot + 1, self._lengths[slot] + len(embeds) + 1)
-        for part in embeds.split(MAX_BATCH):
-            count = len(part)
-            places = np.arange(self._lengths[slot], self._lengths[slot] + count)
-            self._steps.decode(part, places, np.full(count, self._sequences[slot]))
-            self._lengths[slot] += count
+    def prefill(self, slot: int, embeds: Sequence[Tensor]) -> None:
+        """Reads embeds[b] (S, hidden) after the sequence of slot + b."""
+        self._reserve(slot + len(embeds), 1)
+        for number, each in enumerate(embeds, slot):
+            self._reserve(number + 1, self._lengths[number] + len(each) + 1)
+            for part in each.split(MAX_BATCH):
+                count = len(part)
+                places = np.arange(self._lengths[number], self._lengths[number] + count)
+                self._steps.decode(part, places, np.full(count, self._sequences[number]))
+                self._lengths[number] += count
 
     def prepare(self, count: int) -> int:
         self._reserve(count, max(self._lengths[:count], default=0) + 1)

@@ -13,7 +13,7 @@ out as query positions of that key's head, so that no key is repeated.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from audio_projection.tts.config import TransformerConfig
-from audio_projection.tts.layers import Block, CachedSequence, KVCache, RMSNorm, Rotary, rotate
+from audio_projection.tts.layers import Block, CachedSequences, KVCache, RMSNorm, Rotary, rotate
 
 
 class SlotDecoder(Protocol):
     """A decoder stack with a key-value cache of one sequence a slot; `SlotStepper` is torch's."""
 
-    def prefill(self, slot: int, embeds: Tensor) -> object:
-        """Reads embeds (S, hidden) after what the slot's sequence has; slots are made as they are needed."""
+    def prefill(self, slot: int, embeds: Sequence[Tensor]) -> object:
+        """Reads embeds[b] (S, hidden) after the sequence of slot + b; these sequences are all equally long."""
 
     def prepare(self, count: int) -> object:
         """Must be called before each step of slots 0 to `count` - 1: makes room, and says what shapes depend on."""
@@ -65,8 +65,8 @@ class DecoderStack(Protocol):
     norm: RMSNorm
     rotary: Rotary
 
-    def prefill(self, embeds: Tensor, past: CachedSequence) -> Tensor:
-        """Extends a cached sequence by embeds (1, S, hidden); hidden states (1, S, hidden)."""
+    def prefill(self, embeds: Tensor, past: CachedSequences) -> Tensor:
+        """Extends cached sequences by embeds (B, S, hidden); hidden states (B, S, hidden)."""
 
 
 def bucket(length: int) -> int:
@@ -81,51 +81,49 @@ def bucket(length: int) -> int:
 class SlotStepper:
     """Incremental decoding in torch of sequences in slots; see `SlotDecoder`.
 
-    Not differentiable; run it under `torch.inference_mode`.
+    A single sequence is read up to its own position, several up to their bucket. `static`: a single one, too, so that
+    the step can be captured as a CUDA graph. Not differentiable; run it under `torch.inference_mode`.
     """
 
-    def __init__(self, transformer: DecoderStack, cache: KVCache) -> None:
-        self.cache, self._transformer = cache, transformer
+    def __init__(self, transformer: DecoderStack, cache: KVCache, static: bool = False) -> None:
+        self.cache, self._transformer, self._static = cache, transformer, static
         self.layers = _Layers(transformer)
         self.positions = [0] * cache.slots
         """The length of each slot's sequence."""
-        self._masked_windows = sorted({window or 0 for window in transformer.config.windows})
-        self._bucket = 0
+        self._windows = transformer.config.windows
+        self._size = 0
         self._moved()
 
-    def prefill(self, slot: int, embeds: Tensor) -> Tensor:
-        """Hidden states (S, hidden) of embeds (S, hidden) that follow the slot's sequence."""
-        self._reserve(slot + 1, 1)
-        start = self.positions[slot]
-        self._reserve(slot + 1, start + len(embeds))
-        hidden = self._transformer.prefill(embeds[None], CachedSequence(self.cache, slot, start))
-        self.positions[slot] += len(embeds)
-        return hidden[0]
+    def prefill(self, slot: int, embeds: Sequence[Tensor]) -> Tensor:
+        """See `SlotDecoder`; hidden states (B, longest S, hidden), void beyond each sequence's own end.
 
-    def prepare(self, count: int) -> tuple[int, int]:
-        """(slots, positions) that the next step reads; they and the cache's size are all that its shapes depend on."""
+        Shorter sequences are padded on the right: what the padding leaves in the cache is masked, then overwritten.
+        """
+        count, size = len(embeds), max(map(len, embeds))
+        self._reserve(slot + count, 1)
+        start = self.positions[slot]
+        self._reserve(slot + count, start + size)
+        padded = torch.stack([functional.pad(each, (0, 0, 0, size - len(each))) for each in embeds])
+        hidden = self._transformer.prefill(padded, CachedSequences(self.cache, slice(slot, slot + count), start))
+        for number, each in enumerate(embeds, slot):
+            self.positions[number] += len(each)
+        return hidden
+
+    def prepare(self, count: int) -> tuple[int, ...]:
+        """The slots and positions that the next step reads, and those of the cache: all that its shapes depend on."""
         longest = max(self.positions[:count], default=0) + 1
         self._reserve(count, longest)
-        self._bucket = min(bucket(longest), self.cache.capacity)
-        self._places[:count].copy_(torch.tensor(self.positions[:count]), non_blocking=True)
-        return count, self._bucket
+        self._size = min(bucket(longest), self.cache.capacity)
+        if count > 1 or self._static:
+            self._places[:count].copy_(torch.tensor(self.positions[:count]), non_blocking=True)
+        return count, self._size, self.cache.slots, self.cache.capacity
 
     def step(self, x: Tensor) -> Tensor:
-        count, size = len(x), self._bucket
-        places = self._places[:count]
-        index = self._first_rows[:count] + places[:, None]
-        seen = self._counting[:size] <= places[:, None]
-        masks = {}
-        for window in self._masked_windows:
-            visible = seen & (self._counting[:size] > places[:, None] - window) if window else seen
-            masks[window] = torch.where(visible, self._zero, self._minus_infinity)[:, None, None]
-        views = self._views(count, size)
-        layers = [
-            _CacheViews(*each, masks[window or 0])
-            for each, window in zip(views, self._transformer.config.windows, strict=True)
-        ]
-        cos, sin = self._cos[places][:, None], self._sin[places][:, None]
-        return self.layers.run(x, _Position(cos, sin, index.view(-1), layers))
+        if len(x) > 1 or self._static:
+            return self.layers.run(x, self._own_positions(len(x)))
+        position = self.positions[0]
+        rotate = self.layers.rotation(*self._rotary[position].unbind())
+        return self.layers.run(x, _Position(rotate, None, _views_at(self.cache, 1, position, self._windows)))
 
     def advance(self, count: int) -> None:
         for slot in range(count):
@@ -155,18 +153,35 @@ class SlotStepper:
         self._counting = torch.arange(capacity, device=device)
         self._first_rows = torch.arange(slots * heads, device=device).view(slots, heads) * capacity
         self._zero, self._minus_infinity = store.new_zeros(()), store.new_full((), -torch.inf)
-        self._cos, self._sin = self._transformer.rotary.table(capacity, device)
+        self._rotary = torch.stack(self._transformer.rotary.table(capacity, device), 1)[:, :, None]
+
+    def _own_positions(self, count: int) -> _Position:
+        """Each sequence at its own position, masked beyond it."""
+        places, size = self._places[:count], self._size
+        column = places[:, None]
+        masks = {}
+        for window in set(self._windows):
+            visible = self._counting[:size] <= column
+            if window is not None:
+                visible &= self._counting[:size] > column - window
+            masks[window] = torch.where(visible, self._zero, self._minus_infinity)[:, None, None]
+        if (count, size) not in self._known:
+            self._known[count, size] = self._views(count, size)
+        layers = [
+            _CacheViews(*views, masks[window])
+            for views, window in zip(self._known[count, size], self._windows, strict=True)
+        ]
+        rotate = self.layers.rotation(*self._rotary.index_select(0, places).unbind(1))
+        return _Position(rotate, (self._first_rows[:count] + column).view(-1), layers)
 
     def _views(self, count: int, size: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For each layer: keys and values as rows (slots * kv heads * capacity, head_dim), to write one, and those
         (B, kv heads, size, head_dim) that are read."""
-        if (count, size) not in self._known:
-            width = self.cache.store.shape[-1]
-            self._known[count, size] = [
-                (keys.view(-1, width), values.view(-1, width), keys[:count, :, :size], values[:count, :, :size])
-                for keys, values in self.cache.store
-            ]
-        return self._known[count, size]
+        width = self.cache.store.shape[-1]
+        return [
+            (keys.view(-1, width), values.view(-1, width), keys[:count, :, :size], values[:count, :, :size])
+            for keys, values in self.cache.store
+        ]
 
 
 class FrameStepper:
@@ -178,7 +193,7 @@ class FrameStepper:
     def __init__(self, transformer: DecoderStack, cache: KVCache) -> None:
         self.cache, self.layers = cache, _Layers(transformer)
         self._windows = transformer.config.windows
-        self._cos, self._sin = transformer.rotary.table(cache.capacity, cache.store.device)
+        self._rotary = torch.stack(transformer.rotary.table(cache.capacity, cache.store.device), 1)[:, :, None]
         self._known: dict[tuple[int, int], _Position] = {}
         self.length = 0
 
@@ -190,19 +205,24 @@ class FrameStepper:
     def step(self, x: Tensor) -> Tensor:
         place = (len(x), self.length)
         if place not in self._known:
-            self._known[place] = self._position(*place)
+            rotate = self.layers.rotation(*self._rotary[self.length].unbind())
+            self._known[place] = _Position(rotate, None, _views_at(self.cache, *place, self._windows))
         self.length += 1
         return self.layers.run(x, self._known[place])
 
-    def _position(self, count: int, index: int) -> _Position:
-        layers = []
-        for (keys, values), window in zip(self.cache.store[:, :, :count], self._windows, strict=True):
-            first = max(0, index + 1 - (window or index + 1))
-            seen = slice(first, index + 1)
-            layers.append(
-                _CacheViews(keys[:, :, index], values[:, :, index], keys[:, :, seen], values[:, :, seen], None)
-            )
-        return _Position(self._cos[index], self._sin[index], None, layers)
+
+def _views_at(cache: KVCache, count: int, index: int, windows: Sequence[int | None]) -> list[_CacheViews]:
+    """For each layer: the first `count` sequences, all at position `index`; nothing is masked."""
+    store = cache.store[:, :, :count]
+    here = store.select(4, index).flatten(0, 1).unbind()
+    seen = {}
+    for window in set(windows):
+        first = max(0, index + 1 - (window or index + 1))
+        seen[window] = store.narrow(4, first, index + 1 - first).flatten(0, 1).unbind()
+    return [
+        _CacheViews(here[layer], here[layer + 1], seen[window][layer], seen[window][layer + 1], None)
+        for layer, window in zip(range(0, len(here), 2), windows, strict=True)
+    ]
 
 
 class _CacheViews(NamedTuple):
@@ -217,13 +237,12 @@ class _CacheViews(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """Rotary cosines and sines of the positions, and each layer's views of the cache.
+    """The rotation of queries and keys to their positions, and each layer's views of the cache.
 
     `rows` (B * kv heads,): the rows of `key` and `value` to write; None where they are (B, kv heads, head_dim).
     """
 
-    cos: Tensor
-    sin: Tensor
+    rotate: Callable[[Tensor], Tensor]
     rows: Tensor | None
     layers: Sequence[_CacheViews]
 
@@ -236,12 +255,24 @@ class _Layers:
         self.kv_heads, self.head_dim = config.num_kv_heads, config.head_dim
         self.blocks = [_BlockWeights(block) for block in transformer.layers]  # type: ignore[arg-type]
         self.norm = _norm(transformer.norm)
+        self._as_product = _is_plain(transformer.norm.weight)
+        eye = torch.eye(self.head_dim, device=transformer.norm.weight.device)
+        self._eyes = (eye, eye.roll(self.head_dim // 2, 0))
+
+    def rotation(self, cos: Tensor, sin: Tensor) -> Callable[[Tensor], Tensor]:
+        """The rotary rotation of (B, heads, head_dim) by the tables' angles (1 or B, 1, head_dim)."""
+        if not self._as_product:
+            return lambda x: rotate(x, cos, sin)
+        # one small matrix product is faster on a CPU than the four operations that it stands for
+        same, opposite = self._eyes
+        matrix = torch.addcmul(same * cos, opposite, sin)
+        return lambda x: torch.matmul(x, matrix)
 
     def run(self, x: Tensor, position: _Position) -> Tensor:
         """Embeddings (B, hidden) -> hidden states (B, hidden) after the final norm; keys and values are stored."""
         for block, views in zip(self.blocks, position.layers, strict=True):
             x = self._attend(x, block, views, position)
-            gate, up = torch.mm(block.mlp_norm(x), block.gate_up).chunk(2, -1)
+            gate, up = torch.mm(block.mlp_norm(x), block.gate_up).split_with_sizes(block.gate_and_up, 1)
             x = torch.addmm(x, block.act(gate).mul_(up), block.down)
         return self.norm(x)
 
@@ -251,7 +282,7 @@ class _Layers:
             torch.mm(normed, block.qkv) if block.qkv_bias is None else torch.addmm(block.qkv_bias, normed, block.qkv)
         )
         query_key, value = fused.view(batch, -1, self.head_dim).split_with_sizes(block.query_key_value, 1)
-        query_key = rotate(block.qk_norm(query_key), position.cos, position.sin)
+        query_key = position.rotate(block.qk_norm(query_key))
         query, key = query_key.split_with_sizes(block.query_key, 1)
         if position.rows is None:
             views.key.copy_(key)
@@ -278,7 +309,9 @@ class _BlockWeights:
         self.qkv, self.qkv_bias = attention.qkv_proj.weight.t(), attention.qkv_proj.bias
         self.output, self.output_bias = attention.o_proj.weight.t(), attention.o_proj.bias
         self.gate_up, self.down = mlp.gate_up_proj.weight.t(), mlp.down_proj.weight.t()
-        self.act = mlp.act
+        self.gate_and_up = (mlp.down_proj.in_features,) * 2
+        # a function instead of a module, whose call costs more than a small activation itself
+        self.act: Callable[[Tensor], Tensor] = functional.silu if isinstance(mlp.act, nn.SiLU) else mlp.act
 
 
 class _FusedNorm:
@@ -318,5 +351,8 @@ def _stacked_norm(queries: RMSNorm, heads: int, keys: RMSNorm, kv_heads: int) ->
 
 
 def _norm_of(weight: Tensor, eps: float) -> _FusedNorm | _PlainNorm:
-    plain = weight.dtype == torch.float32 and weight.device.type == "cpu"
-    return _PlainNorm(weight, eps) if plain else _FusedNorm(weight, eps)
+    return _PlainNorm(weight, eps) if _is_plain(weight) else _FusedNorm(weight, eps)
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"

@@ -101,22 +101,21 @@ class KVCache:
         other.copy_(kept)
 
 
-class CachedSequence:
-    """One slot's sequence in a KVCache, of which `start` positions are filled: what a prefill extends."""
+class CachedSequences:
+    """The sequences of neighbouring slots of a KVCache, of which `start` positions are filled: what a prefill extends."""
 
-    def __init__(self, cache: KVCache, slot: int, start: int) -> None:
+    def __init__(self, cache: KVCache, slots: slice, start: int) -> None:
         self.start = start
-        self._store = cache.store[:, :, slot : slot + 1]
+        self._store = cache.store[:, :, slots]
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores one layer's keys and values (1, kv heads, S, head_dim) from `start` on; returns those of all
+        """Stores one layer's keys and values (B, kv heads, S, head_dim) from `start` on; returns those of all
         start + S positions."""
         end = self.start + keys.shape[2]
-        if self.start == 0:
-            self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end] = keys, values
-            return keys, values
         self._store[layer, 0, :, :, self.start : end] = keys
         self._store[layer, 1, :, :, self.start : end] = values
+        if self.start == 0:
+            return keys, values
         return self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end]
 
 
@@ -148,7 +147,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: CachedSequence | None, layer: int
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: CachedSequences | None, layer: int
     ) -> Tensor:
         """x (B, S, hidden); cos and sin broadcast over (B, S, heads, head_dim); mask (1, 1, S, past + S) or None."""
         fused = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim))
@@ -189,7 +188,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: CachedSequence | None, layer: int
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: CachedSequences | None, layer: int
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask, past, layer)
         return x + self.mlp(self.post_attention_layernorm(x))

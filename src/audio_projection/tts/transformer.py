@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from audio_projection.tts.config import TransformerConfig
 from audio_projection.tts.decode_step import FrameStepper, SlotStepper
-from audio_projection.tts.layers import Block, CachedSequence, KVCache, RMSNorm, Rotary
+from audio_projection.tts.layers import Block, CachedSequences, KVCache, RMSNorm, Rotary
 
 
 class Transformer(nn.Module):
@@ -38,21 +38,21 @@ class Transformer(nn.Module):
         padding = torch.arange(embeds.shape[1], device=embeds.device) >= lengths[:, None]
         return hidden.masked_fill(padding[..., None], 0.0)
 
-    def begin(self, slots: int, capacity: int, like: Tensor) -> SlotStepper:
+    def begin(self, slots: int, capacity: int, like: Tensor, static: bool = False) -> SlotStepper:
         """Incremental decoding of sequences of their own lengths; the cache has `slots` slots and `capacity` positions
-        at first, and is like `like` in dtype and device."""
-        return SlotStepper(self, KVCache(self.config, slots, capacity, like))
+        at first, and is like `like` in dtype and device. `static`: shapes for CUDA graphs."""
+        return SlotStepper(self, KVCache(self.config, slots, capacity, like), static)
 
     def begin_frames(self, slots: int, length: int, like: Tensor) -> FrameStepper:
         """Incremental decoding of sequences of at most `length` positions that all begin together, again and again."""
         return FrameStepper(self, KVCache(self.config, slots, length, like))
 
-    def prefill(self, embeds: Tensor, past: CachedSequence) -> Tensor:
-        """Causal pass over `embeds` (1, S, hidden), which follow the sequence `past` and are stored in it; hidden
-        states (1, S, hidden)."""
+    def prefill(self, embeds: Tensor, past: CachedSequences) -> Tensor:
+        """Causal pass over `embeds` (B, S, hidden), which follow the sequences `past` and are stored in them;
+        hidden states (B, S, hidden)."""
         return self._run(embeds, past)
 
-    def _run(self, x: Tensor, past: CachedSequence | None) -> Tensor:
+    def _run(self, x: Tensor, past: CachedSequences | None) -> Tensor:
         start = 0 if past is None else past.start
         end = start + x.shape[1]
         cos, sin = (table[start:end, None] for table in self.rotary.table(end, x.device))

@@ -26,7 +26,7 @@ class Decoder:
     utterance becomes depends on its prompt, its text and its seed alone, not on its slot or its neighbours.
 
     After a step of B utterances `hidden` (B, H) is the talker's state, `logits` (B, V) its raw scores of codebook 0 and
-    `scores` (B, V) those after the decoding rules; `code_logits` (B, G-1, K) are the code predictor's; `ended` (B,)
+    `scores` (B, V) those after the decoding rules; `code_logits` are the code predictor's, G-1 tensors (B, K); `ended` (B,)
     says which utterances are over. Ended ones are decoded further as in the official package, fed with their
     end-of-speech code. No step waits for the device.
     """
@@ -50,7 +50,7 @@ class Decoder:
         self.tts, self.sampling, self.generator = tts, sampling, generator
         like = tts.talker.codec_head.weight
         talker, slots = tts.config.talker, max(1, slots, len(prompts))
-        self.talker = tts.talker.transformer.begin(slots, 256, like)
+        self.talker = tts.talker.transformer.begin(slots, 256, like, graphs)
         self.predictor = FramePredictor(tts.code_predictor, slots, sampling.predictor)
         self.rules = TalkerRules(slots, talker, sampling.repetition_penalty, like.device)
         self.calls: Calls = GraphReplays() if graphs else DirectCalls()
@@ -64,12 +64,14 @@ class Decoder:
         self._seeds = torch.zeros(slots, dtype=torch.int64, device=like.device)
         self._steps = torch.zeros_like(self._seeds)
         self._over = torch.zeros(slots, dtype=torch.bool, device=like.device)
-        self.hidden = self.first = self.logits = self.scores = self.ended = self.code_logits = self.last
+        self.hidden = self.first = self.logits = self.scores = self.ended = self.last
+        self.code_logits: list[Tensor] = []
         self._talked: tuple[Tensor, ...] = ()
         for number, prompt in enumerate(prompts):
             self.open(seeds[number] if seeds else 0)
-            self.prefill(number, prompt.embeds)
             self.start(number, prompt.last)
+        if prompts:
+            self.prefill(0, [prompt.embeds for prompt in prompts])
 
     @property
     def slots(self) -> int:
@@ -89,13 +91,13 @@ class Decoder:
         return slot
 
     @torch.inference_mode()
-    def prefill(self, slot: int, embeds: Tensor) -> None:
-        """Reads the next embeds (S, H) of the slot's prompt."""
+    def prefill(self, slot: int, embeds: Sequence[Tensor]) -> None:
+        """Reads the next embeds[b] (S, H) of the prompt of slot + b; as much of these prompts has been read before."""
         self.talker.prefill(slot, embeds)
 
     @torch.inference_mode()
     def start(self, slot: int, last: Tensor) -> None:
-        """The slot's prompt is read: `last` (H,) is added to its first text embedding."""
+        """`last` (H,), of the slot's prompt, is added to its first text embedding."""
         self.last[slot] = last
 
     def close(self, slot: int) -> None:
@@ -141,8 +143,9 @@ class Decoder:
         """The code predictor's half of a step: the whole frames (B, G)."""
         hidden, _, _, first, _ = self._talked
         count, size = len(self.first), len(first)
-        codes, last, logits = self.calls.call(("predictor", size), self._predict, hidden, first)
-        self.last[:count], self.code_logits = _first(last, count), _first(logits, count)
+        codes, last, *logits = self.calls.call(("predictor", size), self._predict, hidden, first)
+        self.last[:count] = _first(last, count)
+        self.code_logits = [_first(each, count) for each in logits]
         return _first(codes, count)
 
     def _talk(self, count: int) -> tuple[Tensor, ...]:
@@ -157,8 +160,8 @@ class Decoder:
         first = first.masked_fill(self._over[:count], self.rules.end)
         return hidden, logits, scores, first, first == self.rules.end
 
-    def _predict(self, hidden: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (B, G), their summed embeddings (B, H) and the code predictor's logits (B, G-1, K)."""
+    def _predict(self, hidden: Tensor, first: Tensor) -> tuple[Tensor, ...]:
+        """Codes (B, G), their summed embeddings (B, H) and the code predictor's logits, G-1 tensors (B, K)."""
         embedded = self.tts.talker.codec_embedding(first)
         if self.generator is not None:
             return self.predictor.predict(hidden, first, embedded, self.generator)
@@ -194,9 +197,9 @@ class FramePredictor:
 
     def predict(
         self, hidden: Tensor, first: Tensor, embedded: Tensor, noise: Tensor | torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """From the talker's state (B, H), code 0 (B,) and its embedding (B, H): codes (B, G), the sum of their
-        embeddings (B, H), and the scores of codebooks 1 and up (B, G-1, K).
+        embeddings (B, H), and the scores of codebooks 1 and up, G-1 tensors (B, K).
 
         `noise`: exponential noise (B, (G-1) * K), or a generator for `torch.multinomial`.
         """
@@ -207,7 +210,7 @@ class FramePredictor:
             logits.append(functional.linear(self._step(embeddings[-1]), head))
             codes.append(self._choose(self.choice.warp(logits[-1]), noise, group))
             embeddings.append(torch.embedding(table, codes[-1]))
-        return torch.stack(codes, 1), torch.stack(embeddings).sum(0), torch.stack(logits, 1)
+        return torch.stack(codes, 1), torch.stack(embeddings).sum(0), *logits
 
     def _choose(self, scores: Tensor, noise: Tensor | torch.Generator | None, group: int) -> Tensor:
         if isinstance(noise, torch.Generator):

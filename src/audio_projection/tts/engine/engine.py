@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -46,8 +47,12 @@ class Utterance(Iterator[Tensor]):
         """Frames of speech so far."""
         self._engine = engine
         self._guard = LengthGuard(engine.tts, request.max_frames)
-        self._preparation: Iterator[None] | None = None
-        self._codec: CodecStream | None = None
+        self.read = 0
+        """How many positions of the prompt the talker has read."""
+        self.before = [] if request.before is None else list(request.before.split(BLOCK_FRAMES))
+        """Blocks of codes that the codec has still to read first."""
+        self.started = False
+        self.codec = engine.tts.codec.stream() if request.chunks else None
         self._sizes = iter(request.chunks or ())
         self._size = next(self._sizes, 1)
         self._codes: list[Tensor] = []
@@ -154,7 +159,7 @@ class Engine:
             if not utterance.over:
                 self._leave(utterance)
                 utterance._codes.clear()
-            utterance._codec = None
+            utterance.codec = None
             self._news.notify_all()
 
     def step(self) -> bool:
@@ -189,43 +194,47 @@ class Engine:
             utterance = self._waiting.popleft()
             utterance.timing.lap("queue")
             self._slots.append(utterance)
-            utterance._preparation = self._preparation(utterance)
-
-    def _preparation(self, utterance: Utterance) -> Iterator[None]:
-        """Reads the prompt piece by piece, then the codes that a cloned voice continues."""
-        decoder, request = self._decoder, utterance.request
-        assert decoder is not None
-        for piece in request.prompt.embeds.split(PREFILL_PIECE):
-            decoder.prefill(self._slots.index(utterance), piece)
-            yield
-        if request.chunks is not None:
-            utterance._codec = self.tts.codec.stream()
-            if request.before is not None:
-                for block in request.before.split(BLOCK_FRAMES):
-                    utterance._codec.decode(block[None])
-                    yield
-        decoder.start(self._slots.index(utterance), request.prompt.last)
 
     def _prepare(self) -> bool:
-        """One piece of the first prompt that is not read yet; all of it where nobody waits for a frame meanwhile."""
+        """Reads one piece of a prompt; the whole of all prompts, several at once, where nobody waits for a frame."""
         worked = False
         while True:
-            utterance = next((each for each in self._slots if each._preparation is not None), None)
-            if utterance is None:
+            first = next((slot for slot, utterance in enumerate(self._slots) if not utterance.started), None)
+            if first is None:
                 return worked
-            utterance.timing.lap("other")
-            if next(utterance._preparation, self) is self:  # type: ignore[arg-type]
-                utterance._preparation = None
-            utterance.timing.lap("prefill")
+            speaking = any(utterance.started for utterance in self._slots)
+            alike = takewhile(lambda each: not each.started and each.read == self._slots[first].read, self._slots[first:])
+            self._prepare_piece(first, [*alike][: 1 if speaking else None])
             worked = True
-            if any(each._preparation is None and each is not utterance for each in self._slots):
+            if speaking:
                 return worked
+
+    def _prepare_piece(self, first: int, utterances: list[Utterance]) -> None:
+        """The next piece of the prompts of utterances in neighbouring slots, of which as much has been read before; or
+        of the codes that the first of them continues."""
+        decoder, one = self._decoder, utterances[0]
+        assert decoder is not None
+        for utterance in utterances:
+            utterance.timing.lap("other")
+        if one.read < len(one.request.prompt.embeds):
+            start = one.read
+            pieces = [each.request.prompt.embeds[start : start + PREFILL_PIECE] for each in utterances]
+            decoder.prefill(first, pieces)
+            for utterance, piece in zip(utterances, pieces, strict=True):
+                utterance.read += len(piece)
+        elif one.before:
+            _stream_of(one).decode(one.before.pop(0)[None])
+        for slot, utterance in enumerate(utterances, first):
+            if utterance.read == len(utterance.request.prompt.embeds) and not utterance.before:
+                decoder.start(slot, utterance.request.prompt.last)
+                utterance.started = True
+            utterance.timing.lap("prefill")
 
     def _frame(self) -> bool:
         """One frame of each utterance that can go on."""
         texts: dict[Utterance, Tensor] = {}
         for utterance in list(self._slots):
-            if utterance._preparation is not None:
+            if not utterance.started:
                 continue
             if not utterance.request.text.ready():
                 utterance.timing.lap("stalled")
@@ -278,11 +287,13 @@ class Engine:
                 if utterance.over:
                     continue
                 if end:
+                    utterance.timing.lap("frames")
                     self._leave(utterance)
                     continue
                 utterance.frames += 1
                 utterance._codes.append(frame)
                 if utterance._guard.reached(utterance.frames, utterance.request.text.count):
+                    utterance.timing.lap("frames")
                     self._leave(utterance)
 
     def _decode_chunks(self, utterances: list[Utterance]) -> None:
@@ -296,7 +307,7 @@ class Engine:
                 groups.setdefault(min(len(utterance._codes), utterance._size), []).append(utterance)
         for size, members in groups.items():
             codes = torch.stack([torch.stack(utterance._codes[:size]) for utterance in members])
-            streams = [utterance._codec for utterance in members if utterance._codec is not None]
+            streams = [_stream_of(utterance) for utterance in members]
             for utterance in members:
                 utterance.timing.lap("other")
             samples = self.tts.codec.decode_together(streams, codes)
@@ -308,16 +319,14 @@ class Engine:
                 utterance.timing.delivered()
         for utterance in utterances:
             if utterance.over:
-                utterance._codec = None
+                utterance.codec = None
                 utterance.timing.ended()
 
     def _leave(self, utterance: Utterance) -> None:
         """Ends an utterance and gives its slot to the next."""
         utterance.over = True
-        utterance._preparation = None
         utterance.request.text.close()
         if utterance in self._slots:
-            utterance.timing.lap("frames")
             slot, decoder = self._slots.index(utterance), self._decoder
             assert decoder is not None
             decoder.close(slot)
@@ -334,7 +343,12 @@ class Engine:
     def _abandon(self, error: BaseException) -> None:
         """A step broke off: the decoder's state is unknown, so every utterance ends with the error."""
         for utterance in (*self._slots, *self._waiting):
-            utterance.over, utterance._error, utterance._preparation = True, error, None
+            utterance.over, utterance._error = True, error
             utterance.request.text.close()
         self._slots, self._unread, self._decoder = [], [], None
         self._waiting.clear()
+
+
+def _stream_of(utterance: Utterance) -> CodecStream:
+    assert utterance.codec is not None, "only an utterance with chunks has sound"
+    return utterance.codec

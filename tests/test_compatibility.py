@@ -8,11 +8,10 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -24,6 +23,7 @@ from audio_projection.inference import Voice
 from audio_projection.projector import Projector
 from audio_projection.train import run_training
 from audio_projection.tts import Sampling
+from audio_projection.tts.codec.codec import CodecStream
 from helpers import parity_kit
 from helpers.paths import FIXTURES
 
@@ -56,16 +56,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def codes(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """The codes (T, G) of TEXT, greedily, at most 12 frames."""
     voice.defaults = replace(voice.defaults, sampling=Sampling.greedy(), max_frames=12)
-    decode = voice.tts.codec.decode_stream
-    frames: list[Tensor] = []
+    decode = voice.tts.codec.decode_together
+    chunks: list[Tensor] = []
 
-    def recorded(given: Iterator[Tensor], *others: Any) -> Any:
-        frames.extend(given)
-        return decode(iter(frames), *others)
+    def recorded(streams: Sequence[CodecStream], codes: Tensor) -> Tensor:
+        chunks.append(codes[0])
+        return decode(streams, codes)
 
-    monkeypatch.setattr(voice.tts.codec, "decode_stream", recorded)
+    monkeypatch.setattr(voice.tts.codec, "decode_together", recorded)
     voice.speak(TEXT)
-    return torch.stack(frames)
+    return torch.cat(chunks)
 
 
 def assert_same_weights(projector: Projector, expected: Path) -> None:

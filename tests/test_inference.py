@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,9 @@ def test_the_whole_is_the_stream_put_together() -> None:
 def test_chunks_grow_where_a_text_is_read_and_stay_short_in_an_answer() -> None:
     voice = make_voice(context="chat", max_frames=30, max_new_tokens=5)
     frames = [len(chunk) // voice.tts.samples_per_frame for chunk in voice.stream(TEXT)]
-    assert frames == [4, 4, 8, 12, 2]
+    assert frames == [1, 2, 4, 8, 12, 3]
     answered = [len(chunk) // voice.tts.samples_per_frame for chunk in voice.chat_stream(QUESTION, seed=0)]
-    assert len(answered) > 2 and set(answered) <= {4, 2}
+    assert len(answered) > 2 and answered[:3] == [1, 2, 4] and set(answered) <= {1, 2, 4, 3}
 
 
 def test_plain_speaks_the_text_embeddings_and_an_untrained_residual_is_the_same() -> None:
@@ -112,6 +113,31 @@ def test_long_text_is_spoken_sentence_by_sentence() -> None:
     pieces = ["hello dog.", "The quick brown fox", "said hello!", "👍 ... good day"]
     expected = np.concatenate([voice.speak(piece).samples for piece in pieces])
     np.testing.assert_array_equal(speech.samples, expected)
+
+
+def test_many_texts_are_spoken_at_once_each_as_alone() -> None:
+    voice = make_voice(longest=20, slots=3, sampling=Sampling())
+    texts = ["hello dog. The quick brown fox said hello!", "good day", "the fox. the dog. hello there.", TEXT, "hello"]
+    spoken = list(voice.speak_all(iter(texts), seeds=range(5)))
+    assert [speech.text for speech in spoken] == texts and not any(speech.ended for speech in spoken)
+    for number, speech in enumerate(spoken):
+        np.testing.assert_array_equal(speech.samples, voice.speak(texts[number], seed=number).samples)
+    with pytest.raises(AudioProjectionError, match="nothing to speak"):
+        list(voice.speak_all(["hello", "!?"]))
+    assert voice.speak_all([]).__next__  # lazy: nothing is read before it is asked for
+
+
+def test_a_stream_that_is_dropped_frees_its_slot() -> None:
+    voice = make_voice()
+    dropped, closed = voice.stream(TEXT), voice.stream(TEXT)
+    next(dropped), next(closed)
+    engine = voice._current_engine()
+    assert engine.active == 2
+    del dropped
+    gc.collect()
+    assert engine.active == 1
+    closed.close()
+    assert engine.active == 0 and list(closed) == []
 
 
 def test_the_first_chunk_comes_before_the_second_sentence_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

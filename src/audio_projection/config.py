@@ -121,6 +121,15 @@ class GGUFConfig(Section):
     from being swapped out."""
 
 
+class EngineConfig(Section):
+    """The decoding engine under everything that speaks."""
+
+    slots: Annotated[int, Field(ge=1, le=256)] = 8
+    """Most utterances that are decoded at once; more wait."""
+    graphs: bool = False
+    """Replay the decoding steps as CUDA graphs (`on` or `off`); for CUDA devices."""
+
+
 class ProjectorConfig(Section):
     """The projector, the only part that trains unless tts.finetune says otherwise."""
 
@@ -249,6 +258,7 @@ class Config(Section):
     llm: LLMConfig = LLMConfig()
     tts: TTSConfig = TTSConfig()
     gguf: GGUFConfig = GGUFConfig()
+    engine: EngineConfig = EngineConfig()
     projector: ProjectorConfig = ProjectorConfig()
     data: DataConfig = DataConfig()
     fit: FitConfig = FitConfig()

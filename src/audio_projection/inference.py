@@ -8,8 +8,9 @@ answer = voice.chat([{"role": "user", "content": "Who are you?"}])
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,14 @@ from audio_projection.llm.hidden_states import resolve_layers
 from audio_projection.llm.language_model import LanguageModel, Message
 from audio_projection.models import load_llm, load_projector, load_tts, use_threads
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
-from audio_projection.sampling import Choice, Sampling
+from audio_projection.sampling import Choice, Sampling, derived_seed
 from audio_projection.text.input_text import as_spoken, check_characters, is_speakable, split_sentences
+from audio_projection.tts.engine.engine import SLOTS, Engine, Utterance
+from audio_projection.tts.engine.utterance import Request, Text, Timing, WholeText
 from audio_projection.tts.finetune import load_finetuned
-from audio_projection.tts.generate import stream as stream_codes
-from audio_projection.tts.generate import stream_prompt
+from audio_projection.tts.generate import fresh_seed, pulled_prompt
 from audio_projection.tts.model import Qwen3TTS
-from audio_projection.tts.prompt import Reference, check_layout, clone_prefill
+from audio_projection.tts.prompt import Prompt, Reference, check_layout, clone_prefill
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +44,11 @@ VoiceChoice = str | Tensor | Reference | None
 default of the settings or of the projector."""
 REFERENCE_RATE = 24_000
 """Sample rate in Hz to which a reference recording is resampled."""
-CHUNKS = (4, 4, 8, 12)
-"""Frames that the codec decodes at once: few at first, for a short time to the first sound, then more, which is faster.
-Played while it is made, speech has no gap from a generation speed of 1.5 times real time on."""
+CHUNKS = (1, 2, 4, 8, 12)
+"""Frames that the codec decodes at once: one at first, for a short time to the first sound, then more, which is faster.
+Played while it is made, speech has no gap from a generation speed of twice real time on."""
+LONGEST_LIVE = 4
+"""Most frames of a chunk of an answer that the LLM is still writing."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class Speech:
     """Samples per second."""
     text: str
     """The text as given; of a chat, what was spoken of the LLM's answer."""
+    ended: bool = True
+    """Whether the speech ended by itself; False where it was cut at a limit, `VoiceDefaults.max_frames` or that of its
+    text's length."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,10 @@ class VoiceDefaults:
     """Frames that the codec decodes at once; the last size is that of all further chunks."""
     max_new_tokens: int = 256
     """Most LLM tokens of an answer."""
+    slots: int = SLOTS
+    """Most utterances that are decoded at once."""
+    graphs: bool = False
+    """Replay the decoding steps as CUDA graphs; for CUDA devices."""
 
     @classmethod
     def from_config(cls, settings: Config) -> VoiceDefaults:
@@ -94,6 +105,8 @@ class VoiceDefaults:
             longest=settings.tts.longest,
             normalise=settings.tts.normalise,
             max_new_tokens=settings.llm.max_new_tokens,
+            slots=settings.engine.slots,
+            graphs=settings.engine.graphs,
         )
 
 
@@ -120,6 +133,7 @@ class Voice:
         self.tts = tts
         self.projector = projector.eval().requires_grad_(False)
         self.defaults = defaults or VoiceDefaults()
+        self._engine: Engine | None = None
         check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
         _check_llm_settings(projector.info, llm)
@@ -169,7 +183,48 @@ class Voice:
 
         Arguments and errors are those of `stream`, which gives the same samples in chunks.
         """
-        return self._concatenated(self.stream(text, voice, language, seed, control), lambda: text)
+        return next(self.speak_all([text], voice, language, [seed], control))
+
+    def speak_all(
+        self,
+        texts: Iterable[str],
+        voice: VoiceChoice = None,
+        language: str | None = None,
+        seeds: Iterable[int | None] = repeat(None),
+        control: str | None = None,
+    ) -> Iterator[Speech]:
+        """Speaks many texts, several sentences at once: a Speech for each, in their order.
+
+            for number, speech in enumerate(voice.speak_all(lines)):
+                soundfile.write(f"{number}.wav", speech.samples, speech.sample_rate)
+
+        ``seeds``: one for each text. Arguments and errors are otherwise those of `stream`, which gives the same samples
+        for each of the texts; an error is raised when a text's turn comes.
+        """
+        check_control(control)
+        prefix = self._utterance_prefix(voice, language)
+        given: list[str] = []
+        places: list[tuple[int, int]] = []  # of each request: the number of its text, and of its sentence there
+        parts: dict[int, list[Utterance | None]] = {}
+
+        def requests() -> Iterator[Request]:
+            for number, (text, seed) in enumerate(zip(texts, seeds, strict=False)):
+                sentences = self._sentences(text)
+                given.append(text)
+                parts[number] = [None] * len(sentences)
+                places.extend((number, place) for place in range(len(sentences)))
+                yield from self._sentence_requests(sentences, prefix, seed, control)
+
+        spoken = 0
+        for request, utterance in self._current_engine().run(requests()):
+            number, place = places[request]
+            parts[number][place] = utterance
+            while spoken in parts and (utterances := [each for each in parts[spoken] if each is not None]):
+                if len(utterances) < len(parts[spoken]):
+                    break
+                yield self._joined(utterances, given[spoken])
+                del parts[spoken]
+                spoken += 1
 
     def stream(
         self,
@@ -178,7 +233,7 @@ class Voice:
         language: str | None = None,
         seed: int | None = None,
         control: str | None = None,
-    ) -> Iterator[np.ndarray]:
+    ) -> SpeechStream:
         """Speaks a text as a stream: samples (s,), float32, chunk by chunk while they are made.
 
             for chunk in voice.stream("Hello world. How are you?"):
@@ -192,10 +247,10 @@ class Voice:
         language or control that does not exist.
         """
         check_control(control)
-        spoken = as_spoken(text, self.defaults.normalise)  # before the split: "Dr." does not end a sentence
-        sentences = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
-        utterances = (self._project_sentence(sentence, control, seed or 0) for sentence in sentences)
-        return self._synthesise(self._utterance_prefix(voice, language), utterances, seed, self.defaults.chunks)
+        prefix = self._utterance_prefix(voice, language)
+        return SpeechStream(
+            self._current_engine(), self._sentence_requests(self._sentences(text), prefix, seed, control)
+        )
 
     def chat(
         self,
@@ -213,10 +268,10 @@ class Voice:
         AudioProjectionError for an answer without letters or digits.
         """
         answer = self.chat_stream(messages, voice, language, seed)
-        speech = self._concatenated(answer, lambda: answer.text)
-        if not speech.text:
+        chunks = list(answer)
+        if not answer.text:
             raise AudioProjectionError("the language model's answer has nothing to speak in it; ask differently")
-        return speech
+        return Speech(np.concatenate(chunks) if chunks else np.zeros(0, np.float32), self.sample_rate, answer.text)
 
     def chat_stream(
         self,
@@ -249,9 +304,14 @@ class Voice:
             messages, self.defaults.max_new_tokens, sampling, self._generator(self.llm.device, seed)
         )
         live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest)
-        utterances = (map(self._project_token, sentence) for sentence in live.sentences())
-        chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits until a long chunk is full
-        return Answer(self._synthesise(self._utterance_prefix(voice, language), utterances, seed, chunks), live)
+        prefix, first = self._utterance_prefix(voice, language), fresh_seed(seed)
+        # the LLM may be slow: no word waits until a long chunk is full
+        chunks = tuple(size for size in self.defaults.chunks if size <= LONGEST_LIVE) or (LONGEST_LIVE,)
+        requests = (
+            self._request(map(self._project_token, sentence), prefix, derived_seed(first, number), chunks)
+            for number, sentence in enumerate(live.sentences())
+        )
+        return Answer(self._current_engine(), requests, live)
 
     def embed_reference(self, path: str | Path) -> Tensor:
         """The x-vector (speaker embedding) of a recording: (H,), on the TTS's device, to pass as ``voice``.
@@ -328,36 +388,55 @@ class Voice:
         embedding = self.tts.text_embeddings(torch.tensor([token.id], device=self.tts.device)).float()
         return self.projector(token.state[None].to(embedding.device), embedding)[0]
 
-    def _synthesise(
-        self, prefix: UtterancePrefix, utterances: Iterable[Iterable[Tensor]], seed: int | None, chunks: Sequence[int]
-    ) -> Iterator[np.ndarray]:
-        """float32 samples of utterances, each given as embeddings (H,), which are pulled when they are needed."""
-        generator = self._generator(self.tts.device, seed)
-        before = None if prefix.reference is None else prefix.reference.codes
-        for embeddings in utterances:
-            codes = self._generate_codes(prefix, embeddings, generator)
-            for samples in self.tts.codec.decode_stream(codes, chunks, before):
-                yield samples.cpu().numpy()
+    def _sentences(self, text: str) -> list[str]:
+        """What is spoken of a text, split into utterances."""
+        spoken = as_spoken(text, self.defaults.normalise)  # before the split: "Dr." does not end a sentence
+        return [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
 
-    def _generate_codes(
-        self, prefix: UtterancePrefix, embeddings: Iterable[Tensor], generator: torch.Generator | None
-    ) -> Iterator[Tensor]:
-        """Frames of speech codes (G,) of one utterance."""
-        layout, limit = self.defaults.layout, self.defaults.max_frames
-        sampling, reference = self.defaults.sampling or self.tts.sampling, prefix.reference
+    def _sentence_requests(
+        self, sentences: Sequence[str], prefix: UtterancePrefix, seed: int | None, control: str | None
+    ) -> Iterator[Request]:
+        """Each sentence is read by the LLM when its request is taken."""
+        first = fresh_seed(seed)
+        for number, sentence in enumerate(sentences):
+            embeddings = self._project_sentence(sentence, control, seed or 0)
+            yield self._request(embeddings, prefix, derived_seed(first, number), self.defaults.chunks)
+
+    @torch.no_grad()
+    def _request(
+        self, embeddings: Iterable[Tensor], prefix: UtterancePrefix, seed: int, chunks: Sequence[int]
+    ) -> Request:
+        """A request to speak text embeddings (H,); in the streaming layout they are pulled while it is spoken."""
+        layout, reference = self.defaults.layout, prefix.reference
+        prompt: Prompt
+        text: Text
         if reference is None:
-            return stream_codes(self.tts, prefix.embeddings, embeddings, layout, sampling, generator, limit)
-        with torch.no_grad():
-            text = torch.stack(list(embeddings))
+            prompt, text = pulled_prompt(self.tts, prefix.embeddings, embeddings, layout)
+        else:
             prompt = clone_prefill(
-                self.tts, prefix.embeddings, text, reference.text_embeddings, reference.codes, layout
+                self.tts,
+                prefix.embeddings,
+                torch.stack(list(embeddings)),
+                reference.text_embeddings,
+                reference.codes,
+                layout,
             )
-        return stream_prompt(self.tts, prompt, sampling, generator, limit)
+            text = WholeText(self.tts, prompt)
+        before = None if reference is None else reference.codes
+        return Request(prompt, text, seed, self.defaults.max_frames, chunks, before)
 
-    def _concatenated(self, chunks: Iterable[np.ndarray], text: Callable[[], str]) -> Speech:
-        collected = list(chunks)
-        samples = np.concatenate(collected) if collected else np.zeros(0, np.float32)
-        return Speech(samples, self.sample_rate, text())
+    def _current_engine(self) -> Engine:
+        """The engine for the present defaults; it holds no memory while nothing is spoken."""
+        wanted = (self.defaults.sampling or self.tts.sampling, self.defaults.slots, self.defaults.graphs)
+        engine = self._engine
+        if engine is None or (engine.sampling, engine.slots, engine.graphs) != wanted:
+            self._engine = engine = Engine(self.tts, *wanted)
+        return engine
+
+    def _joined(self, utterances: Sequence[Utterance], text: str) -> Speech:
+        chunks = [chunk.cpu().numpy() for utterance in utterances for chunk in utterance]
+        samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+        return Speech(samples, self.sample_rate, text, not any(utterance.cut for utterance in utterances))
 
     @staticmethod
     def _generator(device: torch.device, seed: int | None) -> torch.Generator | None:
@@ -374,15 +453,43 @@ class UtterancePrefix:
     """The recording that every utterance continues, if any."""
 
 
-class Answer(Iterator[np.ndarray]):
-    """Iterator over the samples of a spoken answer: chunks (s,), float32, while the LLM generates it."""
+class SpeechStream(Iterator[np.ndarray]):
+    """Iterator over chunks (s,), float32, of utterances that are spoken one after another.
 
-    def __init__(self, chunks: Iterator[np.ndarray], live: LiveAnswer) -> None:
-        self._chunks = chunks
-        self._live = live
+    `close` stops it and frees all that it holds, as does dropping it. `timings`: where the time of each utterance went.
+    """
+
+    def __init__(self, engine: Engine, requests: Iterator[Request]) -> None:
+        self.timings: list[Timing] = []
+        self._chunks = self._spoken(engine, requests, self.timings)
 
     def __next__(self) -> np.ndarray:
         return next(self._chunks)
+
+    def close(self) -> None:
+        """Stops speaking; no more chunks come."""
+        self._chunks.close()
+
+    @staticmethod
+    def _spoken(
+        engine: Engine, requests: Iterator[Request], timings: list[Timing]
+    ) -> Generator[np.ndarray, None, None]:
+        for request in requests:
+            utterance = engine.submit(request)
+            timings.append(utterance.timing)
+            try:
+                for samples in utterance:
+                    yield samples.cpu().numpy()
+            finally:
+                utterance.cancel()
+
+
+class Answer(SpeechStream):
+    """Iterator over the samples of a spoken answer: chunks (s,), float32, while the LLM generates it."""
+
+    def __init__(self, engine: Engine, requests: Iterator[Request], live: LiveAnswer) -> None:
+        super().__init__(engine, requests)
+        self._live = live
 
     @property
     def text(self) -> str:

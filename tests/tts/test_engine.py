@@ -25,7 +25,30 @@ from audio_projection.tts.prompt import Prompt, open_prompt, special_embeddings,
 from helpers import parity_kit
 
 GREEDY = Sampling.greedy(1.0)
-WORDS = "the river was wide and cold in may so we went home by the old road over a hill with her friend".split()
+WORDS = [
+    "the",
+    "river",
+    "was",
+    "wide",
+    "and",
+    "cold",
+    "in",
+    "may",
+    "so",
+    "we",
+    "went",
+    "home",
+    "by",
+    "the",
+    "old",
+    "road",
+    "over",
+    "a",
+    "hill",
+    "with",
+    "her",
+    "friend",
+]
 CHUNKS = (1, 2, 4, 8, 12)
 
 
@@ -44,7 +67,9 @@ def prompt_of(tts: Qwen3TTS, text: str, layout: str = "nonstreaming") -> Prompt:
     return text_prompt(tts, tts.prefix(speaker), tts.text_embeddings(torch.tensor(tts.tokenize(text)[0])), layout)
 
 
-def request(tts: Qwen3TTS, text: str, number: int = 0, chunks: tuple[int, ...] | None = None, limit: int = 30) -> Request:
+def request(
+    tts: Qwen3TTS, text: str, number: int = 0, chunks: tuple[int, ...] | None = None, limit: int = 30
+) -> Request:
     prompt = prompt_of(tts, text, ("nonstreaming", "streaming")[number % 2])
     return Request(prompt, WholeText(tts, prompt), derived_seed(5, number), limit, chunks)
 
@@ -169,7 +194,7 @@ def test_cancelling_at_any_frame_changes_nothing_for_the_neighbours(nano: Qwen3T
     assert cancelled >= 8 and engine.active == 0
     for number, utterance in kept.items():
         expected = alone(nano, request(nano, texts[number], number, CHUNKS))
-        torch.testing.assert_close(whole(utterance), expected, atol=1e-5, rtol=0)
+        assert torch.equal(whole(utterance), expected)
 
 
 def test_two_hundred_cancels_lose_no_slot_and_no_memory(odd: Qwen3TTS) -> None:
@@ -186,8 +211,10 @@ def test_two_hundred_cancels_lose_no_slot_and_no_memory(odd: Qwen3TTS) -> None:
     assert engine.active == 0 and not engine._waiting and not engine._unread
     gc.collect()
     assert not [one for one in held if one() is not None]
-    assert engine._decoder is not None and engine._decoder.slots <= 4 and engine._decoder.talker.positions == [0] * 1
-    assert torch.equal(whole(engine.submit(request(odd, texts[0], limit=8))), alone(odd, request(odd, texts[0], limit=8)))
+    assert engine._decoder is None  # keys and values are freed while nobody speaks
+    assert torch.equal(
+        whole(engine.submit(request(odd, texts[0], limit=8))), alone(odd, request(odd, texts[0], limit=8))
+    )
 
 
 def test_chunks_grow_and_equal_the_whole(nano: Qwen3TTS) -> None:

@@ -69,10 +69,9 @@ def spoken_pairs(
 
 def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, seed: int) -> list[Tensor]:
     prompts = [(prefix, tts.text_embeddings(torch.tensor(tts.tokenize(text)[0], device=tts.device))) for text in texts]
-    generator = torch.Generator(tts.device).manual_seed(seed)
     # one frame too many: speech without an end is dropped as too long
     longest = math.ceil(config.data.max_seconds * tts.frame_rate) + 1
-    return generate(tts, prompts, config.tts.layout, tts.sampling, generator, longest)
+    return generate(tts, prompts, config.tts.layout, tts.sampling, seed, longest)
 
 
 def recorded_pairs(

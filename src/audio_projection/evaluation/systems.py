@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
 from audio_projection.files.locations import SHIPPED_PROJECTORS, is_projector, locate_projector
-from audio_projection.text.input_text import as_spoken, is_speakable, split_sentences
+from audio_projection.text.input_text import as_spoken
 
 if TYPE_CHECKING:
     from audio_projection.inference import Voice
@@ -88,10 +89,10 @@ class SpeechSources:
         return self._voices[place]
 
     def spoken(self, projector: str | None, control: str | None) -> Iterator[SpokenSentence]:
-        """All sentences by a projector's voice."""
-        voice = self.voice(projector)
-        for number, text in enumerate(self.texts):
-            yield speak_line(voice, text, self.config.seed + number, control)
+        """All sentences by a projector's voice, several at once."""
+        seeds = count(self.config.seed)
+        for speech in self.voice(projector).speak_all(self.texts, seeds=seeds, control=control):
+            yield SpokenSentence(speech.samples, speech.sample_rate, speech.ended)
 
 
 @dataclass(frozen=True)
@@ -197,17 +198,9 @@ def save_sentence(sentence: SpokenSentence, folder: Path, system: str, index: in
 
 
 def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -> SpokenSentence:
-    """One line, spoken sentence by sentence as `speak` does, so that each sentence is checked for its own end."""
-    from audio_projection.tts.engine.utterance import LengthGuard
-
-    guard, parts, ended = LengthGuard(voice.tts, None), [], True
-    for piece in split_sentences(text, voice.defaults.longest):
-        if not is_speakable(piece):
-            continue
-        parts.append(voice.speak(piece, seed=seed, control=control).samples)
-        limit = guard.limit(len(voice.tts.tokenize(piece)[0])) * voice.tts.samples_per_frame
-        ended = ended and len(parts[-1]) < limit
-    return SpokenSentence(np.concatenate(parts), voice.sample_rate, ended)
+    """One line, spoken sentence by sentence."""
+    speech = voice.speak(text, seed=seed, control=control)
+    return SpokenSentence(speech.samples, speech.sample_rate, speech.ended)
 
 
 def _flite(text: str) -> SpokenSentence:

@@ -221,7 +221,7 @@ class LlamaContext:
             self.sequences = max(sequences, 2 * self.sequences)
         self._open(self.capacity if length <= self.capacity else max(length, 2 * self.capacity))
         for sequence, state in enumerate(kept):
-            if state and not library.llama_state_seq_set_data(self._handle, state, len(state), sequence):
+            if state is not None and not library.llama_state_seq_set_data(self._handle, state, len(state), sequence):
                 raise AudioProjectionError("llama.cpp cannot move its memory to a larger place; speak shorter texts")
         del old
         free()
@@ -247,7 +247,10 @@ class LlamaContext:
         self.capacity = positions
 
     def _sequence_state(self, sequence: int) -> Any:
+        """What llama.cpp stores of a sequence; None for an empty one, which it cannot bring back."""
         library = binding()
+        if library.llama_memory_seq_pos_max(library.llama_get_memory(self._handle), sequence) < 0:
+            return None
         size = library.llama_state_seq_get_size(self._handle, sequence)
         state = (ctypes.c_uint8 * size)()
         library.llama_state_seq_get_data(self._handle, state, size, sequence)

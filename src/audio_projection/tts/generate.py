@@ -33,17 +33,18 @@ def stream(
     `seed` makes sampling repeatable.
     """
     check_layout(layout)
-    request = live_request(tts, prefix, text_embeddings, layout, fresh_seed(seed), max_frames)
-    yield from Engine(tts, sampling, slots=1).submit(request)
+    prompt, text = pulled_prompt(tts, prefix, text_embeddings, layout)
+    yield from Engine(tts, sampling, slots=1).submit(Request(prompt, text, fresh_seed(seed), max_frames))
 
 
-def live_request(
-    tts: Qwen3TTS, prefix: Tensor, text_embeddings: Iterable[Tensor], layout: str, seed: int, max_frames: int | None
-) -> Request:
-    """A request whose text is pulled from an iterable: frame by frame in the streaming layout, else whole, now."""
+def pulled_prompt(
+    tts: Qwen3TTS, prefix: Tensor, text_embeddings: Iterable[Tensor], layout: str
+) -> tuple[Prompt, PulledText]:
+    """The prompt and the text of an utterance that is pulled from an iterable: one text embedding (H,) a frame in the
+    streaming layout, else all of them, now."""
     text = PulledText(tts, text_embeddings)
     prompt = open_prompt(tts, prefix) if layout == STREAMING else text_prompt(tts, prefix, text.rest(), layout)
-    return Request(prompt, text, seed, max_frames)
+    return prompt, text
 
 
 def generate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.inference import Voice
+from audio_projection.tts.codec.codec import CodecStream
 
 
 @pytest.fixture(scope="module")
@@ -18,17 +19,16 @@ def streamed() -> tuple[list[np.ndarray], np.ndarray]:
     """The chunks of a sentence, and the codec's decoding of all its codes at once."""
     voice = Voice.from_config("configs/nano.yaml")
     codec, codes = voice.tts.codec, list[Tensor]()
-    decode_stream = codec.decode_stream
+    decode = codec.decode_together
 
-    def captured(frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        for frame in frames:
-            codes.append(frame)
-            yield frame
+    def captured(streams: Sequence[CodecStream], chunk: Tensor) -> Tensor:
+        codes.append(chunk[0])
+        return decode(streams, chunk)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "decode_stream", lambda frames, *more: decode_stream(captured(frames), *more))
+        patch.setattr(codec, "decode_together", captured)
         chunks = list(voice.stream("The old dog slept beside the warm stove.", seed=0, control="plain"))
-    return chunks, codec.decode(torch.stack(codes)).numpy()
+    return chunks, codec.decode(torch.cat(codes)).numpy()
 
 
 def test_chunks_are_the_whole(streamed: tuple[list[np.ndarray], np.ndarray]) -> None:

@@ -171,7 +171,9 @@ def join_states(states: Sequence[State]) -> State:
         if isinstance(layer, Attention):
             parts = [state.get(layer, past[:, :, :, :0]) for state in states]
             missing = [max(part.shape[3] for part in parts) - part.shape[3] for part in parts]
-            joined[layer] = torch.cat([F.pad(part, (0, 0, frames, 0)) for part, frames in zip(parts, missing, strict=True)], 1)
+            joined[layer] = torch.cat(
+                [F.pad(part, (0, 0, frames, 0)) for part, frames in zip(parts, missing, strict=True)], 1
+            )
             joined.padding = torch.tensor(missing, device=past.device) if any(missing) else None
         else:
             joined[layer] = torch.cat([state.get(layer, torch.zeros_like(past)) for state in states])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
+from itertools import chain, takewhile
 
 import torch
 from torch import Tensor
@@ -60,6 +60,8 @@ class Utterance(Iterator[Tensor]):
         self._error: BaseException | None = None
         self.over = False
         """Whether nothing more is decoded; chunks may still be waiting."""
+        self.cut = False
+        """Whether it was stopped at its limit of frames."""
 
     def __next__(self) -> Tensor:
         return self._engine.next_chunk(self)
@@ -88,14 +90,16 @@ class Engine:
             raise AudioProjectionError(f"the engine has {slots} slots, must have at least 1")
         if graphs and tts.device.type != "cuda":
             raise AudioProjectionError(f"engine.graphs needs a CUDA device, the TTS is on {tts.device.type}")
-        self.tts, self.slots = tts, slots
-        self._sampling, self._graphs = sampling or tts.sampling, graphs
+        self.tts, self.slots, self.sampling = tts, slots, sampling or tts.sampling
+        self.graphs = graphs
         self._decoder: Decoder | None = None
         self._waiting: deque[Utterance] = deque()
         self._slots: list[Utterance] = []  # the utterance in each of the decoder's slots
         self._unread: list[tuple[list[Utterance], Tensor, Tensor]] = []  # frames whose ends the host does not know
         self._news = threading.Condition(threading.RLock())
-        self._reads_at_once = tts.device.type == "cpu"
+        # On a CPU there is nothing to wait for: ends are read at once, so that no frame is decoded in vain, and the codec
+        # decodes each utterance by itself, which is as fast, so that the sound does not depend on neighbours at all.
+        self._on_cpu = tts.device.type == "cpu"
 
     @property
     def active(self) -> int:
@@ -188,8 +192,8 @@ class Engine:
     def _admit(self) -> None:
         while self._waiting and len(self._slots) < self.slots:
             if self._decoder is None:
-                slots = self.slots if self._graphs else 1
-                self._decoder = Decoder(self.tts, (), self._sampling, graphs=self._graphs, slots=slots)
+                slots = self.slots if self.graphs else 1
+                self._decoder = Decoder(self.tts, (), self.sampling, graphs=self.graphs, slots=slots)
             self._decoder.open(self._waiting[0].request.seed)
             utterance = self._waiting.popleft()
             utterance.timing.lap("queue")
@@ -203,7 +207,9 @@ class Engine:
             if first is None:
                 return worked
             speaking = any(utterance.started for utterance in self._slots)
-            alike = takewhile(lambda each: not each.started and each.read == self._slots[first].read, self._slots[first:])
+            alike = takewhile(
+                lambda each: not each.started and each.read == self._slots[first].read, self._slots[first:]
+            )
             self._prepare_piece(first, [*alike][: 1 if speaking else None])
             worked = True
             if speaking:
@@ -246,6 +252,7 @@ class Engine:
                 self._fail(utterance, error)
             utterance.timing.lap("text")
         if not texts:
+            self._decode_chunks(self._read())
             return False
         self._move_to_front(texts)
         ready, decoder = self._slots[: len(texts)], self._decoder
@@ -254,12 +261,10 @@ class Engine:
             utterance.timing.lap("other")
         codes, ended = decoder.step(torch.stack([texts[utterance] for utterance in ready]))
         self._unread.append((ready, codes.clone(), ended.clone()))
-        if self._reads_at_once or any(self._will_be_due(utterance) for utterance in ready):
-            self._read()
         for utterance in ready:
-            if not utterance.over:
-                utterance.timing.lap("frames")
-        self._decode_chunks([utterance for utterance in ready if utterance.due])
+            utterance.timing.lap("frames")
+        if self._on_cpu or any(self._will_be_due(utterance) for utterance in ready):
+            self._decode_chunks(self._read())
         return True
 
     def _move_to_front(self, wanted: Iterable[Utterance]) -> None:
@@ -278,34 +283,39 @@ class Engine:
         limit = utterance._guard.limit(utterance.request.text.count)
         return len(utterance._codes) + unread >= utterance._size or utterance.frames + unread >= limit
 
-    def _read(self) -> None:
-        """Brings the ends of the frames since the last time to the host, and the codes to their utterances."""
+    def _read(self) -> list[Utterance]:
+        """Brings the ends of the frames since the last time to the host, and the codes to their utterances; gives those
+        of which a chunk is due."""
         blocks, self._unread = self._unread, []
+        if not blocks:
+            return []
         flags = iter(torch.cat([ended for _, _, ended in blocks]).tolist())
         for utterances, codes, _ in blocks:
             for utterance, frame, end in zip(utterances, codes, flags, strict=False):
                 if utterance.over:
                     continue
                 if end:
-                    utterance.timing.lap("frames")
                     self._leave(utterance)
                     continue
                 utterance.frames += 1
                 utterance._codes.append(frame)
                 if utterance._guard.reached(utterance.frames, utterance.request.text.count):
-                    utterance.timing.lap("frames")
+                    utterance.cut = True
                     self._leave(utterance)
+        read = dict.fromkeys(chain.from_iterable(utterances for utterances, _, _ in blocks))
+        return [utterance for utterance in read if utterance.due]
 
     def _decode_chunks(self, utterances: list[Utterance]) -> None:
-        """Codec for all chunks that are due; those of one length are decoded together."""
-        groups: dict[int, list[Utterance]] = {}
-        for utterance in utterances:
+        """Codec for all chunks that are due; on a GPU, those of one length are decoded together."""
+        groups: dict[tuple[int, int], list[Utterance]] = {}
+        for number, utterance in enumerate(utterances):
             if utterance.request.chunks is None:
                 utterance._chunks.extend(utterance._codes)
                 utterance._codes = []
             else:
-                groups.setdefault(min(len(utterance._codes), utterance._size), []).append(utterance)
-        for size, members in groups.items():
+                size = min(len(utterance._codes), utterance._size)
+                groups.setdefault((size, number if self._on_cpu else 0), []).append(utterance)
+        for (size, _), members in groups.items():
             codes = torch.stack([torch.stack(utterance._codes[:size]) for utterance in members])
             streams = [_stream_of(utterance) for utterance in members]
             for utterance in members:
@@ -326,12 +336,16 @@ class Engine:
         """Ends an utterance and gives its slot to the next."""
         utterance.over = True
         utterance.request.text.close()
+        if not utterance._codes:
+            utterance.codec = None
         if utterance in self._slots:
             slot, decoder = self._slots.index(utterance), self._decoder
             assert decoder is not None
             decoder.close(slot)
             self._slots[slot] = self._slots[-1]
             self._slots.pop()
+            if not self._slots and not self.graphs:
+                self._decoder = None  # its memory is free while nobody speaks, and weights may change
         else:
             self._waiting.remove(utterance)
         utterance.timing.ended()

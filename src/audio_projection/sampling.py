@@ -1,8 +1,8 @@
 """Token sampling: greedy, temperature, top-k, top-p in the official order; seeded noise; torch's global generators.
 
-There are two ways to draw from the same distribution. `Choice.pick` is `torch.multinomial`, as in the official package,
-for the same draws from the same generator; it waits for the GPU. `Choice.race` divides the probabilities by exponential
-noise and takes the largest, which waits for nothing; its noise (`exponential_noise`) depends on a seed and a step alone.
+There are two ways to draw from the same distribution. `Choice.pick` is `torch.multinomial`, as in the official package:
+the same draws from the same generator; it waits for the GPU. `Choice.race` divides the probabilities by exponential
+noise and takes the largest, which waits for nothing; the noise (`exponential_noise`) depends on a seed and a step only.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ class Choice:
 def exponential_noise(seeds: Tensor, steps: Tensor, start: int, width: int) -> Tensor:
     """Exponentially distributed numbers (B, width), float32, above 0, of the columns from `start` on.
 
-    Row b depends on seeds[b] and steps[b] alone. `seeds` and `steps` (B,), int64. A hash of seed, step and column (SplitMix64) instead of a generator with a state:
-    any device computes the same, nothing is kept between steps, and other rows play no part.
+    Row b depends on seeds[b] and steps[b] alone; `seeds` and `steps` (B,), int64. A hash of seed, step and column
+    (SplitMix64) instead of a generator with a state: any device computes the same, nothing is kept between steps, and
+    other rows play no part.
     """
     columns = torch.arange(start + 1, start + width + 1, device=seeds.device)
     stream = _mixed(seeds * _GOLDEN + steps)

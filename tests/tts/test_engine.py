@@ -99,7 +99,7 @@ def test_buckets_hold_what_they_must_and_little_more() -> None:
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(Choice(temperature=0.7), Choice(temperature=0.6), 1.1)])
 def test_fifty_utterances_that_join_at_random_frames(nano: Qwen3TTS, sampling: Sampling) -> None:
-    """In eight slots, each has the codes that it has alone; sampled ones too, whatever slot and neighbours they have."""
+    """In eight slots, each has the codes that it has alone; sampled ones too, whatever its slot and neighbours."""
     draw = random.Random(1)
     count = 50 if sampling is GREEDY else 16
     requests = [request(nano, text, number) for number, text in enumerate(sentences(count))]

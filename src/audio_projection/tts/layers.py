@@ -102,7 +102,7 @@ class KVCache:
 
 
 class CachedSequences:
-    """The sequences of neighbouring slots of a KVCache, of which `start` positions are filled: what a prefill extends."""
+    """The sequences of neighbouring slots of a KVCache, which are `start` positions long: what a prefill extends."""
 
     def __init__(self, cache: KVCache, slots: slice, start: int) -> None:
         self.start = start

@@ -385,3 +385,25 @@ def test_refused_folders(tmp_path: Path, damage: Callable[[Path], object], messa
     with pytest.raises(AudioProjectionError, match=message) as error:
         _ = Codec.from_pretrained(folder).encoder
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_streams_decoded_together_equal_each_alone(codec: Codec) -> None:
+    """Streams that begin at different times, beyond the window of attention, decoded in groups that change."""
+    generator = torch.Generator().manual_seed(1)
+    high = codec.config.decoder.codebook_size
+    codes = torch.randint(high, (3, 4 * codec.config.decoder.sliding_window, codec.code_groups), generator=generator)
+    streams, decoded, parts = [codec.stream() for _ in range(3)], [0, 0, 0], [[], [], []]
+    for turn in range(200):
+        group = [number for number in range(3) if (turn + number) % (number + 2) and turn >= 7 * number]
+        size = 1 + turn % 4
+        group = [number for number in group if decoded[number] + size <= codes.shape[1]]
+        if not group:
+            continue
+        chunk = torch.stack([codes[number, decoded[number] : decoded[number] + size] for number in group])
+        samples = codec.decode_together([streams[number] for number in group], chunk)
+        for number, wave in zip(group, samples, strict=True):
+            parts[number].append(wave)
+            decoded[number] += size
+    for number, frames in enumerate(decoded):
+        assert frames > 2 * codec.config.decoder.sliding_window
+        assert furthest(torch.cat(parts[number]), codec.decode(codes[number, :frames])) < 1e-5

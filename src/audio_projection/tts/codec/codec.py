@@ -19,7 +19,7 @@ from audio_projection.files.json_reader import read_json_object
 from audio_projection.files.tensor_folder import TensorFolder, check_tensors
 from audio_projection.files.tensors import write_tensors
 from audio_projection.tts.codec.config import CodecConfig
-from audio_projection.tts.codec.decoder import CodecDecoder, State, join_states, split_state
+from audio_projection.tts.codec.decoder import CodecDecoder, State
 from audio_projection.tts.codec.waveform import prepare_waveform
 from audio_projection.tts.config import ConfigReader
 
@@ -185,11 +185,12 @@ class Codec(nn.Module):
         (B, T * samples_per_frame). The streams may have decoded any number of frames before."""
         if len(streams) == 1:
             return streams[0].decode(codes)
-        joined = join_states([stream.state for stream in streams])
+        joined = self.decoder.join_states([stream.state for stream in streams])
         samples = self._decode_chunk(codes, joined)
         for stream in streams:
             stream.frames += codes.shape[1]
-        for stream, state in zip(streams, split_state(joined, [stream.frames for stream in streams]), strict=True):
+        states = self.decoder.split_state(joined, [stream.frames for stream in streams])
+        for stream, state in zip(streams, states, strict=True):
             stream.state = state
         return samples
 
@@ -241,7 +242,7 @@ class CodecStream:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self.state = State()
+        self.state: State = {}
         self.frames = 0
 
     @torch.no_grad()

@@ -21,15 +21,12 @@ from audio_projection.tts.codec.config import CodecDecoderConfig
 from audio_projection.tts.codec.quantizer import SplitQuantizer
 from audio_projection.tts.layers import activation
 
+State = dict[nn.Module, Tensor]
+"""Each layer's streaming state between two chunks of the same batch of utterances; `{}` before the first chunk.
 
-class State(dict[nn.Module, Tensor]):
-    """Each layer's streaming state between two chunks of the same batch of utterances; empty before the first chunk.
-
-    The state of convolutions is (B, C, T), that of attention (2, B, heads, frames, head_dim).
-    """
-
-    padding: Tensor | None = None
-    """(B,), int64: how many of the oldest frames in the attention's state are padding; None: none are."""
+That of a convolution is (B, C, T), that of attention (2, B, heads, frames, head_dim). `FrameTransformer` has one only
+where the utterances of a batch have pasts of different lengths: (B,), how many of the oldest frames are padding.
+"""
 
 
 class CausalConv(nn.Module):
@@ -160,38 +157,6 @@ class UpsampleBlock(nn.Module):
         return run(self.block, x, state)
 
 
-def join_states(states: Sequence[State]) -> State:
-    """One state for a batch of all utterances, whose chunks so far may be of different lengths.
-
-    Zeros stand where an utterance has no past: convolutions begin with zeros anyway, and attention masks them.
-    """
-    joined = State()
-    for layer in dict.fromkeys(chain.from_iterable(states)):
-        past = next(state[layer] for state in states if layer in state)
-        if isinstance(layer, Attention):
-            parts = [state.get(layer, past[:, :, :, :0]) for state in states]
-            missing = [max(part.shape[3] for part in parts) - part.shape[3] for part in parts]
-            joined[layer] = torch.cat(
-                [F.pad(part, (0, 0, frames, 0)) for part, frames in zip(parts, missing, strict=True)], 1
-            )
-            joined.padding = torch.tensor(missing, device=past.device) if any(missing) else None
-        else:
-            joined[layer] = torch.cat([state.get(layer, torch.zeros_like(past)) for state in states])
-    return joined
-
-
-def split_state(joined: State, frames: Sequence[int]) -> list[State]:
-    """The state of each utterance of a batch; `frames`: how many each has decoded so far."""
-    states = [State() for _ in frames]
-    for layer, past in joined.items():
-        for index, (state, decoded) in enumerate(zip(states, frames, strict=True)):
-            if isinstance(layer, Attention):
-                state[layer] = past[:, index : index + 1, :, max(0, past.shape[3] - decoded) :].clone()
-            else:
-                state[layer] = past[index : index + 1].clone()
-    return states
-
-
 def run(layers: Iterable[nn.Module], x: Tensor, state: State) -> Tensor:
     """Applies streaming layers in sequence."""
     for layer in layers:
@@ -215,7 +180,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, key_width, bias=bias)
         self.o_proj = nn.Linear(query_width, width, bias=bias)
 
-    def forward(self, x: Tensor, state: State) -> Tensor:
+    def forward(self, x: Tensor, state: State, padding: Tensor | None = None) -> Tensor:
         queries, keys, values = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         past = state.get(self)
         if past is not None:
@@ -228,7 +193,7 @@ class Attention(nn.Module):
         new = queries.shape[2]
         queries, keys = _rotate(queries, cos[-new:], sin[-new:]), _rotate(keys, cos, sin)
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, self._mask(new, keys.shape[2], x.device, state.padding), enable_gqa=True
+            queries, keys, values, self._mask(new, keys.shape[2], x.device, padding), enable_gqa=True
         )
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
@@ -292,8 +257,8 @@ class TransformerLayer(nn.Module):
         self.self_attn_layer_scale = LayerScale(config)
         self.mlp_layer_scale = LayerScale(config)
 
-    def forward(self, x: Tensor, state: State) -> Tensor:
-        x = x + self.self_attn_layer_scale(self.self_attn(self.input_layernorm(x), state))
+    def forward(self, x: Tensor, state: State, padding: Tensor | None = None) -> Tensor:
+        x = x + self.self_attn_layer_scale(self.self_attn(self.input_layernorm(x), state, padding))
         return x + self.mlp_layer_scale(self.mlp(self.post_attention_layernorm(x)))
 
 
@@ -308,7 +273,9 @@ class FrameTransformer(nn.Module):
         self.output_proj = nn.Linear(config.hidden_size, config.latent_dim)
 
     def forward(self, x: Tensor, state: State) -> Tensor:
-        hidden = run(self.layers, self.input_proj(x.transpose(1, 2)), state)
+        hidden, padding = self.input_proj(x.transpose(1, 2)), state.get(self)
+        for layer in self.layers:
+            hidden = layer(hidden, state, padding)
         return self.output_proj(self.norm(hidden)).transpose(1, 2)
 
 
@@ -346,7 +313,7 @@ class CodecDecoder(nn.Module):
 
     def synthesize(self, latents: Tensor, state: State | None = None) -> Tensor:
         """Quantised latents (B, codebook_dim, T) -> samples (B, T * samples_per_frame), not yet clamped."""
-        state = State() if state is None else state
+        state = {} if state is None else state
         wide, narrow = self.pre_conv.conv.weight.dtype, cast(CausalConv, self.decoder[-1]).conv.weight.dtype
         hidden = self.pre_transformer(self.pre_conv(latents.to(wide), state), state)
         for stage in self.upsample:
@@ -356,6 +323,36 @@ class CodecDecoder(nn.Module):
         if wide != narrow:
             hidden = hidden.to(narrow)
         return run(stages, hidden, state).squeeze(1)
+
+    def join_states(self, states: Sequence[State]) -> State:
+        """One state for a batch of all utterances, whose chunks so far may be of different lengths.
+
+        Zeros stand where an utterance has no past: convolutions begin with zeros anyway, and attention masks them.
+        """
+        joined: State = {}
+        for layer in dict.fromkeys(chain.from_iterable(states)):
+            past = next(state[layer] for state in states if layer in state)
+            if not isinstance(layer, Attention):
+                joined[layer] = torch.cat([state.get(layer, torch.zeros_like(past)) for state in states])
+                continue
+            parts = [state.get(layer, past[:, :, :, :0]) for state in states]
+            missing = [max(part.shape[3] for part in parts) - part.shape[3] for part in parts]
+            padded = [F.pad(part, (0, 0, frames, 0)) for part, frames in zip(parts, missing, strict=True)]
+            joined[layer] = torch.cat(padded, 1)
+            if any(missing):
+                joined[self.pre_transformer] = torch.tensor(missing, device=past.device)
+        return joined
+
+    def split_state(self, joined: State, frames: Sequence[int]) -> list[State]:
+        """The state of each utterance of a batch; `frames`: how many each has decoded so far."""
+        states: list[State] = [{} for _ in frames]
+        for layer, past in joined.items():
+            for index, (state, decoded) in enumerate(zip(states, frames, strict=True)):
+                if isinstance(layer, Attention):
+                    state[layer] = past[:, index : index + 1, :, max(0, past.shape[3] - decoded) :].clone()
+                elif layer is not self.pre_transformer:
+                    state[layer] = past[index : index + 1].clone()
+        return states
 
     def to_float64(self) -> None:
         """Converts all layers before the waveform stages to float64, so that chunks equal the whole within 1e-5.

@@ -26,8 +26,8 @@ class Decoder:
     utterance becomes depends on its prompt, its text and its seed alone, not on its slot or its neighbours.
 
     After a step of B utterances `hidden` (B, H) is the talker's state, `logits` (B, V) its raw scores of codebook 0 and
-    `scores` (B, V) those after the decoding rules; `code_logits` are the code predictor's, G-1 tensors (B, K); `ended` (B,)
-    says which utterances are over. Ended ones are decoded further as in the official package, fed with their
+    `scores` (B, V) those after the decoding rules; `code_logits` are the code predictor's, G-1 tensors (B, K); `ended`
+    (B,) says which utterances are over. Ended ones are decoded further as in the official package, fed with their
     end-of-speech code. No step waits for the device.
     """
 

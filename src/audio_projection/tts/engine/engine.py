@@ -97,8 +97,8 @@ class Engine:
         self._slots: list[Utterance] = []  # the utterance in each of the decoder's slots
         self._unread: list[tuple[list[Utterance], Tensor, Tensor]] = []  # frames whose ends the host does not know
         self._news = threading.Condition(threading.RLock())
-        # On a CPU there is nothing to wait for: ends are read at once, so that no frame is decoded in vain, and the codec
-        # decodes each utterance by itself, which is as fast, so that the sound does not depend on neighbours at all.
+        # On a CPU there is nothing to wait for: ends are read at once, so that no frame is decoded in vain. The codec
+        # decodes each utterance by itself, as fast but for the first chunks: so the sound does not depend on neighbours.
         self._on_cpu = tts.device.type == "cpu"
 
     @property
@@ -207,13 +207,15 @@ class Engine:
             if first is None:
                 return worked
             speaking = any(utterance.started for utterance in self._slots)
-            alike = takewhile(
-                lambda each: not each.started and each.read == self._slots[first].read, self._slots[first:]
-            )
-            self._prepare_piece(first, [*alike][: 1 if speaking else None])
+            self._prepare_piece(first, self._slots[first : first + 1] if speaking else self._alike(first))
             worked = True
             if speaking:
                 return worked
+
+    def _alike(self, first: int) -> list[Utterance]:
+        """The utterances from slot `first` on of whose prompts as much has been read as of the first one's."""
+        read = self._slots[first].read
+        return list(takewhile(lambda each: not each.started and each.read == read, self._slots[first:]))
 
     def _prepare_piece(self, first: int, utterances: list[Utterance]) -> None:
         """The next piece of the prompts of utterances in neighbouring slots, of which as much has been read before; or

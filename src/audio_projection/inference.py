@@ -190,7 +190,7 @@ class Voice:
         texts: Iterable[str],
         voice: VoiceChoice = None,
         language: str | None = None,
-        seeds: Iterable[int | None] = repeat(None),
+        seeds: Iterable[int | None] | None = None,
         control: str | None = None,
     ) -> Iterator[Speech]:
         """Speaks many texts, several sentences at once: a Speech for each, in their order.
@@ -198,8 +198,8 @@ class Voice:
             for number, speech in enumerate(voice.speak_all(lines)):
                 soundfile.write(f"{number}.wav", speech.samples, speech.sample_rate)
 
-        ``seeds``: one for each text. Arguments and errors are otherwise those of `stream`, which gives the same samples
-        for each of the texts; an error is raised when a text's turn comes.
+        ``seeds``: one for each text, or None. Arguments and errors are otherwise those of `stream`, which gives the
+        same samples for each of the texts; an error is raised when a text's turn comes.
         """
         check_control(control)
         prefix = self._utterance_prefix(voice, language)
@@ -208,7 +208,7 @@ class Voice:
         parts: dict[int, list[Utterance | None]] = {}
 
         def requests() -> Iterator[Request]:
-            for number, (text, seed) in enumerate(zip(texts, seeds, strict=False)):
+            for number, (text, seed) in enumerate(zip(texts, repeat(None) if seeds is None else seeds, strict=False)):
                 sentences = self._sentences(text)
                 given.append(text)
                 parts[number] = [None] * len(sentences)

@@ -40,8 +40,9 @@ class Transformer(nn.Module):
 
     def begin(self, slots: int, capacity: int, like: Tensor, static: bool = False) -> SlotStepper:
         """Incremental decoding of sequences of their own lengths; the cache has `slots` slots and `capacity` positions
-        at first, and is like `like` in dtype and device. `static`: shapes for CUDA graphs."""
-        return SlotStepper(self, KVCache(self.config, slots, capacity, like), static)
+        at first, and is like `like` in dtype and device. `static`: shapes for CUDA graphs, as always on a GPU."""
+        cache = KVCache(self.config, slots, capacity, like)
+        return SlotStepper(self, cache, static or like.device.type != "cpu")
 
     def begin_frames(self, slots: int, length: int, like: Tensor) -> FrameStepper:
         """Incremental decoding of sequences of at most `length` positions that all begin together, again and again."""

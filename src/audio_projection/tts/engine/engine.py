@@ -98,7 +98,7 @@ class Engine:
         self._unread: list[tuple[list[Utterance], Tensor, Tensor]] = []  # frames whose ends the host does not know
         self._news = threading.Condition(threading.RLock())
         # On a CPU there is nothing to wait for: ends are read at once, so that no frame is decoded in vain. The codec
-        # decodes each utterance by itself, as fast but for the first chunks: so the sound does not depend on neighbours.
+        # decodes each utterance by itself (as fast but for the first chunks): sound does not depend on neighbours.
         self._on_cpu = tts.device.type == "cpu"
 
     @property

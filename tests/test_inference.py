@@ -124,7 +124,10 @@ def test_many_texts_are_spoken_at_once_each_as_alone() -> None:
         np.testing.assert_array_equal(speech.samples, voice.speak(texts[number], seed=number).samples)
     with pytest.raises(AudioProjectionError, match="nothing to speak"):
         list(voice.speak_all(["hello", "!?"]))
-    assert voice.speak_all([]).__next__  # lazy: nothing is read before it is asked for
+    each = list(voice.speak_each(["hello", "!?", "good day", "..."], seeds=[1, 2, 3, 4]))
+    assert [isinstance(one, AudioProjectionError) for one in each] == [False, True, False, True]
+    np.testing.assert_array_equal(each[2].samples, voice.speak("good day", seed=3).samples)
+    assert list(voice.speak_all([])) == []
 
 
 def test_a_stream_that_is_dropped_frees_its_slot() -> None:

@@ -8,8 +8,9 @@ answer = voice.chat([{"role": "user", "content": "Who are you?"}])
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 
@@ -202,29 +203,45 @@ class Voice:
         same samples for each of the texts; an error is raised when a text's turn comes.
         """
         check_control(control)
+        for speech in self.speak_each(texts, voice, language, seeds, control):
+            if isinstance(speech, AudioProjectionError):
+                raise speech
+            yield speech
+
+    def speak_each(
+        self,
+        texts: Iterable[str],
+        voice: VoiceChoice = None,
+        language: str | None = None,
+        seeds: Iterable[int | None] | None = None,
+        control: str | None = None,
+    ) -> Iterator[Speech | AudioProjectionError]:
+        """As `speak_all`, but a text that cannot be spoken gives its error in its place, and the others are spoken."""
+        check_control(control)
         prefix = self._utterance_prefix(voice, language)
-        given: list[str] = []
-        places: list[tuple[int, int]] = []  # of each request: the number of its text, and of its sentence there
-        parts: dict[int, list[Utterance | None]] = {}
+        coming: deque[_SpokenText] = deque()
+        places: list[tuple[_SpokenText, int]] = []  # of each request: its text, and the number of its sentence there
 
         def requests() -> Iterator[Request]:
-            for number, (text, seed) in enumerate(zip(texts, repeat(None) if seeds is None else seeds, strict=False)):
-                sentences = self._sentences(text)
-                given.append(text)
-                parts[number] = [None] * len(sentences)
-                places.extend((number, place) for place in range(len(sentences)))
-                yield from self._sentence_requests(sentences, prefix, seed, control)
+            for text, seed in zip(texts, repeat(None) if seeds is None else seeds, strict=False):
+                spoken = _SpokenText(text)
+                coming.append(spoken)
+                try:
+                    for request in self._sentence_requests(self._sentences(text), prefix, seed, control):
+                        places.append((spoken, len(spoken.utterances)))
+                        spoken.utterances.append(None)
+                        yield request
+                except AudioProjectionError as error:
+                    spoken.error = error
+                spoken.requested = True
 
-        spoken = 0
-        for request, utterance in self._current_engine().run(requests()):
-            number, place = places[request]
-            parts[number][place] = utterance
-            while spoken in parts and (utterances := [each for each in parts[spoken] if each is not None]):
-                if len(utterances) < len(parts[spoken]):
-                    break
-                yield self._joined(utterances, given[spoken])
-                del parts[spoken]
-                spoken += 1
+        for number, utterance in self._current_engine().run(requests()):
+            spoken, place = places[number]
+            spoken.utterances[place] = utterance
+            while coming and coming[0].over:
+                yield self._joined(coming.popleft())
+        while coming:
+            yield self._joined(coming.popleft())
 
     def stream(
         self,
@@ -433,10 +450,16 @@ class Voice:
             self._engine = engine = Engine(self.tts, *wanted)
         return engine
 
-    def _joined(self, utterances: Sequence[Utterance], text: str) -> Speech:
-        chunks = [chunk.cpu().numpy() for utterance in utterances for chunk in utterance]
+    def _joined(self, spoken: _SpokenText) -> Speech | AudioProjectionError:
+        utterances = [utterance for utterance in spoken.utterances if utterance is not None]
+        try:
+            chunks = [chunk.cpu().numpy() for utterance in utterances for chunk in utterance]
+        except AudioProjectionError as error:
+            return error
+        if spoken.error is not None:
+            return spoken.error
         samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-        return Speech(samples, self.sample_rate, text, not any(utterance.cut for utterance in utterances))
+        return Speech(samples, self.sample_rate, spoken.text, not any(utterance.cut for utterance in utterances))
 
     @staticmethod
     def _generator(device: torch.device, seed: int | None) -> torch.Generator | None:
@@ -451,6 +474,21 @@ class UtterancePrefix:
     """(P, H): the talker's input embeddings of instruction, language and speaker."""
     reference: Reference | None
     """The recording that every utterance continues, if any."""
+
+
+@dataclass
+class _SpokenText:
+    """One of many texts while it is spoken: an utterance for each sentence, None until it has ended."""
+
+    text: str
+    utterances: list[Utterance | None] = field(default_factory=list)
+    requested: bool = False
+    """Whether all of its sentences are in `utterances`."""
+    error: AudioProjectionError | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.requested and None not in self.utterances
 
 
 class SpeechStream(Iterator[np.ndarray]):

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +63,13 @@ def speaker(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
             output.write_bytes(text.encode())
             spoken.append((text, output))
             return 1.5
+
+        def speak_all(self, texts: Sequence[tuple[str, Path]]) -> Iterator[float | AudioProjectionError]:
+            for text, output in texts:
+                try:
+                    yield self.speak(text, output)
+                except AudioProjectionError as error:
+                    yield error
 
         def chat(self, question: str, output: Path) -> tuple[str, float]:
             return "an answer", self.speak(question, output)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,18 @@ class Speaker:
         """Writes the text spoken; returns seconds of sound."""
         return self._write(self._voice.speak(text, control=self._control, **self._arguments), output)
 
+    def speak_all(self, texts: Sequence[tuple[str, Path]]) -> Iterator[float | AudioProjectionError]:
+        """Writes each text spoken into its file, several sentences being decoded at once; yields its seconds of sound,
+        or why it could not be spoken."""
+        arguments = {key: value for key, value in self._arguments.items() if key != "seed"}
+        seeds = repeat(self._arguments["seed"])
+        spoken = self._voice.speak_each([text for text, _ in texts], seeds=seeds, control=self._control, **arguments)
+        for speech, (_, output) in zip(spoken, texts, strict=True):
+            try:
+                yield speech if isinstance(speech, AudioProjectionError) else self._write(speech, output)
+            except AudioProjectionError as error:
+                yield error
+
     def chat(self, question: str, output: Path) -> tuple[str, float]:
         """Lets the language model answer and writes the answer spoken; returns it and its seconds of sound."""
         speech = self._voice.chat([{"role": "user", "content": question}], **self._arguments)
@@ -214,12 +227,20 @@ def decode(line: bytes) -> str:
 
 def speak_lines(speaker: Speaker, lines: list[bytes], folder: Path) -> Iterator[tuple[int, Path, float | None]]:
     """(line number, file, seconds) for each line that is not blank; one that fails is logged and has no seconds."""
+    decoded: dict[int, str | AudioProjectionError] = {}
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        output = folder / f"{number:04d}.wav"
-        try:
-            yield number, output, speaker.speak(decode(line), output)
-        except AudioProjectionError as error:
-            log.error("line %d: %s", number, error)
-            yield number, output, None
+        if line.strip():
+            try:
+                decoded[number] = decode(line)
+            except AudioProjectionError as error:
+                decoded[number] = error
+    outputs = {number: folder / f"{number:04d}.wav" for number in decoded}
+    texts = [(text, outputs[number]) for number, text in decoded.items() if isinstance(text, str)]
+    spoken = speaker.speak_all(texts)
+    for number, text in decoded.items():
+        seconds = next(spoken) if isinstance(text, str) else text
+        if isinstance(seconds, AudioProjectionError):
+            log.error("line %d: %s", number, seconds)
+            yield number, outputs[number], None
+        else:
+            yield number, outputs[number], seconds

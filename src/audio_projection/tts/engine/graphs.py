@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class GraphReplays:
 
     def __init__(self) -> None:
         self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], tuple[Tensor, ...]]] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # a handle whose type torch keeps to itself
 
     def size(self, count: int, slots: int) -> int:
         return min(slots, 1 << (count - 1).bit_length())

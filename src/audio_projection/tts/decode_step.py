@@ -159,11 +159,10 @@ class SlotStepper:
         """Each sequence at its own position, masked beyond it."""
         places, size = self._places[:count], self._size
         column = places[:, None]
-        masks = {}
+        counting, masks = self._counting[:size], {}
+        seen = counting <= column
         for window in set(self._windows):
-            visible = self._counting[:size] <= column
-            if window is not None:
-                visible &= self._counting[:size] > column - window
+            visible = seen if window is None else seen & (counting > column - window)
             masks[window] = torch.where(visible, self._zero, self._minus_infinity)[:, None, None]
         if (count, size) not in self._known:
             self._known[count, size] = self._views(count, size)

@@ -192,7 +192,7 @@ class Engine:
     def _admit(self) -> None:
         while self._waiting and len(self._slots) < self.slots:
             if self._decoder is None:
-                slots = self.slots if self.graphs else 1
+                slots = self.slots if self.graphs else min(self.slots, len(self._waiting))
                 self._decoder = Decoder(self.tts, (), self.sampling, graphs=self.graphs, slots=slots)
             self._decoder.open(self._waiting[0].request.seed)
             utterance = self._waiting.popleft()

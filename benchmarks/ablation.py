@@ -47,7 +47,7 @@ from audio_projection.inference import Voice, VoiceDefaults
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.models import Models, load_tts
 from audio_projection.projector import ACTIVATIONS, KINDS
-from audio_projection.text.input_text import as_spoken
+from audio_projection.text.input_text import Reading, as_spoken
 from audio_projection.train import train_projector
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,7 +153,7 @@ class Ablation:
         self.llm = assemble(config, self.tts, self.texts_to_fit).llm
         layers = self.llm.layers[0] if len(self.llm.layers) == 1 else self.llm.layers
         self.config = config.model_copy(update={"llm": config.llm.model_copy(update={"layers": layers})})
-        self.sentences = [as_spoken(text, config.tts.normalise) for text in texts]
+        self.sentences = [as_spoken(text, Reading.from_config(config)) for text in texts]
         self.recognizer = Recognizer()
 
     def conditions(self) -> dict[str, Any]:

@@ -72,8 +72,17 @@ TextFile = Annotated[
     Path | None, Option(help="A text a line; each becomes NNNN.wav of its line number in --output-dir.")
 ]
 Chat = Annotated[str | None, Option(help="A question; the language model's own answer is spoken.")]
+System = Annotated[str | None, Option(help="System prompt of --chat, in the place of llm.system; empty: none.")]
+Play = Annotated[bool, Option("--play", help="Play it too, through aplay, afplay or ffplay.")]
 Output = Annotated[Path, Option("--output", "-o", help="wav, flac, ogg or mp3, by the name.")]
 OutputDir = Annotated[Path | None, Option(help="Folder for --text-file.")]
+
+TextToRead = Annotated[str | None, Option("--text", help="What to read; without it and --text-file, stdin.")]
+FileToRead = Annotated[Path | None, Option("--text-file", help="A file of lines to read.")]
+AsAnswer = Annotated[
+    bool, Option("--answer", help="Read all of it as an LLM's answer: code blocks and <think> parts are left out too.")
+]
+Pieces = Annotated[bool, Option("--pieces", help="A line for each piece that is spoken as one utterance.")]
 
 # How to say it.
 Projector = Annotated[

@@ -35,6 +35,7 @@ def conditions(llm: LanguageModel, normalise: str) -> dict[str, Any]:
         "layers": list(llm.layers),
         "context": llm.context,
         "prompt": llm.prompt if llm.context == "chat" else "",
+        "head": llm.head,
         "normalise": normalise,
     }
 
@@ -64,7 +65,8 @@ def check(cached: Sequence[CachedStates], llm: LanguageModel, normalise: str) ->
     """Raises AudioProjectionError when states were made with another LLM, layer, context or text normalisation."""
     wanted = conditions(llm, normalise)
     for made in {id(states.conditions): states.conditions for states in cached}.values():
-        differing = [name for name, value in wanted.items() if made.get(name) != value]
+        before_heads = {"head": wanted["head"]}  # states of older versions do not say
+        differing = [name for name, value in wanted.items() if (before_heads | dict(made)).get(name) != value]
         if differing:
             name = differing[0]
             raise AudioProjectionError(

@@ -52,6 +52,7 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
         rank=config.projector.rank,
         context=llm.context,
         prompt=llm.prompt,
+        head=llm.head if llm.context == "chat" else None,
         llm=config.llm.name,
         tts=config.tts.name,
         llm_tokenizer_hash=llm.tokenizer_hash,

@@ -72,8 +72,12 @@ class TextTokenizer:
         return self.backend.decode(ids, skip_special_tokens=False)
 
     def encode(self, text: str) -> tuple[list[int], list[Span]]:
-        """Token ids of `text` and for each its (start, end) in the text's UTF-8 bytes; the spans partition them."""
-        encoding = self.backend.encode(text, add_special_tokens=False)
+        """Token ids of `text` and for each its (start, end) in the text's UTF-8 bytes; the spans partition them.
+
+        Special tokens written in it (`<|im_end|>`) are plain characters.
+        """
+        quoted = any(special in text for special in self._special.values())
+        encoding = (self._plain if quoted else self.backend).encode(text, add_special_tokens=False)
         sizes = [self._bytes(number, token) for number, token in zip(encoding.ids, encoding.tokens, strict=True)]
         ends = list(accumulate(sizes))
         to_text = _NormalisedBytes(text)
@@ -81,6 +85,12 @@ class TextTokenizer:
             raise AudioProjectionError(f"the tokens of {text!r} do not add up to its bytes: no byte-level tokenizer?")
         borders = [to_text.original(end) for end in ends]
         return encoding.ids, list(zip([0, *borders[:-1]], borders, strict=True)) if borders else []
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The same tokenizer without its special tokens."""
+        parts = json.loads(self.backend.to_str())
+        return Tokenizer.from_str(json.dumps({**parts, "added_tokens": []}))
 
     def _bytes(self, number: int, token: str) -> int:
         """How many bytes of normalised text a token stands for: a byte-level token has one character for each."""

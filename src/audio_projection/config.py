@@ -78,6 +78,8 @@ class LLMConfig(Section):
     """What the model reads: the bare text, or the text as the assistant's turn of the chat template."""
     prompt: str = "Read this aloud."
     """The user's turn before the text when the context is `chat`."""
+    system: str | None = "Answer briefly, in plain spoken sentences."
+    """System prompt of `speak --chat`, unless the conversation brings its own; null: none."""
     max_new_tokens: Count = 256
     """Longest answer of `speak --chat`, in LLM tokens."""
 
@@ -94,7 +96,10 @@ class TTSConfig(Section):
     longest: Count = 200
     """Most characters spoken as one utterance; longer texts are cut at the ends of sentences, clauses or words."""
     normalise: Literal["none", "english"] = "none"
-    """`english`: numbers, dates, symbols and abbreviations are spelled out, for a TTS trained on words only."""
+    """`english`: numbers, dates, symbols and abbreviations are spelled out, for a TTS trained on words only;
+    markup, emoji and what it has not learned are left out."""
+    lexicon: AnchoredPath | None = None
+    """A pronunciation dictionary: a word, a tab and its spelling on each line; applied before everything else."""
     language: str = "auto"
     speaker: str | None = None
     """A named speaker of a custom_voice model; a base model takes its voice from the projector or --ref-audio."""

@@ -19,6 +19,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.processes import ALONE, Processes
+from audio_projection.text.input_text import Reading
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig, TTSConfig
@@ -40,7 +41,7 @@ def load_pairs(config: Config, tts: Qwen3TTS, processes: Processes = ALONE) -> l
     if data.source == "pairs":
         pairs = _ready_pairs(data, config.tts, tts)
     elif data.source == "self":
-        texts = _limited(read_texts(data, config.tts.normalise), data.limit, config.seed)
+        texts = _limited(read_texts(data, Reading.from_config(config)), data.limit, config.seed)
         pairs = spoken_pairs(config, tts, texts, _cache(config), processes)
     else:
         recordings = _chosen_recordings(data, config.seed)
@@ -56,7 +57,7 @@ def load_pairs(config: Config, tts: Qwen3TTS, processes: Processes = ALONE) -> l
     return kept
 
 
-def read_texts(data: DataConfig, normalise: str) -> list[str]:
+def read_texts(data: DataConfig, reading: Reading | str) -> list[str]:
     """The lines of `data.texts` as they are spoken, in order, without duplicates.
 
     Lines that cannot be spoken are skipped with a warning. Raises AudioProjectionError when the file cannot be read.
@@ -71,7 +72,7 @@ def read_texts(data: DataConfig, normalise: str) -> list[str]:
     except OSError as error:
         raise AudioProjectionError(f"cannot read the texts {path}: {error.strerror or error}; set data.texts") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line and not line.isspace()]
-    texts = (speakable(line, f"{path} line {number}", normalise) for number, line in numbered)
+    texts = (speakable(line, f"{path} line {number}", reading) for number, line in numbered)
     return list(dict.fromkeys(text for text in texts if text is not None))
 
 
@@ -81,20 +82,20 @@ def texts_to_fit(config: Config, pairs: Sequence[Pair], without: Iterable[Pair])
     if data.texts is None:
         texts = list(dict.fromkeys(pair.text for pair in pairs))
     else:
-        texts = read_texts(data, config.tts.normalise)
+        texts = read_texts(data, Reading.from_config(config))
     excluded = {pair.text for pair in without}
     return _limited([text for text in texts if text not in excluded], data.text_limit, config.seed)
 
 
 def transcripts_to_fit(config: Config) -> list[str]:
     """Texts for a fit without training pairs: `data.texts`, or the transcripts of the corpus; no audio is read."""
-    data, normalise = config.data, config.tts.normalise
+    data, reading = config.data, Reading.from_config(config)
     if data.texts is not None:
-        return _limited(read_texts(data, normalise), data.text_limit, config.seed)
+        return _limited(read_texts(data, reading), data.text_limit, config.seed)
     if data.source == "pairs":
-        texts = [pair.text for pair in _as_spoken(PairFolder(_path(data)).read(), normalise)]
+        texts = [pair.text for pair in _as_spoken(PairFolder(_path(data)).read(), reading)]
     else:
-        spoken = (speakable(item.text, item.id, normalise) for item in corpus_recordings(data))
+        spoken = (speakable(item.text, item.id, reading) for item in corpus_recordings(data))
         texts = [text for text in spoken if text is not None]
     return _limited(list(dict.fromkeys(texts)), data.text_limit, config.seed)
 
@@ -169,9 +170,9 @@ class BatchWalk:
         return self
 
 
-def _as_spoken(pairs: Sequence[Pair], normalise: str) -> list[Pair]:
+def _as_spoken(pairs: Sequence[Pair], reading: Reading) -> list[Pair]:
     """The pairs with their texts as they are spoken, without those whose text cannot be."""
-    texts = [speakable(pair.text, pair.id, normalise) for pair in pairs]
+    texts = [speakable(pair.text, pair.id, reading) for pair in pairs]
     return [replace(pair, text=text) for pair, text in zip(pairs, texts, strict=True) if text is not None]
 
 
@@ -180,7 +181,7 @@ def _ready_pairs(data: DataConfig, settings: TTSConfig, tts: Qwen3TTS) -> list[P
     groups = tts.config.code_groups
     folder = PairFolder(_path(data))
     _check_encoders(folder, tts)
-    pairs = _as_spoken(folder.read(), settings.normalise)[: data.limit]
+    pairs = _as_spoken(folder.read(), Reading.of(settings, tts.characters))[: data.limit]
     for pair in pairs:
         if pair.codes.shape[1] != groups:
             raise AudioProjectionError(

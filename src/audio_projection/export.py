@@ -128,10 +128,14 @@ class Export:
         `bfloat16`: embeddings and heads stay in the checkpoint's bfloat16, which halves the bytes read for a frame.
         """
         config, dtype = self._config, "bfloat16" if bfloat16 else "auto"
-        speaking = {"layout", "longest", "normalise", "language", "speaker"}
+        speaking = {"layout", "longest", "normalise", "lexicon", "language", "speaker"}
         return {
             "root": ".",
-            "llm": {"name": config.llm.name, "backend": "gguf", "max_new_tokens": config.llm.max_new_tokens},
+            "llm": {
+                "name": config.llm.name,
+                "backend": "gguf",
+                **config.llm.model_dump(include={"max_new_tokens", "system"}),
+            },
             "tts": {
                 "name": config.tts.name,
                 "backend": "gguf",

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from audio_projection.alignment.controls import as_long_as, check_control, other_sentence, shuffled
+from audio_projection.alignment.rereading import Rereading
+from audio_projection.alignment.spoken_tokens import SpokenTokens
 from audio_projection.alignment.streaming import AnswerToken, LiveAnswer
 from audio_projection.alignment.token_states import TokenStates, token_states
 from audio_projection.config import Config, load_config
@@ -28,7 +30,7 @@ from audio_projection.llm.language_model import LanguageModel, Message
 from audio_projection.models import load_llm, load_projector, load_tts, use_threads
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
 from audio_projection.sampling import Choice, Sampling
-from audio_projection.text.input_text import as_spoken, check_characters, is_speakable, split_sentences
+from audio_projection.text.input_text import Reading, as_spoken, check_characters, is_speakable, split_sentences
 from audio_projection.tts.finetune import load_finetuned
 from audio_projection.tts.generate import stream as stream_codes
 from audio_projection.tts.generate import stream_prompt
@@ -76,12 +78,16 @@ class VoiceDefaults:
     """Most characters of one utterance; a longer text is split at sentence, clause or word ends."""
     normalise: str = "none"
     """Text normalisation: "none", or "english", which spells out numbers, dates, symbols and abbreviations."""
+    reading: Reading | None = None
+    """Everything of how texts are read: lexicon and learned characters too; None: by `normalise` alone."""
     max_frames: int | None = None
     """Most frames of one utterance (12.5 a second); None: a limit by the length of its text, against a missed end."""
     chunks: tuple[int, ...] = CHUNKS
     """Frames that the codec decodes at once; the last size is that of all further chunks."""
     max_new_tokens: int = 256
-    """Most LLM tokens of an answer."""
+    """Most LLM tokens of an answer; one that is cut off there is spoken up to its last sentence end."""
+    system: str | None = None
+    """System prompt of a conversation that brings none."""
 
     @classmethod
     def from_config(cls, settings: Config) -> VoiceDefaults:
@@ -93,7 +99,9 @@ class VoiceDefaults:
             speaker=settings.tts.speaker,
             longest=settings.tts.longest,
             normalise=settings.tts.normalise,
+            reading=Reading.from_config(settings),
             max_new_tokens=settings.llm.max_new_tokens,
+            system=settings.llm.system,
         )
 
 
@@ -120,6 +128,7 @@ class Voice:
         self.tts = tts
         self.projector = projector.eval().requires_grad_(False)
         self.defaults = defaults or VoiceDefaults()
+        self._reading = self.defaults.reading or Reading(self.defaults.normalise)
         check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
         _check_llm_settings(projector.info, llm)
@@ -145,6 +154,8 @@ class Voice:
         trained = load_projector(folder)
         as_trained = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
         llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=as_trained)}))
+        if trained.info.head is not None:
+            llm = llm.with_head(trained.info.head)
         tts = load_tts(settings)
         load_finetuned(tts, trained.info.finetune, folder)
         return cls(llm, tts, trained.to(tts.device), VoiceDefaults.from_config(settings))
@@ -192,7 +203,7 @@ class Voice:
         language or control that does not exist.
         """
         check_control(control)
-        spoken = as_spoken(text, self.defaults.normalise)  # before the split: "Dr." does not end a sentence
+        spoken = as_spoken(text, self._reading)  # before the split: "Dr." does not end a sentence
         sentences = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
         utterances = (self._project_sentence(sentence, control, seed or 0) for sentence in sentences)
         return self._synthesise(self._utterance_prefix(voice, language), utterances, seed, self.defaults.chunks)
@@ -245,13 +256,29 @@ class Voice:
                 "train one with llm.context=chat"
             )
         _check_messages(messages)
-        tokens = self.llm.generate(
-            messages, self.defaults.max_new_tokens, sampling, self._generator(self.llm.device, seed)
-        )
-        live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest)
+        conversation, limit = self._with_system(messages), self.defaults.max_new_tokens
+        said = self.llm.generate(conversation, limit, sampling, self._generator(self.llm.device, seed))
+        tokens = SpokenTokens(said, limit, mark=self._reading.mark)
+        rereading = None
+        if self._reading.rewords:
+            rereading = Rereading(self.llm, self._reading, self.llm.chat_ids(conversation), tokens.ids)
+        live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest, rereading)
         utterances = (map(self._project_token, sentence) for sentence in live.sentences())
         chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits until a long chunk is full
         return Answer(self._synthesise(self._utterance_prefix(voice, language), utterances, seed, chunks), live)
+
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation with the system prompt; in the first message where the template knows no such role."""
+        system = self.defaults.system
+        if not system or any(message["role"] == "system" for message in messages):
+            return list(messages)
+        asked: list[Message] = [{"role": "system", "content": system}, *messages]
+        try:
+            self.llm.chat_ids(asked)
+        except AudioProjectionError:
+            first = {**messages[0], "content": f"{system}\n\n{messages[0]['content']}"}
+            return [first, *messages[1:]]
+        return asked
 
     def embed_reference(self, path: str | Path) -> Tensor:
         """The x-vector (speaker embedding) of a recording: (H,), on the TTS's device, to pass as ``voice``.
@@ -280,7 +307,7 @@ class Voice:
         letters or digits.
         """
         vector = self.embed_reference(path)
-        ids, _ = self.tts.tokenize(as_spoken(text, self.defaults.normalise))
+        ids, _ = self.tts.tokenize(as_spoken(text, self._reading))
         embeddings = self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
         return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), embeddings)
 
@@ -382,7 +409,12 @@ class Answer(Iterator[np.ndarray]):
         self._live = live
 
     def __next__(self) -> np.ndarray:
-        return next(self._chunks)
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            if self._live.dropped:
+                log.warning("the answer was cut off at llm.max_new_tokens: its last sentence is not spoken")
+            raise
 
     @property
     def text(self) -> str:

@@ -56,6 +56,7 @@ class ProjectorInfo:
     state_convention: str = STATE_CONVENTION
     context: str = "raw"  # what the LLM reads before a text: raw or chat
     prompt: str = ""  # the user's turn of the chat context
+    head: list[int] | None = None  # LLM token ids before a text in the chat context: a template may write the date
     llm: str = ""  # names of the models, for messages
     tts: str = ""
     llm_tokenizer_hash: str = ""  # SHA-256 of the vocabularies; "" is not compared
@@ -85,7 +86,7 @@ class ProjectorInfo:
                 f"{source} has version {record.get('version')}, this program reads {VERSION}; train the projector again"
             )
         known = {item.name for item in fields(cls)}
-        values = {"finetune": "none"} | {  # older files have no such entry
+        values = {"finetune": "none", "head": None} | {  # older files have no such entries
             name: value for name, value in record.items() if name not in ("format", "version")
         }
         if values.keys() != known:

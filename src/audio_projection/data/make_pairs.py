@@ -23,6 +23,7 @@ from audio_projection.data.speakers import named_speaker
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.progress import shown
 from audio_projection.processes import ALONE, Processes
+from audio_projection.text.input_text import Reading
 from audio_projection.tts.generate import generate
 
 if TYPE_CHECKING:
@@ -112,10 +113,8 @@ def recorded_pairs(
     if processes.count > 1 and missing:
         known = {pair.id: pair for pair in folder.read()}
     found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
-    texts = [
-        _spoken_text(recording, len(pair.codes) / tts.frame_rate, limits, settings.normalise)
-        for recording, pair in found
-    ]
+    reading = Reading.of(settings, tts.characters)
+    texts = [_spoken_text(recording, len(pair.codes) / tts.frame_rate, limits, reading) for recording, pair in found]
     return [
         Pair(recording.id, text, pair.codes, pair.voice if voice is None else voice, recording.speaker)
         for (recording, pair), text in zip(found, texts, strict=True)
@@ -135,14 +134,14 @@ def _encode(encoder: RecordingEncoder, limits: DataConfig, recording: Recording,
     return Pair(keys[recording.id], text, codes, voice, recording.speaker)
 
 
-def _spoken_text(recording: Recording, seconds: float, limits: DataConfig, normalise: str) -> str | None:
+def _spoken_text(recording: Recording, seconds: float, limits: DataConfig, reading: Reading) -> str | None:
     """The text as it is spoken, or None, with a warning, when it cannot be spoken at all or in so many seconds."""
     try:
         check_pace(clean_text(recording), seconds, limits)
     except Unusable as reason:
         log.warning("data: %s", reason.dropping(recording))
         return None
-    return speakable(recording.text, recording.id, normalise)
+    return speakable(recording.text, recording.id, reading)
 
 
 def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:

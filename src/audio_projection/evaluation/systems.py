@@ -18,7 +18,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
 from audio_projection.files.locations import SHIPPED_PROJECTORS, is_projector, locate_projector
-from audio_projection.text.input_text import as_spoken, is_speakable, split_sentences
+from audio_projection.text.input_text import Reading, as_spoken, is_speakable, split_sentences
 
 if TYPE_CHECKING:
     from audio_projection.inference import Voice
@@ -57,7 +57,8 @@ class SpeechSources:
     def __init__(self, config: Config, sentences: Sequence[str]) -> None:
         self.config = config
         self.sentences = list(sentences)
-        self.texts = [as_spoken(text, config.tts.normalise) for text in sentences]
+        reading = Reading.from_config(config)
+        self.texts = [as_spoken(text, reading) for text in sentences]
         """The sentences, normalised as the TTS reads them."""
         self._voices: dict[Path, Voice] = {}
         self._teacher: list[SpokenSentence] = []

@@ -17,7 +17,7 @@ PLAYERS: tuple[tuple[str, ...], ...] = (
 _WAV_ONLY = "aplay"
 
 
-def find_player() -> list[Sequence[str]]:
+def find_players() -> list[Sequence[str]]:
     """The commands of the players that are installed; AudioProjectionError where there is none."""
     found: list[Sequence[str]] = [command for command in PLAYERS if shutil.which(command[0])]
     if not found:

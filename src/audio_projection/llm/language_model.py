@@ -9,9 +9,11 @@ import copy
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +131,17 @@ class LanguageModel:
         other._set_layers(layers)
         return other
 
+    @property
+    def head(self) -> list[int]:
+        """Ids of what the model reads before a text; a chat template may have written today's date into it."""
+        return list(self._context_prefix)
+
+    def with_head(self, head: Sequence[int]) -> LanguageModel:
+        """The same model, weights shared, reading other ids before a text: those that a projector was trained with."""
+        other = copy.copy(self)
+        other._context_prefix = list(head)
+        return other
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of the bare text, without special tokens; those written in it are read as plain characters."""
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
@@ -198,7 +211,8 @@ class LanguageModel:
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the chat template, up to the header of the assistant's turn.
 
-        Raises AudioProjectionError without a template, and for messages that it refuses.
+        Control tokens that stand in a message (`<|eot_id|>`) are plain characters. Raises AudioProjectionError without
+        a template, and for messages that it refuses.
         """
         if not self.tokenizer.chat_template:
             raise AudioProjectionError(
@@ -206,15 +220,26 @@ class LanguageModel:
                 "set llm.context=raw"
             )
         options: dict[str, Any] = {"enable_thinking": False}  # thoughts are not spoken; templates without it ignore it
+        controls = self._control_tokens
+        quoting = [{key: _marked(value, controls) for key, value in message.items()} for message in messages]
         try:
-            text = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True, **options
+            text: Any = self.tokenizer.apply_chat_template(
+                quoting, tokenize=False, add_generation_prompt=True, **options
             )
         except Exception as error:  # templates raise errors of their own for the roles they do not know
             raise AudioProjectionError(
                 f"the chat template of {self.name} refuses the messages: {_first_line(error)}"
             ) from None
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        parts = re.split(f"{_MARK}([0-9]+){_MARK}", text)  # the quoted control tokens have odd places
+        ids = [self.tokenize(controls[int(part)]) if place % 2 else self._ids(part) for place, part in enumerate(parts)]
+        return [token for part in ids for token in part]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    @cached_property
+    def _control_tokens(self) -> list[str]:
+        return sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
 
     @property
     def sampling(self) -> Choice:
@@ -287,6 +312,17 @@ class LanguageModel:
 def _cache_name(model: PreTrainedModel) -> str:
     """The name of the key-value cache in the model's inputs and outputs; transformers 5.24 renamed it."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+_MARK = "\ue001"  # around the number of a control token that a message quotes
+
+
+def _marked(content: Any, controls: Sequence[str]) -> Any:
+    """A message's text with a mark for each control token in it, which the template's own are then told from."""
+    if not isinstance(content, str) or not any(control in content for control in controls):
+        return content
+    found = re.compile("|".join(map(re.escape, controls)))
+    return found.sub(lambda match: f"{_MARK}{controls.index(match[0])}{_MARK}", content.replace(_MARK, ""))
 
 
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from audio_projection.config import Config
+from audio_projection.config import Config, TTSConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.locations import find_tts
 from audio_projection.text.characters import fold, learned_mark, plain_forms, read_characters
@@ -65,11 +65,16 @@ class Reading:
 
     @classmethod
     def from_config(cls, config: Config) -> Reading:
-        """As the section `tts` says. Raises AudioProjectionError for a lexicon or a list of characters that is damaged,
-        and for a TTS that is not there."""
+        """As the section `tts` says, for the TTS that it names. Raises AudioProjectionError for a lexicon or a list of
+        characters that is damaged, and for a TTS that is not there."""
         english = config.tts.normalise == "english"
-        lexicon = Lexicon.from_file(config.tts.lexicon) if config.tts.lexicon else None
-        return cls(config.tts.normalise, lexicon, read_characters(find_tts(config)) if english else None)
+        return cls.of(config.tts, read_characters(find_tts(config)) if english else None)
+
+    @classmethod
+    def of(cls, settings: TTSConfig, characters: frozenset[str] | None) -> Reading:
+        """As the section `tts` says, for a TTS with this list of characters."""
+        lexicon = Lexicon.from_file(settings.lexicon) if settings.lexicon else None
+        return cls(settings.normalise, lexicon, characters)
 
     @property
     def name(self) -> str:
@@ -110,6 +115,11 @@ class Reading:
         return spell_out(text, rules) if rules else text
 
 
+def as_reading(reading: Reading | str) -> Reading:
+    """A reading, also of a value of `tts.normalise` alone."""
+    return reading if isinstance(reading, Reading) else Reading(reading)
+
+
 def as_spoken(text: str, reading: Reading | str = "none") -> str:
     """The text as the models get it, in training as in speaking: checked and, by `tts.normalise`, spelled out.
 
@@ -117,7 +127,7 @@ def as_spoken(text: str, reading: Reading | str = "none") -> str:
     does, and where nothing is left that the TTS can say.
     """
     checked = check_text(text)
-    reading = reading if isinstance(reading, Reading) else Reading(reading)
+    reading = as_reading(reading)
     if reading == Reading():
         return checked
     spoken = reading.spoken(text)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json_object
 from audio_projection.sampling import Sampling
+from audio_projection.text.characters import read_characters
 from audio_projection.text.token_spans import Span
 from audio_projection.tts import prompt
 from audio_projection.tts.code_predictor import CodePredictor
@@ -43,6 +44,8 @@ class Qwen3TTS(nn.Module):
             self.speaker_encoder = SpeakerEncoder(SpeakerEncoderConfig.from_dict(config.speaker_encoder))
         self._codec: Codec | None = None
         self._tokenizer: TextTokenizer | None = None
+        self.characters: frozenset[str] | None = None
+        """What it has learned to speak (characters.json in its folder); None where that is not known."""
 
     @classmethod
     def from_pretrained(
@@ -68,6 +71,7 @@ class Qwen3TTS(nn.Module):
             tts.talker.transformer, tts.code_predictor.transformer = stacks  # type: ignore[assignment]
         load_weights(tts, folder, dtype)
         tts._tokenizer = TextTokenizer.from_folder(folder)
+        tts.characters = read_characters(folder)
         tts._codec = Codec.from_pretrained(folder / "speech_tokenizer", device)
         if tts.codec.code_groups != config.code_groups:
             raise AudioProjectionError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from audio_projection.data.corpora.items import Dropped, Item, Reason, Recording
 from audio_projection.errors import AudioProjectionError
-from audio_projection.text.input_text import as_spoken
+from audio_projection.text.input_text import Reading, as_spoken
 
 log = logging.getLogger(__name__)
 
@@ -206,10 +206,10 @@ def sentence_case(text: str) -> str:
     return words[0].upper() + words[1:] + ("" if words[-1] in ".!?" else ".")
 
 
-def speakable(text: str, where: str, normalise: str = "none") -> str | None:
+def speakable(text: str, where: str, reading: Reading | str = "none") -> str | None:
     """The normalised text, or None, with a warning that names `where` it stands, when it cannot be spoken."""
     try:
-        return as_spoken(text, normalise)
+        return as_spoken(text, reading)
     except AudioProjectionError as error:
         log.warning("data: %s left out: %s", where, error)
         return None

@@ -21,7 +21,7 @@ class _Pending:
     kept: bytearray = field(default_factory=bytearray)
 
 
-class AnswerTokens(Iterator[GeneratedToken]):
+class SpokenTokens(Iterator[GeneratedToken]):
     """Those tokens of an answer that are spoken, each with the bytes that are; pulled as they are asked for.
 
     A token of which only blanks stay goes too, its blanks before the next one. A token comes out as soon as it is

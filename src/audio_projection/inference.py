@@ -258,10 +258,10 @@ class Voice:
         _check_messages(messages)
         conversation, limit = self._with_system(messages), self.defaults.max_new_tokens
         said = self.llm.generate(conversation, limit, sampling, self._generator(self.llm.device, seed))
-        tokens = SpokenTokens(said, limit, mark=self._reading.mark)
+        tokens = SpokenTokens(said, limit)
         rereading = None
         if self._reading.rewords:
-            rereading = Rereading(self.llm, self._reading, self.llm.chat_ids(conversation), tokens.ids)
+            rereading = Rereading(self.llm, self._reading, lambda: self.llm.chat_ids(conversation), tokens.ids)
         live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest, rereading)
         utterances = (map(self._project_token, sentence) for sentence in live.sentences())
         chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits until a long chunk is full

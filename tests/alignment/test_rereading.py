@@ -34,7 +34,7 @@ class Answering:
         self.states = self.llm.read([self.head + self.ids])[0][len(self.head) :]
         self.pulled = 0
         tokens = SpokenTokens(self._say(), limit)
-        rereading = Rereading(self.llm, Reading("english"), self.head, tokens.ids)
+        rereading = Rereading(self.llm, Reading("english"), lambda: self.head, tokens.ids)
         self.live = LiveAnswer(tokens, TTS, longest, rereading)
 
     def _say(self) -> Iterator[GeneratedToken]:
@@ -115,6 +115,19 @@ def test_a_long_rest_becomes_further_utterances() -> None:
     assert len(texts) > 4 and all(len(text) <= 60 for text in texts[1:]) and texts[-1] == "Hello"
     assert " ".join(texts).count("one hundred and twenty three thousand") == 3
     assert answering.live.spoken == " ".join(texts)
+
+
+def test_marks_are_those_that_the_tts_knows_with_the_states_of_their_tokens() -> None:
+    learned = frozenset("abcdefghijklmnopqrstuvwxyz ,.'")
+    answering = Answering("the lazy-dog: hello — “good” day")
+    answering.live._rereading = Rereading(
+        answering.llm, Reading("english", characters=learned), lambda: answering.head, answering.live._tokens.ids
+    )
+    ((text, tokens),) = answering.sentences()
+    assert text == "the lazy dog, hello , good day"
+    spans = byte_spans(answering.llm.tokenizer, answering.ids, "the lazy-dog: hello — “good” day")
+    last = bind(answering.states, cover(spans, [(len("the lazy-dog: hello — “good”".encode()), spans[-1][1])]))
+    torch.testing.assert_close(tokens[-1].state, last[0])
 
 
 def test_plain_sentences_are_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,13 +86,6 @@ def test_bytes_that_are_no_text_pass() -> None:
     assert spoken([b"a", b"\xff", b" b\xc3"]) == [(0, b"a"), (1, b"\xff"), (2, b" b\xc3")]
 
 
-def test_marks_are_those_that_the_tts_knows() -> None:
-    said = tokens_of([b"well", b"-", b"known", b":", b" yes", "—".encode(), b"no"])
-    marks = {"-": " ", ":": ",", "—": ","}
-    passed = SpokenTokens(said, mark=lambda mark: marks.get(mark, mark))
-    assert b"".join(token.piece for token in passed) == b"well known, yes,no"
-
-
 def test_an_answer_that_is_cut_off_is_known() -> None:
     tokens = SpokenTokens(tokens_of([b"a", b" **", b" b"]), limit=3)
     assert next(tokens).id == 0 and tokens.left == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from audio_projection.llm.language_model import GeneratedToken
@@ -33,10 +33,9 @@ class SpokenTokens(Iterator[GeneratedToken]):
         tokens: Iterable[GeneratedToken],
         limit: int | None = None,
         markup: MarkupFilter | Verbatim | None = None,
-        mark: Callable[[str], str] = str,
     ) -> None:
         """``limit``: the most tokens that the LLM may say; an answer that reaches it was cut off. ``markup``: what is
-        left out, None: all that nobody says in an answer. ``mark``: what a mark is replaced by, maybe nothing."""
+        left out, None: all that nobody says in an answer."""
         self.ids: list[int] = []
         """All tokens that the LLM has said so far, those that are left out included."""
         self.numbers: list[int] = []
@@ -45,7 +44,6 @@ class SpokenTokens(Iterator[GeneratedToken]):
         self._limit = limit
         self._tokens = iter(tokens)
         self._markup = markup or MarkupFilter(ANSWER)
-        self._mark = mark
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._characters: list[tuple[str, list[tuple[_Pending, int]]]] = []  # and the tokens their bytes are of
         self._bytes: deque[_Pending] = deque()  # the token of each byte whose character is not complete
@@ -105,9 +103,8 @@ class SpokenTokens(Iterator[GeneratedToken]):
 
     def _keep(self, kept: Kept) -> None:
         character, owners = self._characters[kept.place]
-        said = kept.character if kept.character.isalnum() else self._mark(kept.character)
-        data = said.encode("utf-8", "surrogateescape")
-        if said != character:  # written in another way, or a line break where a block ends
+        data = kept.character.encode("utf-8", "surrogateescape")
+        if kept.character != character:  # written in another way, or a line break where a block ends
             owners = [(owners[-1][0], len(data))]
         for owner, count in owners:
             owner.kept += data[:count]

@@ -215,10 +215,24 @@ class LiveAnswer:
         segment = text[self._end : end].rstrip()
         base = len(text[: self._end].encode())
         self._end = self._own_end = end
-        ids, spans = self._tokenizer.encode(segment.translate(_SPACES))
+        ids, spans = self._encode(segment)
         self._spans += [(start + base, stop + base) for start, stop in spans]
         overlaps = cover(self._generated.spans[self._first :], self._spans)[len(self._spans) - len(ids) :]
         yield from map(AnswerToken, ids, bind(torch.stack(self._generated.states[self._first :]), overlaps))
+
+    def _encode(self, segment: str) -> tuple[list[int], list[Span]]:
+        """TTS tokens of a part of the answer in marks that the TTS knows, and their spans in the part's own bytes."""
+        if self._rereading is None:
+            return self._tokenizer.encode(segment.translate(_SPACES))
+        marked = [self._rereading.mark(character) for character in segment]
+        places: list[Span] = []  # of the character that each byte comes from
+        place = 0
+        for character, written in zip(segment, marked, strict=True):
+            end = place + len(character.encode())
+            places += [(place, end)] * len(written.encode())
+            place = end
+        ids, spans = self._tokenizer.encode("".join(marked).translate(_SPACES))
+        return ids, [(places[start][0], places[end - 1][1]) if start < end else (place, place) for start, end in spans]
 
     def _sentence_end(self) -> int | None:
         """The end of the current sentence once it is certain: more text follows it, or the answer is over."""

@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from audio_projection.evaluation.asr import Recognizer, WordErrors, word_errors
@@ -64,7 +65,7 @@ def make_it_say(voice: Voice, answer: str) -> None:
 
 def first_sound(voice: Voice, reading: Reading) -> float:
     """Seconds from the question to the first samples."""
-    voice._reading = reading
+    voice.defaults = replace(voice.defaults, reading=reading, normalise=reading.normalise)
     began = time.perf_counter()
     next(voice.chat_stream(QUESTION, seed=0))
     return time.perf_counter() - began
@@ -83,7 +84,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     given = options.parse_args()
     voice, recognizer = Voice.from_config(given.config), Recognizer()
-    reading = voice._reading
+    reading = voice.reading
     live, read = [], []
     for answer in FIGURES:
         words = reading.spoken(answer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,6 @@ class Voice:
         self.tts = tts
         self.projector = projector.eval().requires_grad_(False)
         self.defaults = defaults or VoiceDefaults()
-        self._reading = self.defaults.reading or Reading(self.defaults.normalise)
         check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
         _check_llm_settings(projector.info, llm)
@@ -164,6 +163,12 @@ class Voice:
     def sample_rate(self) -> int:
         """Samples per second of everything that the voice speaks."""
         return self.tts.sample_rate
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read: as `defaults` say."""
+        reading, normalise = self.defaults.reading, self.defaults.normalise
+        return Reading(normalise) if reading is None else replace(reading, normalise=normalise)
 
     def speak(
         self,
@@ -203,7 +208,7 @@ class Voice:
         language or control that does not exist.
         """
         check_control(control)
-        spoken = as_spoken(text, self._reading)  # before the split: "Dr." does not end a sentence
+        spoken = as_spoken(text, self.reading)  # before the split: "Dr." does not end a sentence
         sentences = [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
         utterances = (self._project_sentence(sentence, control, seed or 0) for sentence in sentences)
         return self._synthesise(self._utterance_prefix(voice, language), utterances, seed, self.defaults.chunks)
@@ -260,8 +265,8 @@ class Voice:
         said = self.llm.generate(conversation, limit, sampling, self._generator(self.llm.device, seed))
         tokens = SpokenTokens(said, limit)
         rereading = None
-        if self._reading.rewords:
-            rereading = Rereading(self.llm, self._reading, lambda: self.llm.chat_ids(conversation), tokens.ids)
+        if self.reading.rewords:
+            rereading = Rereading(self.llm, self.reading, lambda: self.llm.chat_ids(conversation), tokens.ids)
         live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest, rereading)
         utterances = (map(self._project_token, sentence) for sentence in live.sentences())
         chunks = self.defaults.chunks[:1]  # the LLM may be slow: no word waits until a long chunk is full
@@ -307,7 +312,7 @@ class Voice:
         letters or digits.
         """
         vector = self.embed_reference(path)
-        ids, _ = self.tts.tokenize(as_spoken(text, self._reading))
+        ids, _ = self.tts.tokenize(as_spoken(text, self.reading))
         embeddings = self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
         return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), embeddings)
 

@@ -198,7 +198,7 @@ def _tidy_marks(text: str, known) -> str:  # type: ignore[no-untyped-def]
     text = re.sub(r"[ \t]+", " ", text)
     text = _PAUSES.sub(",", text)
     text = _BEFORE_STOP.sub("", text)
-    text = _AFTER_STOP.sub("", text)
+    text = _AFTER_STOP.sub(" ", text)
     text = _STOPS.sub(lambda stops: "?" if "?" in stops[0] else "!" if "!" in stops[0] else ".", text)
     text = _LAST.sub("", _FIRST.sub("", text))
     return _PAUSE_JOINED.sub(", ", _GAP.sub("", text)).strip()

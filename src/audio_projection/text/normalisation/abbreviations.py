@@ -35,7 +35,14 @@ ABBREVIATIONS = {
     **{"natl": "national", "misc": "miscellaneous", "incl": "including", "excl": "excluding", "esp": "especially"},
     **{"avg": "average", "est": "established", "viz": "namely", "ca": "circa", "tel": "telephone", "apt": "apartment"},
     **{"m.sc": "M S C", "b.sc": "B S C"},
-    **{"mgr": "manager", "asst": "assistant", "mfg": "manufacturing", "assoc": "associates", "gal": "gallon"},
+    **{
+        "p.a": "per annum",
+        "mgr": "manager",
+        "asst": "assistant",
+        "mfg": "manufacturing",
+        "assoc": "associates",
+        "gal": "gallon",
+    },
 }
 BEFORE_NUMBERS = {
     **{"no": "number", "nos": "numbers", "fig": "figure", "figs": "figures", "vol": "volume", "ch": "chapter"},

@@ -68,6 +68,8 @@ def _parts(address: str) -> str:
 def _part(part: str) -> str:
     if part.isascii() and part.isdigit():
         return figure_words(part)
+    if part.islower() and part.isascii() and 1 < len(part) < 5 and not set(part) & set("aeiouy"):
+        return " ".join(part.upper())  # html, txt
     return letters_of(part) if part.isalnum() else ""
 
 

@@ -6,6 +6,7 @@ import re
 
 from audio_projection.text.normalisation.number_words import english_figure, figure_words, fraction_words, number_words
 from audio_projection.text.normalisation.patterns import (
+    BEFORE_A_NOUN,
     CONTINENTAL,
     FRACTION,
     NO_LETTER_AFTER,
@@ -88,7 +89,6 @@ _SCALES = {
 }
 _UNIT = one_of(UNITS.keys() - {"s"}) + r"|(?<![0-9])s"  # 20s: see times.py
 _FIGURE = rf"(?:{FRACTION}|{CONTINENTAL}|{NUMBER})"
-_THING = "monitor|screen|tv|display|laptop|pipe|wheel|tire|pizza|board|nail|tablet|telescope|record|disk|phone|rim"
 
 
 def per(unit: str) -> str:
@@ -165,12 +165,24 @@ def _inches(match: Match) -> str | None:
         and before.count("“") > before.count("”")
     ):
         return None
+    noun = BEFORE_A_NOUN.match(match.string, match.end()) and not _EXTENT.match(match.string, match.end())
     if "/" in figure and " " not in figure:
-        return f"{fraction_words(figure)} of an inch"
+        return f"{fraction_words(figure)} inch" if noun else f"{fraction_words(figure)} of an inch"
     words = fraction_words(figure) if re.search(r"[/⁄]|[^0-9., -]", figure) else figure_words(figure)
-    thing = re.match(rf" (?ai:{_THING})", match.string[match.end() : match.end() + 12])
-    single = figure == "1" or thing or is_adjective(match, match.start())
+    single = figure == "1" or noun
     return f"{words} {'inch' if single else 'inches'}"
+
+
+def _feet_alone(match: Match) -> str | None:
+    """Feet by an apostrophe, unless it closes a quotation.
+
+    a 6' fence -> a six foot fence
+    """
+    before = match.string[max(match.start() - 200, 0) : match.start()]
+    if len(re.findall(r"(?<!\w)['‘](?=\w)", before)) % 2:
+        return None
+    noun = BEFORE_A_NOUN.match(match.string, match.end()) and not _EXTENT.match(match.string, match.end())
+    return f"{figure_words(match[1])} {'foot' if match[1] == '1' or noun else 'feet'}"
 
 
 def _feet(match: Match) -> str:
@@ -181,6 +193,7 @@ def _feet(match: Match) -> str:
     return f"{figure_words(match[1])} {'foot' if match[1] == '1' else 'feet'}"
 
 
+_EXTENT = re.compile(r" (?:tall|long|wide|thick|deep|high|across|away|apart|off|below|above|too|he|she|it|they|we|i)\b")
 _INCH = r"""(?:["”″]|''|’’)"""
 _SIDES = "(?:cm|mm|ft|km|px|in|yd)"
 LENGTHS: list[Rule] = [
@@ -197,11 +210,18 @@ LENGTHS: list[Rule] = [
     rule(rf"""({FRACTION}|{NUMBER})(["”″])(?!\w)""", _inches, digits=True),
     rule(rf"({NUMBER})(?:[′'’](?= (?:tall|long|wide|high|deep|by)\b|{TAKEN})|′)(?!\w)", _feet, digits=True),
     rule(rf"(?<={TAKEN})([0-9]{{1,4}})['’](?!\w)", _feet, digits=True),
+    rule(r"(?<![\w.,'’])([0-9]{1,3})['’](?= [a-z]|[,;)]|\.(?:\s|\Z))", _feet_alone, digits=True),
 ]
 RULES: list[Rule] = [
     rule(
         rf"({NUMBER}) ?(K)(?= ?(?:display|monitor|TV|video|resolution|screen|footage|run|race|walk)\b)",
         lambda match: f"{figure_words(match[1])} K",
+        digits=True,
+    ),
+    rule(r"(?<![\w.,])[248](K)(?!\w)", " K", part=1, digits=True),
+    rule(
+        rf"({NUMBER}) ?°(?= (?:angle|turn|bend|rotation|view|heat|weather|slope|day)\b)",
+        lambda match: f"{figure_words(match[1])} degree",
         digits=True,
     ),
     rule(

@@ -125,7 +125,7 @@ _SCALE = rf"(?:(?ai:({'|'.join(SCALES)})|[ -]?(thousand|million|billion|trillion
 _KINDS = one_of(kind for kind in _DOLLARS if kind)
 _SIGN = (
     rf"(?:(?<![^\W_])({_KINDS})(?=\$))?((?<![^\W_])(?:R\$|Rs(?=\.? ?[0-9])|(?:{'|'.join(_CODES)})(?= ?[0-9]))"
-    rf"|[{''.join(SIGNS)}])\.? ?"
+    rf"|[{''.join(SIGNS)}])(?:(?<=s)\.)? ?"
 )
 _FIGURE = rf"(?:{CONTINENTAL}|{NUMBER})"
 _RATE = (

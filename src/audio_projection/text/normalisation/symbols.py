@@ -82,6 +82,14 @@ def _times(match: Match) -> str:
     return "by" if "x" in match[0] else "times"
 
 
+def _compass(match: Match) -> str:
+    """Degrees of latitude and longitude.
+
+    at 51° N -> at fifty one degrees north
+    """
+    return {"N": "north", "S": "south", "E": "east", "W": "west"}[match[1]]
+
+
 def _maths(match: Match) -> str:
     """Signs of mathematics.
 
@@ -117,6 +125,8 @@ MATHS: list[Rule] = [
         digits=True,
     ),
     rule("[" + "".join(sign for sign in _MATHS if sign != "½") + "]", _maths),
+    rule(r"−|(?<=[=+×*/(] )-(?=[\w(√])|(?<=[=(])-(?=[a-z](?![^\W_]))", "minus"),
+    rule(r"(?<=°) ?([NSEW])(?!\w)", _compass),
     rule(r"(?<![^\W_])[a-z](/)(?=[0-9(])", "over", part=1),
     rule(r"(?<=[0-9]) / (?=[0-9])", "divided by", digits=True),
     rule(r"(?<=[0-9)])/(?=[a-z](?![^\W_]))", "over"),

@@ -88,7 +88,8 @@ def load_weights(tts: SpeechModel, folder: str | Path, dtype: torch.dtype) -> No
         sources[_CODEC_HEAD] = sources["talker.codec_embedding.weight"]
     others = _SPEAKER_ENCODER if tts.speaker_encoder is None else None
     if others is not None and any(name.startswith(others) for name in files.names()):
-        log.info("%s: its speaker encoder is not used: a %s model takes no voice from a recording", folder, tts.config.kind)
+        kind = tts.config.kind
+        log.info("%s: its speaker encoder is not used: a %s model takes no voice from a recording", folder, kind)
     check_tensors({name: shape for origin in sources.values() for name, shape in origin.parts}, files, others)
     state: dict[str, Tensor] = {}
     for name, origin in sources.items():

@@ -145,8 +145,16 @@ def _brief(error: Exception) -> str:
 def _load_parts(folder: Path) -> Tokenizer:
     vocabulary = read_json_object(folder / "vocab.json", "a whole Qwen3-TTS folder (its tokenizer files)")
     settings = read_json_object(folder / "tokenizer_config.json", "a whole Qwen3-TTS folder (its tokenizer files)")
+    merges = _merges(folder / "merges.txt")
+    for left, right in merges:  # the library panics over some of these
+        unknown = next((token for token in (left, right, left + right) if token not in vocabulary), None)
+        if unknown is not None:
+            raise AudioProjectionError(
+                f"{folder}: vocab.json and merges.txt do not fit: {unknown!r} of a merge is not in the vocabulary; "
+                "download them again"
+            )
     try:
-        model = models.BPE(vocab=vocabulary, merges=_merges(folder / "merges.txt"))
+        model = models.BPE(vocab=vocabulary, merges=merges)
     except Exception as error:  # the library raises bare Exception
         raise AudioProjectionError(
             f"{folder}: vocab.json and merges.txt do not fit: {_brief(error)}; download them again"

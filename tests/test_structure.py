@@ -25,7 +25,7 @@ LEVELS = (
     {"text", "sampling", "dtypes", "devices", "processes"},
     {"files"},
     {"config"},
-    {"config_errors"},
+    {"config_errors", "config_yaml"},
     {"errors", "version"},
 )
 """From the top down: each part imports only what stands below it. Parts of one level do not import each other."""

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from audio_projection.config_errors import explain, wrong_keys
+from audio_projection.config_yaml import DuplicateKey, TypedScalar, as_meant, parse_yaml
 from audio_projection.errors import AudioProjectionError
 
 NANO = "nano"
@@ -28,7 +29,7 @@ SHIPPED_CONFIGS = ("default", "nano", "nano-gguf")
 ProjectorKind = Literal["linear", "residual"]
 PROJECTOR_KINDS: tuple[ProjectorKind, ...] = get_args(ProjectorKind)
 
-PublishedCorpus = Literal["librispeech", "ljspeech", "common_voice"]
+PublishedCorpus = Literal["librispeech", "libritts", "ljspeech", "common_voice"]
 PUBLISHED_CORPORA: tuple[PublishedCorpus, ...] = get_args(PublishedCorpus)
 """Corpora of recordings that are read in the layout in which they are published."""
 
@@ -323,6 +324,7 @@ def find_config(path: str | Path) -> Path:
 
 def _validate(values: dict[str, Any], source: Path | None, overridden: Set[str]) -> Config:
     """`overridden`: keys whose values are not from the file."""
+    values = as_meant(values, Config)
     root = values.get("root", ".")
     base = Path.cwd() if source is None or not isinstance(root, str) else _base(source, root)
     try:
@@ -342,7 +344,9 @@ def _base(source: Path, root: str) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except DuplicateKey as error:
+        raise AudioProjectionError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -355,7 +359,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise AudioProjectionError(f"{path}: expected keys with values, found {type(values).__name__}")
+        found = type(values.value if isinstance(values, TypedScalar) else values).__name__
+        raise AudioProjectionError(f"{path}: expected keys with values, found {found}")
     return values
 
 
@@ -371,9 +376,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 def _parse(text: str) -> Any:
     """A number, list, null ... as YAML reads it; any other text as it is typed, unless it is quoted."""
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
+    except DuplicateKey as error:
+        raise AudioProjectionError(f"{text}: {error}") from None
     except (yaml.YAMLError, ValueError):  # 2024-13-45 looks like a date
         value = text
+    if isinstance(value, TypedScalar):
+        return TypedScalar(_Word(text), value.value)
     quoted = isinstance(value, str) and text[0] in "'\""
-    typed = value is None or isinstance(value, bool | int | float | list) or text.startswith("{")
+    typed = value is None or isinstance(value, list) or text.startswith("{")
     return _Word(value) if quoted else value if typed else _Word(text)

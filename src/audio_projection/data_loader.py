@@ -16,6 +16,7 @@ from audio_projection.data.make_pairs import recorded_pairs, spoken_pairs
 from audio_projection.data.pairs import Pair, PairFolder, seeded_digest
 from audio_projection.data.speakers import named_speaker
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.corpus_folders import LIBRI
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.processes import ALONE, Processes
@@ -102,7 +103,7 @@ def transcripts_to_fit(config: Config) -> list[str]:
 
 def corpus_recordings(data: DataConfig) -> list[Recording]:
     """The recordings of the corpus in `data.path`, unchecked; `data.subset` names a subset of LibriSpeech."""
-    return read_recordings(data.source, _path(data), data.subset if data.source == "librispeech" else None)
+    return read_recordings(data.source, _path(data), data.subset if data.source in LIBRI else None)
 
 
 def split_held_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:

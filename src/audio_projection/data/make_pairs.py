@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audio_projection.alignment.token_states import chunks
 from audio_projection.data.corpora.checks import check_pace, clean_text, read_audio, unusable
+from audio_projection.data.corpora.cuts import is_whole
 from audio_projection.data.corpora.encoder import RecordingEncoder
 from audio_projection.data.corpora.items import Reason, Recording, Unusable
 from audio_projection.data.corpora.layouts import speakable
@@ -95,7 +96,7 @@ def recorded_pairs(
     conditions = {"source": "recordings", **encoder.conditions}
     folder = PairFolder(_cache_folder(cache, "recordings", conditions), conditions)
     known = {pair.id: pair for pair in folder.read()}
-    keys = {recording.id: _file_key(recording.audio) for recording in recordings}
+    keys = {recording.id: _file_key(recording) for recording in recordings}
     missing = [recording for recording in recordings if keys[recording.id] not in known]
     size = max(1, min(_RECORDINGS_A_PART, -(-len(missing) // processes.count)))
     groups = list(enumerate(chunks(missing, size), folder.next_part()))
@@ -149,6 +150,9 @@ def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:
     return cache / f"{source}-{seeded_digest(0, json.dumps(conditions, sort_keys=True))[:12]}"
 
 
-def _file_key(path: Path) -> str:
+def _file_key(recording: Recording) -> str:
+    """Names what the codes depend on: the file, its size, and the segment of it."""
+    path = recording.audio
     size = os.stat(path).st_size if path.is_file() else -1
-    return seeded_digest(size, str(path.resolve()))[:16]
+    segment = "" if is_whole(recording) else f" {recording.offset} {recording.duration}"
+    return seeded_digest(size, f"{path.resolve()}{segment}")[:16]

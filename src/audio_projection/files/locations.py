@@ -11,6 +11,7 @@ from pathlib import Path
 
 from audio_projection.config import NANO, PROJECTOR_KINDS, Config, DataConfig, GGUFConfig, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.corpus_folders import LIBRI, check_librispeech, librispeech_below
 from audio_projection.files.json_reader import read_json
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,13 @@ def find_corpus(data: DataConfig) -> Path | None:
         return None
     if data.path is None:
         raise AudioProjectionError(f"data.source is {data.source} but data.path is not set: say where the data lies")
-    place = data.path / data.subset if data.source == "librispeech" else data.path
+    libri = data.source in LIBRI
+    place = data.path / data.subset if libri else data.path
     if place.exists():
         return place
-    raise Missing(f"the recordings {place}", DOWNLOAD if data.source == "librispeech" else "correct data.path")
+    if libri and librispeech_below(data.path) is not None:
+        check_librispeech(data.path, data.subset)
+    raise Missing(f"the recordings {place}", DOWNLOAD if libri else "correct data.path")
 
 
 def find_projector(config: Config, choice: str | None = None) -> Path:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from audio_projection.dtypes import DTYPES
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
+from audio_projection.files.json_reader import read_json
 from audio_projection.llm.hidden_states import Layers, LayerTap, resolve_layers, truncate_decoder
 from audio_projection.sampling import Choice
 from audio_projection.text.token_spans import Span, byte_spans, token_bytes
@@ -35,6 +35,7 @@ Message = Mapping[str, str]
 """A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
 CONTEXTS = ("raw", "chat")
+_MOST_LAYERS = 1_000
 _HOW_TO_GET_IT = "bring it with `audio-projection download`, or use the bundled models with --config configs/nano.yaml"
 
 
@@ -294,7 +295,7 @@ class LanguageModel:
     def _end_ids(self) -> set[int]:
         ends = self.model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        return {end for end in [*listed, self.tokenizer.eos_token_id] if end is not None}
+        return {end for end in [*listed, self.tokenizer.eos_token_id] if isinstance(end, int)}
 
     @property
     def _context_length(self) -> int:
@@ -334,12 +335,13 @@ def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 def _load_model(source: str, dtype: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    _check_layer_count(Path(source) / "config.json")
     try:
         with _no_progress_bar():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype, local_files_only=True, output_loading_info=True
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers raises whatever a damaged configuration leads to
         raise _unloadable(source, error) from None
     model, report = loaded
     absent = sorted(report["missing_keys"]) or sorted(str(key) for key in report["mismatched_keys"])
@@ -349,6 +351,14 @@ def _load_model(source: str, dtype: Any) -> PreTrainedModel:
             f"and {len(absent) - 1} more; download it again"
         )
     return model
+
+
+def _check_layer_count(path: Path) -> None:
+    """Raises AudioProjectionError for a configuration that would be built for hours."""
+    values = read_json(path) if path.is_file() else {}
+    layers = values.get("num_hidden_layers", 1) if isinstance(values, dict) else 1
+    if isinstance(layers, int | float) and not 0 < layers <= _MOST_LAYERS:
+        raise AudioProjectionError(f"{path}: num_hidden_layers is {layers}; download the model again")
 
 
 @contextmanager
@@ -369,7 +379,9 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        tokenizer("a", add_special_tokens=False)  # some damage shows only now
+        return tokenizer
     except Exception as error:  # the tokenizers library raises bare Exception
         raise AudioProjectionError(
             f"the tokenizer of {source} cannot be read ({_first_line(error)}); download the model again"

@@ -200,7 +200,8 @@ def _memory(config: Config, estimate: RunEstimate, positions: int) -> dict[str, 
 def _source(data: DataConfig, tts_name: str) -> str:
     if data.source == "self":
         return f"codes that the text-fed TTS makes of the texts {data.texts}"
-    what = f"LibriSpeech {data.subset}" if data.source == "librispeech" else data.source
+    names = {"librispeech": "LibriSpeech", "libritts": "LibriTTS"}
+    what = f"{names[data.source]} {data.subset}" if data.source in names else data.source
     voices = ", each recording's x-vector as its voice" if tts_name.endswith("Base") else ""
     there = "" if data.path is not None and Path(data.path).exists() else " (not there yet)"
     return f"{what} in {data.path}{there}{voices}"

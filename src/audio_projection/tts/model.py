@@ -79,6 +79,7 @@ class Qwen3TTS(nn.Module):
             )
         generation = folder / "generation_config.json"
         tts.generation = read_json_object(generation, "a whole Qwen3-TTS folder")
+        _check_sampling(tts, generation)
         return tts.to(device).eval().requires_grad_(False)
 
     @classmethod
@@ -167,3 +168,11 @@ class Qwen3TTS(nn.Module):
     def prefix(self, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None) -> Tensor:
         """Input embeddings (P, H) before the text, up to and including the speaker; see `prompt.prefix`."""
         return prompt.prefix(self, speaker, language, instruct)
+
+
+def _check_sampling(tts: Qwen3TTS, where: Path) -> None:
+    """Raises AudioProjectionError for sampling settings that are no numbers or out of range."""
+    try:
+        assert tts.sampling
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AudioProjectionError(f"{where}: {error}; download it again") from None

@@ -144,16 +144,31 @@ def _load_whole(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise AudioProjectionError(f"{path} cannot be read: {error}; download it again") from None
+        raise AudioProjectionError(f"{path} cannot be read: {_brief(error)}; download it again") from None
+
+
+def _brief(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _load_parts(folder: Path) -> Tokenizer:
     vocabulary = read_json_object(folder / "vocab.json", "a whole Qwen3-TTS folder (its tokenizer files)")
     settings = read_json_object(folder / "tokenizer_config.json", "a whole Qwen3-TTS folder (its tokenizer files)")
+    merges = _merges(folder / "merges.txt")
+    for left, right in merges:  # the library panics over some of these
+        unknown = next((token for token in (left, right, left + right) if token not in vocabulary), None)
+        if unknown is not None:
+            raise AudioProjectionError(
+                f"{folder}: vocab.json and merges.txt do not fit: {unknown!r} of a merge is not in the vocabulary; "
+                "download them again"
+            )
     try:
-        model = models.BPE(vocab=vocabulary, merges=_merges(folder / "merges.txt"))
-    except (ValueError, TypeError) as error:
-        raise AudioProjectionError(f"{folder}: vocab.json and merges.txt do not fit: {error}") from None
+        model = models.BPE(vocab=vocabulary, merges=merges)
+    except Exception as error:  # the library raises bare Exception
+        raise AudioProjectionError(
+            f"{folder}: vocab.json and merges.txt do not fit: {_brief(error)}; download them again"
+        ) from None
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -172,6 +187,8 @@ def _merges(path: Path) -> list[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise AudioProjectionError(f"{path} is missing, so {path.parent} is not a whole Qwen3-TTS folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioProjectionError(f"{path} is damaged ({error}); download it again") from None
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise AudioProjectionError(f"{path} is damaged: a line holds no pair; download it again")

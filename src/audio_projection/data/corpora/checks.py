@@ -46,10 +46,10 @@ def read_audio(recording: Recording, limits: DataConfig) -> DecodedAudio:
     if not recording.audio.is_file():
         raise Unusable(Reason.no_audio, str(recording.audio))
     with unusable(Reason.unreadable):
-        announced = audio.duration(recording.audio)
+        announced = recording.duration or audio.duration(recording.audio) - recording.offset
         if announced > limits.max_seconds + 1:  # saves decoding hours; an MP3's header may be a little off
             _check_length(announced, limits)
-        samples, rate = audio.decode(recording.audio)
+        samples, rate = audio.decode(recording.audio, recording.offset, recording.duration)
     if not len(samples):
         raise Unusable(Reason.no_samples)
     if not np.isfinite(samples).all():

@@ -17,7 +17,7 @@ from typing import Any
 from audio_projection.alignment.token_states import chunks
 from audio_projection.config import DataConfig
 from audio_projection.data.corpora.checks import check_pace, clean_text, letters, read_audio
-from audio_projection.data.corpora.cuts import to_cut, write_cuts
+from audio_projection.data.corpora.cuts import is_whole, to_cut, write_cuts
 from audio_projection.data.corpora.dataset import unpack
 from audio_projection.data.corpora.items import Dropped, Item, Recording, Unusable, printable
 from audio_projection.data.corpora.layouts import read_items, vetted
@@ -147,7 +147,9 @@ def _record(corpus: Corpus, items: Sequence[Item], limits: DataConfig, shards: i
     digest = hashlib.sha256()
     for item in items:
         if isinstance(item, Recording):
-            cells: Sequence[str] = (item.id, str(item.audio), item.text, str(item.speaker))
+            cells: tuple[str, ...] = (item.id, str(item.audio), item.text, str(item.speaker))
+            if not is_whole(item):
+                cells += (str(item.offset), str(item.duration))
         else:
             cells = item.cells
         digest.update("\0".join((*cells, "\n")).encode(errors="surrogateescape"))

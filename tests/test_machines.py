@@ -105,7 +105,7 @@ def test_a_text_is_spoken_on_apples_gpu(tmp_path: Path) -> None:
 def test_the_device_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     devices._log_device.cache_clear()
     with caplog.at_level(logging.INFO, "audio_projection"):
-        assert choose_device(Config(device="cpu")) == choose_device(Config(device="cpu")) == torch.device("cpu")
+        assert choose_device("cpu") == choose_device("cpu") == torch.device("cpu")
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1 and told[0].startswith("device: cpu (") and "threads" in told[0]
 

@@ -72,6 +72,8 @@ class LLMConfig(Section):
     dtype: Dtype = "auto"
     backend: Literal["transformers", "gguf"] = "transformers"
     """What runs it: `gguf` is llama.cpp on the CPU, with the file that the section `gguf` names."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Quantises the weights by bitsandbytes (a package of its own) on a CUDA GPU; a GGUF file is the way elsewhere."""
     layers: Literal["last", "probe"] | int | list[int] = "last"
     """Which hidden state: the last (after the final norm), the one a probe chooses, one index, or several mixed."""
     context: Literal["raw", "chat"] = "raw"

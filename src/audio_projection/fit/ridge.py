@@ -276,7 +276,8 @@ class Split:
             if text in seen or not tokens.ids:
                 continue
             seen.add(text)
-            self.table |= dict(zip(tokens.ids, tokens.text_embeddings, strict=True))
+            for token, embedding in zip(tokens.ids, tokens.text_embeddings, strict=True):
+                self.table[token] = embedding.clone()  # a view would keep the embeddings of the whole text
             if len(seen) <= 2 * self.aside:
                 (self.held_out if len(seen) <= self.aside else self.calibration).add(tokens)
                 continue

@@ -77,6 +77,12 @@ class LanguageModel:
     "chat", a user turn ``prompt`` and the header of the assistant's turn.
     """
 
+    model: PreTrainedModel | None
+    _decoder: nn.Module | None  # all layers that are kept, without the output head
+    _truncated: nn.Module | None  # those up to the deepest chosen one
+    _generation_tap: LayerTap | None
+    _prefill_tap: LayerTap | None
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -89,8 +95,8 @@ class LanguageModel:
         """Freezes ``model``. Raises AudioProjectionError for unknown layers or context, a tokenizer that is not fast,
         and the context "chat" without a chat template."""
         self._prepare(tokenizer, name, context, prompt)
-        self.model: PreTrainedModel | None = model.eval().requires_grad_(False)
-        self._decoder: nn.Module | None = model.get_decoder()
+        self.model = model.eval().requires_grad_(False)
+        self._decoder = model.get_decoder()
         self._cache_name = _cache_name(model)
         self._config: Any = model.config
         self._fingerprint: str | None = None
@@ -278,9 +284,10 @@ class LanguageModel:
         if max(chosen) > left:
             raise AudioProjectionError(f"layer {max(chosen)} of {self.name} was freed: only {left} layers are kept")
         self.layers = chosen
-        self._truncated: nn.Module | None = truncate_decoder(decoder, max(chosen))
-        self._generation_tap: LayerTap | None = LayerTap(decoder, chosen, self.num_layers)
-        self._prefill_tap: LayerTap | None = LayerTap(self._truncated, chosen, self.num_layers)
+        truncated = truncate_decoder(decoder, max(chosen))
+        self._truncated = truncated
+        self._generation_tap = LayerTap(decoder, chosen, self.num_layers)
+        self._prefill_tap = LayerTap(truncated, chosen, self.num_layers)
 
     def _weights(self) -> nn.Module:
         """The module with all weights that are left."""

@@ -106,7 +106,7 @@ def random_pairs(config: Config, tts: Qwen3TTS, count: int) -> list[Pair]:
     word = "hello "
     text = word * max(1, TOKENS // len(tts.tokenize(word * 10)[0]) * 10)
     shape = (frames, tts.config.code_groups)
-    speaker = next(iter(tts.config.speakers), None)
+    speaker = next(iter(tts.config.talker.speakers), None)
     return [
         Pair(str(index), f"{text}{index}", torch.randint(2048, shape, generator=generator), speaker)
         for index in range(count)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from audio_projection.alignment.token_states import token_states
-from audio_projection.config import Config, TrainConfig
+from audio_projection.config import Config, TrainConfig, load_config
 from audio_projection.data_loader import BatchWalk
 from audio_projection.errors import AudioProjectionError
 from audio_projection.fit.closed_form import run_fit
@@ -314,3 +314,18 @@ def test_the_llm_is_freed_when_its_states_are_there(
     config = Config.model_validate(pairs_config(tmp_path, llm_folder, steps=2, **settings))
     assert run_training(config).finished
     assert freed == (["head"] if reads else ["head", "all"])
+
+
+def test_warm_up_in_proportion_to_the_steps() -> None:
+    """With eight GPUs a run has an eighth of the steps, and the same share of them is warm-up."""
+    settings = TrainConfig(warmup=0.1, learning_rate=1.0)
+    for steps in (800, 100):
+        rates = [learning_rate(settings, steps, step) for step in range(steps)]
+        assert rates.index(max(rates)) == steps // 10 - 1 and rates[0] == pytest.approx(10 / steps)
+    assert TrainConfig(warmup=10).warmup_steps(40) == 10 and TrainConfig(warmup=0).warmup_steps(40) == 0
+    assert TrainConfig().warmup_steps(1000) == 70 and TrainConfig().warmup_steps(3) == 0
+    for wrong in (-1, 1.5, -0.1):
+        with pytest.raises(ValueError, match="warmup"):
+            TrainConfig(warmup=wrong)
+    with pytest.raises(AudioProjectionError, match="train.warmup"):
+        load_config(None, ["train.warmup=-3"])

@@ -123,6 +123,7 @@ def _load_torch_llm(config: Config, place: torch.device, computes: torch.device 
 def _load_gguf_llm(config: Config) -> LanguageModel:
     from audio_projection.gguf.language_model import GGUFLanguageModel, RunSettings
 
+    choose_device("cpu")  # logged
     settings = RunSettings(config.threads or torch.get_num_threads(), config.gguf.context, config.gguf.memory)
     file, layers = find_llm(config), _layers(config)
     return GGUFLanguageModel(file, config.llm.name, layers, config.llm.context, config.llm.prompt, settings)

@@ -73,6 +73,8 @@ class LLMConfig(Section):
     dtype: Dtype = "auto"
     backend: Literal["transformers", "gguf"] = "transformers"
     """What runs it: `gguf` is llama.cpp on the CPU, with the file that the section `gguf` names."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Quantises the weights by bitsandbytes (a package of its own) on a CUDA GPU; a GGUF file is the way elsewhere."""
     layers: Literal["last", "probe"] | int | list[int] = "last"
     """Which hidden state: the last (after the final norm), the one a probe chooses, one index, or several mixed."""
     context: Literal["raw", "chat"] = "raw"
@@ -214,7 +216,8 @@ class TrainConfig(Section):
     grad_accumulation: Count = 1
     """Micro-batches of an optimizer step in each process; grad_accumulation x processes must not change on resume."""
     learning_rate: Amount = 1e-4
-    warmup: CountOrZero = 50
+    warmup: CountOrZero | Annotated[float, Field(gt=0, lt=1)] = 0.07
+    """Steps over which the learning rate rises: a number of them, or a share of all steps, for any number of GPUs."""
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: AmountOrZero = 0.0
     clip: Amount = 1.0
@@ -241,6 +244,10 @@ class TrainConfig(Section):
     """Recompute the talker's layers in the backward pass: less memory, about a third more work, same gradients."""
     states_memory: AmountOrZero = 1.0
     """GB of LLM states held in memory; when the training texts need more, every batch computes its own."""
+
+    def warmup_steps(self, steps: int) -> int:
+        """`warmup` in steps, of a run of `steps`."""
+        return self.warmup if isinstance(self.warmup, int) else round(self.warmup * steps)
 
     def total_steps(self, utterances: int, processes: int = 1) -> int:
         """Optimizer steps of a training set of this many utterances."""

@@ -46,21 +46,22 @@ def load_llm(config: Config) -> LanguageModel:
     float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own type elsewhere. Raises
     AudioProjectionError for a model that is missing or damaged.
     """
-    layers = "last" if config.llm.layers == "probe" else config.llm.layers
     if config.llm.backend == "gguf":
-        return _load_gguf_llm(config, layers)
-    device, folder = choose_device(config.device), find_llm(config)
-    warn_of_slow_model("language model", config.llm.name, folder, device)
-    float32 = config.llm.dtype == "auto" and device.type == "cpu"
-    return LanguageModel.from_pretrained(
-        folder,
-        dtype="float32" if float32 else config.llm.dtype,
-        device=device,
-        layers=layers,
-        context=config.llm.context,
-        prompt=config.llm.prompt,
-        name=config.llm.name,
-    )
+        return _load_gguf_llm(config)
+    return _load_torch_llm(config, choose_device(config.device))
+
+
+def load_reading_llm(config: Config) -> LanguageModel:
+    """As `load_llm`, for runs that never generate: the output head and the layers above the deepest are not kept.
+
+    They are freed before the rest goes to its device. With `llm.layers=probe` all layers stay until one is chosen.
+    """
+    if config.llm.backend == "gguf":
+        return _load_gguf_llm(config)
+    device = choose_device(config.device)
+    if config.llm.quantise != "none":
+        return _load_torch_llm(config, device).keep_reading_only()
+    return _load_torch_llm(config, torch.device("cpu"), device).keep_reading_only().to(device)
 
 
 def load_tts(config: Config) -> Qwen3TTS:
@@ -98,11 +99,34 @@ def _read_projector(path: Path) -> Projector:
     return read_projector(path)
 
 
-def _load_gguf_llm(config: Config, layers: Layers) -> LanguageModel:
+def _layers(config: Config) -> Layers:
+    return "last" if config.llm.layers == "probe" else config.llm.layers
+
+
+def _load_torch_llm(config: Config, place: torch.device, computes: torch.device | None = None) -> LanguageModel:
+    """Loads to `place`; `computes` is the device that it goes to afterwards, if that is another one."""
+    device, folder = computes or place, find_llm(config)
+    warn_of_slow_model("language model", config.llm.name, folder, device)
+    float32 = config.llm.dtype == "auto" and device.type == "cpu"
+    return LanguageModel.from_pretrained(
+        folder,
+        dtype="float32" if float32 else config.llm.dtype,
+        device=place,
+        layers=_layers(config),
+        context=config.llm.context,
+        prompt=config.llm.prompt,
+        name=config.llm.name,
+        quantise=config.llm.quantise,
+    )
+
+
+def _load_gguf_llm(config: Config) -> LanguageModel:
     from audio_projection.gguf.language_model import GGUFLanguageModel, RunSettings
 
-    settings = RunSettings(_llama_cpp_threads(config), config.gguf.context, config.gguf.memory)
-    return GGUFLanguageModel(find_llm(config), config.llm.name, layers, config.llm.context, config.llm.prompt, settings)
+    choose_device("cpu")  # logged
+    settings = RunSettings(config.threads or torch.get_num_threads(), config.gguf.context, config.gguf.memory)
+    file, layers = find_llm(config), _layers(config)
+    return GGUFLanguageModel(file, config.llm.name, layers, config.llm.context, config.llm.prompt, settings)
 
 
 def _load_gguf_tts(config: Config) -> Qwen3TTS:

@@ -45,7 +45,10 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
         if checkpoints.latest() is None:  # the other processes get the weights with the first checkpoint
             processes.first("the closed-form fit", lambda: _fit(config, models, texts))
         models.projector.set_voice(voice, source)
-        return train_projector(config, models, training, held_out)
+        trainer = Trainer(config, models, training, held_out)
+        if not trainer.needs_llm:
+            models.llm.release()
+        return _run(trainer)
 
 
 def train_projector(config: Config, models: Models, training: Sequence[Pair], held_out: Sequence[Pair]) -> Outcome:
@@ -55,7 +58,10 @@ def train_projector(config: Config, models: Models, training: Sequence[Pair], he
     and projector/. SIGTERM ends the run with a checkpoint. Raises AudioProjectionError when the checkpoint is damaged
     or was made with other settings, models or data.
     """
-    trainer = Trainer(config, models, training, held_out)
+    return _run(Trainer(config, models, training, held_out))
+
+
+def _run(trainer: Trainer) -> Outcome:
     trainer.resume()
     with _terminated() as terminated:
         return trainer.train(terminated)

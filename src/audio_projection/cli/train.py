@@ -33,7 +33,7 @@ def train(
     settings = _training_settings(config, overrides, projector, device, seed, threads)
     check_trainable(settings.tts)
     if dry_run:
-        from audio_projection.training.dry_run import describe
+        from audio_projection.training.estimates.dry_run import describe
 
         typer.echo(describe(settings))
         return

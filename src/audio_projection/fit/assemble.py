@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from audio_projection.fit.layer_probe import probe
-from audio_projection.models import Models, load_llm
+from audio_projection.models import Models, load_reading_llm
 from audio_projection.processes import ALONE, Processes
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.sampling import seeded
@@ -30,11 +30,11 @@ def assemble(
     With `llm.layers=probe` the layer and its report are `probed`, or come from a probe on `texts` that the first of
     the processes makes.
     """
-    llm, report = load_llm(config), None
+    llm, report = load_reading_llm(config), None
     if config.llm.layers == "probe":
         run_probe = partial(_probe_layer, config.fit, llm, tts, texts)
         layer, report = probed or processes.first("the probe of the LLM's layers", run_probe)
-        llm = llm.select(layer)
+        llm = llm.select(layer).keep_reading_only()
     models = Models(llm, new_projector(config, llm, tts), tts)
     if report is not None:
         models.projector.info.measurements["probe"] = report

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
 import inspect
 import json
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audio_projection.dtypes import DTYPES
 from audio_projection.errors import AudioProjectionError
@@ -79,6 +80,12 @@ class LanguageModel:
     "chat", a user turn ``prompt`` and the header of the assistant's turn.
     """
 
+    model: PreTrainedModel | None
+    _decoder: nn.Module | None  # all layers that are kept, without the output head
+    _truncated: nn.Module | None  # those up to the deepest chosen one
+    _generation_tap: LayerTap | None
+    _prefill_tap: LayerTap | None
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -92,7 +99,10 @@ class LanguageModel:
         and the context "chat" without a chat template."""
         self._prepare(tokenizer, name, context, prompt)
         self.model = model.eval().requires_grad_(False)
+        self._decoder = model.get_decoder()
         self._cache_name = _cache_name(model)
+        self._config: Any = model.config
+        self._fingerprint: str | None = None
         self.hidden_size: int = model.config.hidden_size
         self.num_layers: int = model.config.num_hidden_layers
         self._set_layers(layers)
@@ -108,23 +118,27 @@ class LanguageModel:
         context: str = "raw",
         prompt: str = "Read this aloud.",
         name: str | None = None,
+        quantise: str = "none",
     ) -> LanguageModel:
         """Loads a folder, or a model of the hub's cache by its name; nothing is downloaded.
 
         ``dtype`` is the name of a type ("float32", "bfloat16", "float16"); "auto" keeps the checkpoint's. States are
-        float32 in any case. ``name`` is stored with projectors, to know the model by. Raises AudioProjectionError for
-        a missing, damaged or incomplete model.
+        float32 in any case. ``name`` is stored with projectors, to know the model by. ``quantise`` "8bit" or "4bit":
+        weights quantised by bitsandbytes while they are loaded, on a CUDA device only. Raises AudioProjectionError for
+        a missing, damaged or incomplete model, and where bitsandbytes is wanted and missing.
         """
         if dtype != "auto" and dtype not in DTYPES:
             raise AudioProjectionError(f"unknown llm.dtype {dtype!r}; choose one of auto, {', '.join(DTYPES)}")
-        model = _load_model(str(source), DTYPES.get(dtype, dtype))
+        quantisation = quantisation_options(quantise, device)
+        model = _load_model(str(source), DTYPES.get(dtype, dtype), quantisation)
         tokenizer = load_tokenizer(str(source))
-        return cls(model.to(device), tokenizer, name or str(source), layers, context, prompt)  # type: ignore[arg-type]
+        placed = model if quantisation else model.to(device)  # type: ignore[arg-type]
+        return cls(placed, tokenizer, name or str(source), layers, context, prompt)
 
     @property
     def device(self) -> torch.device:
         """Where the model computes and where the states of `read`, `states` and `generate` lie."""
-        return self.model.device
+        return next(self._weights().parameters()).device
 
     def select(self, layers: Layers) -> LanguageModel:
         """The same model, weights shared, that returns the states of other layers."""
@@ -143,6 +157,28 @@ class LanguageModel:
         other._context_prefix = list(head)
         return other
 
+    def keep_reading_only(self) -> LanguageModel:
+        """Frees the weights that reading texts does not need: the output head and the layers above the deepest chosen.
+
+        Afterwards `generate` raises AudioProjectionError, and so does `select` for a layer above. Returns itself.
+        """
+        if self.model is not None:
+            self._fingerprint = self.fingerprint
+        self.model, self._decoder = None, self._truncated
+        self._set_layers(self.layers)
+        return self
+
+    def release(self) -> None:
+        """Frees all weights; the tokenizer stays. For runs whose states are cached: reading raises afterwards."""
+        self._fingerprint = self.fingerprint
+        self.model = self._decoder = self._truncated = None
+        self._generation_tap = self._prefill_tap = None
+
+    def to(self, device: str | torch.device) -> LanguageModel:
+        """Moves the weights that are left to a device. Returns itself."""
+        self._weights().to(device)
+        return self
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of the bare text, without special tokens; those written in it are read as plain characters."""
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
@@ -150,7 +186,7 @@ class LanguageModel:
     @property
     def fingerprint(self) -> str:
         """A short hash of the weights: cached states belong to the model that has the same one."""
-        return fingerprint(self.model)
+        return self._fingerprint or fingerprint(self._weights())
 
     def states(self, texts: Sequence[str]) -> list[Encoded]:
         """The tokens of each text with their hidden states, by one batched forward pass in the model's context.
@@ -178,6 +214,8 @@ class LanguageModel:
         for row, sequence in zip(ids, sequences, strict=True):
             row[: len(sequence)] = torch.tensor(sequence, dtype=torch.long)
         mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        self._weights()
+        assert self._prefill_tap is not None and self._truncated is not None, "the weights are here"
         with self._prefill_tap.capture() as captured:
             self._truncated(input_ids=ids.to(self.device), attention_mask=mask.to(self.device).long(), use_cache=False)
         return [states[:length] for states, length in zip(captured.states(), lengths, strict=True)]
@@ -245,7 +283,7 @@ class LanguageModel:
     @property
     def sampling(self) -> Choice:
         """How `generate` chooses the next token by default: by the model's generation configuration."""
-        settings = self.model.generation_config
+        settings = self._generating_model().generation_config
         return Choice(
             greedy=not getattr(settings, "do_sample", False),
             temperature=getattr(settings, "temperature", None) or 1.0,
@@ -266,11 +304,28 @@ class LanguageModel:
         self.prompt = prompt
 
     def _set_layers(self, layers: Layers) -> None:
-        self.layers = resolve_layers(layers, self.num_layers)
-        decoder = self.model.get_decoder()
-        self._truncated = truncate_decoder(decoder, max(self.layers))
-        self._generation_tap = LayerTap(decoder, self.layers, self.num_layers)
-        self._prefill_tap = LayerTap(self._truncated, self.layers, self.num_layers)
+        decoder, chosen = self._decoder, resolve_layers(layers, self.num_layers)
+        assert decoder is not None, "layers are chosen while there are weights"
+        left = getattr(decoder.config, "num_hidden_layers", self.num_layers)
+        if max(chosen) > left:
+            raise AudioProjectionError(f"layer {max(chosen)} of {self.name} was freed: only {left} layers are kept")
+        self.layers = chosen
+        truncated = truncate_decoder(decoder, max(chosen))
+        self._truncated = truncated
+        self._generation_tap = LayerTap(decoder, chosen, self.num_layers)
+        self._prefill_tap = LayerTap(truncated, chosen, self.num_layers)
+
+    def _weights(self) -> nn.Module:
+        """The module with all weights that are left."""
+        weights = self.model if self.model is not None else self._decoder
+        if weights is None:
+            raise AudioProjectionError(f"the weights of {self.name} were freed; load the language model again")
+        return weights
+
+    def _generating_model(self) -> PreTrainedModel:
+        if self.model is None:
+            raise AudioProjectionError(f"{self.name} keeps only what reading texts needs; load it again to generate")
+        return self.model
 
     def _context_ids(self) -> list[int]:
         if self.context == "chat":
@@ -283,8 +338,10 @@ class LanguageModel:
 
         Returns the cache, and the logits (1, vocab) and hidden states (L, D) of the last id.
         """
+        model = self._generating_model()
+        assert self._generation_tap is not None, "a whole model has it"
         with self._generation_tap.capture() as captured:
-            output = self.model(
+            output = model(
                 input_ids=torch.tensor([ids], device=self.device),
                 use_cache=True,
                 logits_to_keep=1,
@@ -293,14 +350,14 @@ class LanguageModel:
         return output[self._cache_name], output.logits[:, -1].float(), captured.states()[0, -1]
 
     def _end_ids(self) -> set[int]:
-        ends = self.model.generation_config.eos_token_id
+        ends = self._generating_model().generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         return {end for end in [*listed, self.tokenizer.eos_token_id] if isinstance(end, int)}
 
     @property
     def _context_length(self) -> int:
         """Most tokens that the model can read."""
-        return getattr(self.model.config, "max_position_embeddings", None) or 2**31
+        return getattr(self._config, "max_position_embeddings", None) or 2**31
 
     def _check_length(self, length: int) -> None:
         if length > self._context_length:
@@ -332,14 +389,34 @@ def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(tokens, ensure_ascii=True).encode()).hexdigest()
 
 
-def _load_model(source: str, dtype: Any) -> PreTrainedModel:
+def quantisation_options(quantise: str, device: str | torch.device) -> dict[str, Any]:
+    """What from_pretrained needs to quantise by bitsandbytes; nothing for "none".
+
+    Raises AudioProjectionError without bitsandbytes or a CUDA device.
+    """
+    if quantise == "none":
+        return {}
+    if torch.device(device).type != "cuda" or importlib.util.find_spec("bitsandbytes") is None:
+        raise AudioProjectionError(
+            f"llm.quantise={quantise} needs bitsandbytes (pip install bitsandbytes) and a CUDA GPU; elsewhere take a "
+            "quantised GGUF file: llm.backend=gguf gguf.llm=FILE"
+        )
+    from transformers import BitsAndBytesConfig
+
+    eight = quantise == "8bit"
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    config = BitsAndBytesConfig(**({"load_in_8bit": True} if eight else four))
+    return {"quantization_config": config, "device_map": {"": torch.device(device)}}
+
+
+def _load_model(source: str, dtype: Any, quantisation: Mapping[str, Any]) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     _check_layer_count(Path(source) / "config.json")
     try:
         with _no_progress_bar():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, local_files_only=True, output_loading_info=True
+                source, dtype=dtype, local_files_only=True, output_loading_info=True, **quantisation
             )
     except Exception as error:  # transformers raises whatever a damaged configuration leads to
         raise _unloadable(source, error) from None

@@ -41,6 +41,11 @@ class StateSource:
             groups = chunks(range(len(pairs)), batch)
             self._in_memory = [features for group in groups for features in self._compute(group)]
 
+    @property
+    def needs_llm(self) -> bool:
+        """Whether batches are computed by the LLM; its tokenizer is needed in any case."""
+        return not self._cached and self._in_memory is None
+
     def at(self, indices: Sequence[int]) -> list[TokenStates]:
         """The token states of these examples, as one batch."""
         if self._cached:
@@ -69,6 +74,11 @@ class Examples:
         self._states = StateSource(models, pairs, settings, Reading.of(tts_settings, models.tts.characters))
         self._prefixes: dict[str | None, Tensor] = {}
         self.frames = [len(pair.codes) for pair in pairs]
+
+    @property
+    def needs_llm(self) -> bool:
+        """Whether the LLM computes states for every batch."""
+        return self._states.needs_llm
 
     @property
     def tokens(self) -> list[int]:

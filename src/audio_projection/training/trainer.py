@@ -71,7 +71,8 @@ class Trainer:
         self.finetuning = finetuning(config, models.tts)
         models.projector.info.finetune = self.finetuning.kind
         models.tts.talker.transformer.checkpointing = config.train.activation_checkpointing
-        examples, validation = (Examples(models, pairs, config.train, config.tts) for pairs in (training, held_out))
+        self.examples = [Examples(models, pairs, config.train, config.tts) for pairs in (training, held_out)]
+        examples, validation = self.examples
         layout, untuned = config.tts.layout, self.finetuning.untuned
         self.objective = Objective(config.train, layout, models.projector, models.tts, untuned)
         self.optimization = OptimizerStep(config, self.objective, examples)
@@ -86,6 +87,11 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.loss: float | None = None
         self.reached: dict[str, dict[str, float]] = {}
+
+    @property
+    def needs_llm(self) -> bool:
+        """Whether training still reads texts with the LLM, as opposed to states that are cached or kept in memory."""
+        return self.settings.sample_every is not None or any(examples.needs_llm for examples in self.examples)
 
     def resume(self) -> None:
         """Loads the newest checkpoint; without one, saves the weights as they are as the first."""

@@ -34,7 +34,7 @@ from audio_projection.files.atomic import remove_unfinished, write_json
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_tts
 from audio_projection.files.progress import shown, size_in_words
-from audio_projection.models import load_llm, use_threads
+from audio_projection.models import load_reading_llm, use_threads
 from audio_projection.text.input_text import Reading, as_spoken
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Extractor:
         config = config.model_copy(update={"device": _device(config.device, number)})
         use_threads(config.threads or 1)
         encoder = RecordingEncoder.from_pretrained(find_tts(config), choose_device(config.device))
-        return cls(encoder, load_llm(config) if states else None, Reading.from_config(config), config.fit.batch)
+        return cls(encoder, load_reading_llm(config) if states else None, Reading.from_config(config), config.fit.batch)
 
     @property
     def conditions(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from audio_projection.fit.closed_form import fit_projector
 from audio_projection.models import Models, load_tts, use_threads
 from audio_projection.processes import Processes, current_processes
 from audio_projection.training.checkpoints import Checkpoints
-from audio_projection.training.resume import probed_before
+from audio_projection.training.resume import head_before, probed_before
 from audio_projection.training.run_log import summary_writer
 from audio_projection.training.trainer import Outcome, Trainer
 from audio_projection.tts.finetune import check_finetuning
@@ -41,7 +41,9 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
         voice, source = default_voice(config.tts, tts, training, config.data.voice_speaker)
         texts = texts_to_fit(config, training, held_out)
         checkpoints = _checkpoints(config, resume, processes)
-        models = assemble(config, tts, texts, probed_before(checkpoints), processes)
+        models = assemble(
+            config, tts, texts, probed_before(checkpoints), processes, head_to_read(checkpoints, training)
+        )
         if checkpoints.latest() is None:  # the other processes get the weights with the first checkpoint
             processes.first("the closed-form fit", lambda: _fit(config, models, texts))
         models.projector.set_voice(voice, source)
@@ -65,6 +67,15 @@ def _run(trainer: Trainer) -> Outcome:
     trainer.resume()
     with _terminated() as terminated:
         return trainer.train(terminated)
+
+
+def head_to_read(checkpoints: Checkpoints, pairs: Sequence[Pair]) -> list[int] | None:
+    """LLM token ids before every text: of the run that is resumed, else of the cached states; None: today's.
+
+    A chat template may write the date; states must not change overnight.
+    """
+    cached = [pair.states.conditions.get("head") for pair in pairs if pair.states is not None]
+    return head_before(checkpoints) or (cached[0] if cached and len(cached) == len(pairs) else None)
 
 
 def _fit(config: Config, models: Models, texts: Sequence[str]) -> None:

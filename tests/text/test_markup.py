@@ -49,7 +49,7 @@ def test_marks_go_and_words_stay(written: str, plain: str) -> None:
         ("Sure! Here is a list:\n- apples\n- pears", "Sure! Here is a list: apples pears"),
         ("<think>The user wants a fact.</think>Water boils.", "Water boils."),
         ("<think>\nNever closed", ""),
-        ("Hm</think>Yes", "HmYes"),
+        ("Hm</think>Yes", "Yes"),
         ("See [the guide](https://example.org/a/b?c=1) for more.", "See the guide for more."),
         ("Run this:\n```python\nprint(1)\n# no\n```\nThen wait.", "Run this: Then wait."),
         ("Run this:\n~~~\n```\n~~~\nThen\n```\nunclosed", "Run this: Then"),

@@ -24,13 +24,16 @@ def assemble(
     texts: Sequence[str],
     probed: tuple[int, dict[str, Any]] | None = None,
     processes: Processes = ALONE,
+    head: Sequence[int] | None = None,
 ) -> Models:
     """Loads the LLM at the layers that the configuration names, and makes an untrained projector for them.
 
     With `llm.layers=probe` the layer and its report are `probed`, or come from a probe on `texts` that the first of
-    the processes makes.
+    the processes makes. `head`: LLM token ids before every text; None: those of the chat template today.
     """
     llm, report = load_reading_llm(config), None
+    if head is not None:
+        llm = llm.with_head(head)
     if config.llm.layers == "probe":
         run_probe = partial(_probe_layer, config.fit, llm, tts, texts)
         layer, report = probed or processes.first("the probe of the LLM's layers", run_probe)

@@ -33,7 +33,8 @@ _STOPS = "。！？｡．؟۔।॥։።፧။។៕܀܁܂᠃᠉"
 _SENTENCE_END = re.compile(rf"[{_STOPS}]+{_CLOSING}\s*|[.!?…‼⁇⁈⁉]+{_CLOSING}(?:\s+|$)|\n\n")
 _CLAUSE_END = re.compile(r"[，、；：،؛፣፤၊]\s*|[,;:—–)](?:\s+|$)|\s+(?=[(—–])")
 _WORD_END = re.compile(r"\s+")
-_BEFORE_WORDS = re.compile("|".join([*TITLES, "sr", "jr", "vs", r"e\.g", r"i\.e", "cf", "approx"]), re.IGNORECASE)
+_TITLES = TITLES.keys() - {"ft", "rep"}  # which end sentences too
+_BEFORE_WORDS = re.compile("|".join([*_TITLES, "sr", "jr", "vs", r"e\.g", r"i\.e", "cf", "approx"]), re.IGNORECASE)
 _MONTHS = {month[:3] for month in MONTHS} - {"May"} | {"Sept"}
 _BEFORE_FIGURES = re.compile("|".join([*BEFORE_NUMBERS, *sorted(_MONTHS)]), re.IGNORECASE)
 _INITIALS = re.compile(r"[A-Z](?:\.[A-Z])+")

@@ -369,7 +369,10 @@ def _is_unusable(character: str) -> bool:
 
 
 def read_plain(text: str, left_out: frozenset[str] = TEXT) -> str:
-    """The whole text without its markup."""
+    """The whole text without its markup; of an answer also without a thought that began in the prompt."""
+    ended = _THOUGHT_END.search(text) if "thoughts" in left_out else None
+    if ended and not _THOUGHT.search(text, 0, ended.start()):
+        text = text[ended.end() :]
     return "".join(kept.character for kept in filtered([text], MarkupFilter(left_out)))
 
 

@@ -60,11 +60,21 @@ def check_same(saved: dict[str, Any], present: dict[str, Any], folder: Path) -> 
 
 def probed_before(checkpoints: Checkpoints) -> tuple[int, dict[str, Any]] | None:
     """The layer that the probe chose when the run began, and its report; None when there is nothing to resume."""
+    info = _info_before(checkpoints)
+    return None if info is None else (info.layers[0], info.measurements.get("probe", {}))
+
+
+def head_before(checkpoints: Checkpoints) -> list[int] | None:
+    """The LLM token ids before every text when the run began, in which a template may have written the day."""
+    info = _info_before(checkpoints)
+    return None if info is None else info.head
+
+
+def _info_before(checkpoints: Checkpoints) -> ProjectorInfo | None:
     folder = checkpoints.latest()
     if folder is None:
         return None
-    info = ProjectorInfo.from_json(checkpoints.settings(folder)["projector"], folder / "state.json")
-    return info.layers[0], info.measurements.get("probe", {})
+    return ProjectorInfo.from_json(checkpoints.settings(folder)["projector"], folder / "state.json")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -67,9 +67,9 @@ _SLASHED = {
         "him/her": "him or her",
         "his/her": "his or her",
     },
-    **{"either/or": "either or", "a/c": "A C"},
+    **{"either/or": "either or", "yes/no": "yes or no", "a/c": "A C"},
 }
-_WORDS = ("and/or", "he/she", "she/he", "his/her", "either/or")
+_WORDS = ("and/or", "he/she", "she/he", "his/her", "either/or", "yes/no")
 _MONTHS = {month[:3]: month for month in MONTHS if month != "May"} | {"Sept": "September"}
 SHORT_DAYS = {
     **{"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday"},
@@ -221,6 +221,8 @@ RULES: list[Rule] = [
         _abbreviation,
         stop=True,
     ),
+    rule(rf"{NO_LETTER_BEFORE}Sat\. ?(?:&|and) ?Sun\.", "Saturday and Sunday", stop=True),
+    rule(r"Yes/No(?!\w)", "yes or no"),
     rule(rf"{NO_LETTER_BEFORE}(?:{one_of(_MONTHS)})\.{NO_LETTER_AFTER}", _month, stop=True),
     rule(
         rf"{NO_LETTER_BEFORE}(?:(?:{one_of(day for day in SHORT_DAYS if day not in ('Sun', 'Sat'))})\."

@@ -164,6 +164,7 @@ NAMES: list[Rule] = [
     ),
 ]
 RULES: list[Rule] = [
+    rule(rf"(?<=, )[A-Z]{{2}}(?= (?:[0-9]{{5}}|{TAKEN}{{5}})(?!\w))", lambda match: " ".join(match[0])),
     rule(rf"(?<![^\W²³])(?<!\.)(?![AP]\.M\.)(?:[A-Z]\.){{2,6}}{NO_LETTER_AFTER}", _dotted),
     rule(r"(?<![\w&])([A-Z]{1,3})&([A-Z]{1,3})(?![\w&])", _joined),
     rule(

@@ -10,6 +10,7 @@ from audio_projection.text.normalisation.patterns import (
     CONTINENTAL,
     FRACTION,
     NO_LETTER_AFTER,
+    NO_LETTER_BEFORE,
     NUMBER,
     TAKEN,
     Match,
@@ -95,6 +96,11 @@ def per(unit: str) -> str:
     """The words for what is behind the slash of a rate, with a space before them."""
     name = _RATES.get(unit) or UNITS.get(unit, unit).partition("|")[0]
     return f" per {name}"
+
+
+def _many(names: str) -> str:
+    one, _, many = names.partition("|")
+    return many or one + "s"
 
 
 def _measure(match: Match) -> str:
@@ -235,6 +241,10 @@ RULES: list[Rule] = [
         _measure,
         stop=True,
         digits=True,
+    ),
+    rule(
+        rf"{NO_LETTER_BEFORE}(?<![/^])(?:km/h|mph|kph){NO_LETTER_AFTER}(?![/^])",
+        lambda match: _many(UNITS[match[0]]),
     ),
     rule(r"(?<=[0-9] degrees )([CF])(?![\w'’])", lambda match: {"C": "Celsius", "F": "Fahrenheit"}[match[1]]),
 ]

@@ -74,7 +74,7 @@ def fraction_words(figure: str) -> str:
     whole, _, part = figure.replace("-", " ").rpartition(" ")
     above, below = (int(number) for number in part.rstrip("thsrdn").split("/"))
     if not above < below or figure == "9/11":
-        between = " over " if above > below and figure != "24/7" else " "
+        between = " over " if above > below and figure != "24/7" and above + below != 100 else " "
         return f"{figure_words(whole)} {number_words(above)}{between}{number_words(below)}".strip()
     name = {1: "whole", 2: "half", 4: "quarter"}.get(below) or ordinal_words(below)
     if above != 1:

@@ -172,6 +172,17 @@ def _year(match: Match) -> str:
     return year_words(match[1]) + (f" {number_words(int(match[2]))}" if match[2] else "")
 
 
+def _years(match: Match) -> str | None:
+    """Years, the second cut short; other figures behind a year are no years.
+
+    from 2001-02 to 1990-95 -> from two thousand and one to oh two to nineteen ninety to ninety five
+    """
+    year, last = match.groups()
+    if int(last) <= int(year[2:]):
+        return None
+    return f"{year_words(year)} to {'oh ' if last[0] == '0' else ''}{number_words(int(last))}"
+
+
 def _number(match: Match) -> str:
     """Any other number.
 
@@ -224,6 +235,8 @@ CODES: list[Rule] = [
     ),
 ]
 RANGES: list[Rule] = [
+    rule(r"(?<![0-9.,/-])((?:1[89]|20)[0-9]{2})[-–]([0-9]{2})(?![0-9-])", _years, digits=True),
+    rule(r"(?<=[0-9]) ?[-−] ?(?=[0-9.]{1,12} ?=)", "minus", digits=True),
     rule(r"(?<![0-9-])50(-)50(?![0-9-])", " ", 1, digits=True),
     rule(
         r"(?:(?<=[0-9%])|(?<=[0-9]s)|(?<=[0-9](?:st|nd|rd|th))|(?<=[0-9]°[CF])|(?<=[0-9 ][apAP][mM])|(?<=[ap]\.m\.)"

@@ -29,7 +29,7 @@ SHIPPED_CONFIGS = ("default", "nano", "nano-gguf")
 ProjectorKind = Literal["linear", "residual"]
 PROJECTOR_KINDS: tuple[ProjectorKind, ...] = get_args(ProjectorKind)
 
-PublishedCorpus = Literal["librispeech", "libritts", "ljspeech", "common_voice"]
+PublishedCorpus = Literal["librispeech", "ljspeech", "common_voice", "libritts"]
 PUBLISHED_CORPORA: tuple[PublishedCorpus, ...] = get_args(PublishedCorpus)
 """Corpora of recordings that are read in the layout in which they are published."""
 

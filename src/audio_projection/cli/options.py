@@ -72,7 +72,7 @@ TextFile = Annotated[
     Path | None, Option(help="A text a line; each becomes NNNN.wav of its line number in --output-dir.")
 ]
 Chat = Annotated[str | None, Option(help="A question; the language model's own answer is spoken.")]
-Output = Annotated[Path, Option("--output", "-o", help="wav, flac, ogg or mp3, by the name.")]
+Output = Annotated[Path, Option("--output", "-o", help="wav, flac, ogg, opus or mp3, by the name.")]
 OutputDir = Annotated[Path | None, Option(help="Folder for --text-file.")]
 
 # How to say it.
@@ -85,7 +85,7 @@ Projector = Annotated[
     ),
 ]
 VoiceName = Annotated[str | None, Option("--voice", help="Name of a speaker of the speech model.")]
-Language = Annotated[str | None, Option(help="Language of the text, or auto.")]
+Language = Annotated[str | None, Option(help="Language of the text (english, en, en-US ...), or auto.")]
 RefAudio = Annotated[Path | None, Option(help="Recording whose voice is imitated (base models).")]
 RefText = Annotated[str | None, Option(help="Transcript of the recording, word for word: its prosody is imitated too.")]
 Dtype = Annotated[str | None, Option(help="auto, float32, bfloat16 or float16, for both models.")]

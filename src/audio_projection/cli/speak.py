@@ -68,6 +68,8 @@ def speak(
         raise typer.BadParameter("--control goes with reading aloud, not with --chat")
     if ref_text is not None and ref_audio is None:
         raise typer.BadParameter("--ref-text goes with --ref-audio")
+    if voice is not None and ref_audio is not None:
+        log.warning("--ref-audio wins: the voice is that of %s, --voice %s is not used", ref_audio, voice)
     if gguf is not None:
         check_gguf_folder(gguf)
     settings = load_settings(
@@ -167,7 +169,11 @@ class Speaker:
 
     def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
         """The recording's x-vector; with its transcript the whole recording, as a prompt."""
-        return self._voice.embed_reference(recording) if text is None else self._voice.reference(recording, text)
+        from audio_projection.data.reference_audio import SILENCE
+
+        if text is None:
+            return self._voice.embed_reference(recording)
+        return self._voice.reference(recording, text, SILENCE)
 
     @staticmethod
     def _write(speech: Speech, output: Path) -> float:

@@ -205,6 +205,10 @@ class TrainConfig(Section):
     steps: CountOrZero | None = None
     """Optimizer steps; none: as many as `epochs` passes over the data."""
     epochs: Amount = 1.0
+    extend: bool = False
+    """Let a run that was begun with fewer steps (or epochs, or minutes) go on from its last checkpoint to more."""
+    start: AnchoredPath | None = None
+    """A projector (or a run's folder) to begin from, instead of the closed-form fit."""
     batch: Count = 8
     grad_accumulation: Count = 1
     """Micro-batches of an optimizer step in each process; grad_accumulation x processes must not change on resume."""

@@ -10,8 +10,9 @@ import torch
 
 from audio_projection.dtypes import DTYPES
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_gguf, find_llm, find_tts
-from audio_projection.llm.hidden_states import Layers
+from audio_projection.llm.hidden_states import Layers, resolve_layers
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.projector import Projector
 from audio_projection.tts.model import Qwen3TTS
@@ -68,6 +69,17 @@ def load_llm(config: Config) -> LanguageModel:
         prompt=config.llm.prompt,
         name=config.llm.name,
     )
+
+
+def check_layers(config: Config) -> None:
+    """Raises AudioProjectionError for `llm.layers` that the LLM does not have, by its config.json alone."""
+    layers, folder = config.llm.layers, find_llm(config)
+    if layers in ("last", "probe") or not (folder / "config.json").is_file():
+        return
+    values = read_json(folder / "config.json")
+    count = values.get("num_hidden_layers") if isinstance(values, dict) else None
+    if isinstance(count, int):
+        resolve_layers(layers, count)
 
 
 def load_tts(config: Config) -> Qwen3TTS:

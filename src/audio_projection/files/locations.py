@@ -98,11 +98,11 @@ def find_projector(config: Config, choice: str | None = None) -> Path:
 def locate_projector(config: Config, choice: str | None = None) -> tuple[Path, str]:
     """What `find_projector` finds, unlogged, and its origin: trained here, shipped, exported or given."""
     if choice is None and config.projector.path is not None:
-        return _checked(config.projector.path), "given"
+        return given_projector(config.projector.path), "given"
     if choice in SHIPPED_PROJECTORS:
         return _checked(SHIPPED_PROJECTORS[choice]), "shipped"
     if choice is not None and choice not in PROJECTOR_KINDS:
-        return _checked(Path(choice).expanduser()), "given"
+        return given_projector(Path(choice).expanduser()), "given"
     if choice is None and config.gguf.folder is not None and config.llm.backend == "gguf":
         return find_gguf(config.gguf, "projector.gguf"), "exported"
     kind = choice or config.projector.kind
@@ -162,6 +162,18 @@ def _check(finders: Sequence[Callable[[], object]]) -> None:
         things = ", ".join(error.thing for error in missing)
         ways = ", ".join(dict.fromkeys(error.way for error in missing))
         raise AudioProjectionError(f"missing: {things}; {ways}, {BUNDLED}")
+
+
+def given_projector(path: Path) -> Path:
+    """The projector at a path: its folder or GGUF file, or the folder of a run (output_dir, or KIND in it).
+
+    Raises AudioProjectionError when none is there, and when a run has projectors of both kinds.
+    """
+    inside = [path / "projector", *(path / kind / "projector" for kind in PROJECTOR_KINDS)]
+    found = [] if is_projector(path) else [place for place in inside if is_projector(place)]
+    if len(found) > 1:
+        raise AudioProjectionError(f"{path} has several projectors: give {' or '.join(map(str, found))}")
+    return _checked(found[0] if found else path)
 
 
 def _checked(path: Path) -> Path:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from audio_projection.files.atomic import write_json
+from audio_projection.files.fingerprint import fingerprint
+from audio_projection.files.json_reader import read_json
 from audio_projection.fit.layer_probe import probe
 from audio_projection.models import Models, load_llm
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.sampling import seeded
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, FitConfig
@@ -23,9 +30,10 @@ def assemble(
 
     With `llm.layers=probe` the layer and its report are `probed`, or come from a probe on `texts`.
     """
+    log.info("loading the language model %s", config.llm.name)
     llm, report = load_llm(config), None
     if config.llm.layers == "probe":
-        layer, report = probed or _probe_layer(config.fit, llm, tts, texts)
+        layer, report = probed or _probed_once(config, llm, tts, texts)
         llm = llm.select(layer)
     models = Models(llm, new_projector(config, llm, tts), tts)
     if report is not None:
@@ -54,6 +62,26 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
     )
     with seeded(config.seed):
         return build_projector(info).to(tts.device)
+
+
+def _probed_once(config: Config, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """The probe's result in probe.json of the run's folder, if it was made of the same; else a new one, kept there."""
+    path = config.run_dir / "probe.json"
+    made_of = {
+        "llm": llm.fingerprint,
+        "tts": fingerprint(tts.talker),
+        "context": [llm.context, llm.prompt],
+        "texts": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
+        "fit": config.fit.model_dump(mode="json"),
+    }
+    if path.is_file():
+        record = read_json(path)
+        if isinstance(record, dict) and record.get("made_of") == made_of:
+            log.info("probe: layer %d, as found before (%s)", record["report"]["chosen"], path)
+            return record["report"]["chosen"], record["report"]
+    layer, report = _probe_layer(config.fit, llm, tts, texts)
+    write_json(path, {"made_of": made_of, "report": report})
+    return layer, report
 
 
 def _probe_layer(

@@ -26,6 +26,7 @@ from audio_projection.data.corpora.workers import run_shards
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import remove_unfinished, write_json
 from audio_projection.files.json_reader import read_json
+from audio_projection.files.lock import folder_lock
 from audio_projection.files.progress import shown
 
 FORMAT = "audio-projection-prepared"
@@ -76,6 +77,13 @@ def prepare(corpus: Corpus, out: Path, limits: DataConfig, shard_size: int, proc
     or none that passes the checks, and when `out` was made from something else or cannot be written.
     """
     items = corpus.items(out)
+    with folder_lock(out):
+        return _prepare(corpus, items, out, limits, shard_size, processes)
+
+
+def _prepare(
+    corpus: Corpus, items: list[Item], out: Path, limits: DataConfig, shard_size: int, processes: int
+) -> CorpusReport:
     shards = list(chunks(items, shard_size))
     _claim(out, _record(corpus, items, limits, len(shards)))
     for folder in (out, _check_file(out, 0).parent):

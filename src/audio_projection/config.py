@@ -8,6 +8,7 @@ lie on the disk is answered by `audio_projection.files.locations`.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -270,13 +271,29 @@ class Config(Section):
 
     @property
     def run_dir(self) -> Path:
-        """Folder of one run (checkpoints, metrics, projector): each projector kind has its own."""
-        return self.output_dir / self.projector.kind
+        """Folder of one run (checkpoints, metrics, projector): each projector kind has its own.
+
+        A run with `tts.finetune` goes beside the one without that is there: linear-lora beside linear.
+        """
+        folder, finetune = self.output_dir / self.projector.kind, self.tts.finetune
+        beside = folder.with_name(f"{folder.name}-{finetune}")
+        if finetune != "none" and (beside.exists() or _finetuning_of(folder) not in (None, finetune)):
+            return beside
+        return folder
 
     @property
     def trained_projector(self) -> Path:
         """Folder where training saves the projector and where speaking looks for it."""
         return self.run_dir / "projector"
+
+
+def _finetuning_of(folder: Path) -> str | None:
+    """`tts.finetune` of the run that has checkpoints in a folder; None without one."""
+    states = sorted(folder.glob("checkpoints/step-*/state.json"))
+    try:
+        return str(json.loads(states[-1].read_text(encoding="utf-8"))["settings"]["tts"]["finetune"])
+    except (IndexError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def load_config(

@@ -121,6 +121,11 @@ class Voice:
         check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
         _check_llm_settings(projector.info, llm)
+        if projector.info.tts_weights not in ("", tts.embeddings_hash):
+            log.warning(
+                "the projector was trained with the TTS %s; %s has other weights: speech may be wrong",
+                *(projector.info.tts, tts.name),
+            )
 
     @classmethod
     def from_config(

@@ -43,7 +43,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-ADDED_LATER: dict[str, Any] = {"finetune": "none", "llm_token_ids_hash": ""}
+ADDED_LATER: dict[str, Any] = {"finetune": "none", "llm_token_ids_hash": "", "tts_weights": ""}
 """Entries that older files of projectors do not have, and what they mean there."""
 
 
@@ -65,6 +65,7 @@ class ProjectorInfo:
     llm_tokenizer_hash: str = ""  # SHA-256 of the vocabularies; "" is not compared
     tts_tokenizer_hash: str = ""
     llm_token_ids_hash: str = ""  # SHA-256 of the ids of some texts: how the tokenizer cuts, beside what it knows
+    tts_weights: str = ""  # a hash of the TTS's embeddings, to warn beside another TTS of the same sizes
     layout: str = "streaming"  # of the talker's prompt: streaming or nonstreaming
     language: str = "auto"
     voice: str | None = None  # a speaker's name; None with an x-vector in the weights file
@@ -277,8 +278,9 @@ def check_matches(info: ProjectorInfo, llm: LanguageModelLike, tts: Any) -> None
     for what, trained, given in pairs:
         if trained != "" and trained != given:
             raise AudioProjectionError(
-                f"the projector does not belong to these models: {what} differs ({_short(trained)} in the projector, "
-                f"{_short(given)} given); it was trained with LLM {info.llm!r} and TTS {info.tts!r}"
+                f"the projector was trained with LLM {info.llm!r} and TTS {info.tts!r}, and does not belong to LLM "
+                f"{llm.name!r} and TTS {getattr(tts, 'name', '')!r}: {what} differs ({_short(trained)} in the "
+                f"projector, {_short(given)} given)"
             )
     trained, given = info.llm_token_ids_hash, getattr(llm, "token_ids_hash", "")
     if trained and given and trained != given:

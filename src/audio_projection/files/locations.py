@@ -106,7 +106,9 @@ def locate_projector(config: Config, choice: str | None = None) -> tuple[Path, s
     if choice is None and config.gguf.folder is not None and config.llm.backend == "gguf":
         return find_gguf(config.gguf, "projector.gguf"), "exported"
     kind = choice or config.projector.kind
-    trained, shipped = config.output_dir / kind / "projector", SHIPPED_PROJECTORS[f"shipped/{kind}"]
+    own = kind == config.projector.kind
+    trained = config.trained_projector if own else config.output_dir / kind / "projector"
+    shipped = SHIPPED_PROJECTORS[f"shipped/{kind}"]
     if is_projector(trained):
         return trained, "trained here"
     if config.llm.name == config.tts.name == NANO and is_projector(shipped):

@@ -57,6 +57,7 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
         llm_tokenizer_hash=llm.tokenizer_hash,
         llm_token_ids_hash=llm.token_ids_hash,
         tts_tokenizer_hash=tts.tokenizer_hash,
+        tts_weights=tts.embeddings_hash,
         layout=config.tts.layout,
         language=config.tts.language,
     )

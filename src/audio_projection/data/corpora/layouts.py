@@ -177,7 +177,9 @@ def _read_chapter(chapter: Path) -> Iterator[Item]:
     unnamed = dict(sounds)
     for name, text in _chapter_texts(chapter):
         unnamed.pop(name, None)
-        yield Recording(name, sounds.get(name, chapter / f"{name}.flac"), text, chapter.parent.name)
+        recased = text.isupper()
+        sound = sounds.get(name, chapter / f"{name}.flac")
+        yield Recording(name, sound, sentence_case(text) if recased else text, chapter.parent.name, recased=recased)
     yield from _without_transcript(unnamed)
 
 
@@ -187,7 +189,7 @@ def _chapter_texts(chapter: Path) -> Iterator[tuple[str, str]]:
         for line in _lines(transcript):
             name, _, text = line.partition(" ")
             if name:
-                yield name, sentence_case(text)
+                yield name, text
     alone = sorted(chapter.glob("*.normalized.txt"))
     for transcript in alone:
         yield transcript.name.removesuffix(".normalized.txt"), "\n".join(_lines(transcript)).strip()

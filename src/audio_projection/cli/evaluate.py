@@ -56,6 +56,7 @@ def robustness(
     row: options.Rows = None,
     output: options.SoundFolder = None,
     limit: options.Limit = None,
+    projector: options.Projector = None,
     device: options.Device = None,
     seed: options.Seed = None,
     threads: options.Threads = None,
@@ -69,4 +70,4 @@ def robustness(
     settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
     from audio_projection.evaluation.robustness import SYSTEMS, measure_robustness
 
-    measure_robustness(settings, sentences, row or SYSTEMS, output, limit)
+    measure_robustness(settings, sentences, row or _systems(settings, projector, SYSTEMS), output, limit)

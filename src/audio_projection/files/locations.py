@@ -11,7 +11,7 @@ from pathlib import Path
 
 from audio_projection.config import NANO, PROJECTOR_KINDS, Config, DataConfig, GGUFConfig, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files.corpus_folders import LIBRI, check_librispeech, librispeech_below
+from audio_projection.files.corpus_folders import LIBRI, TABLES, check_librispeech, check_table, librispeech_below
 from audio_projection.files.json_reader import read_json
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ def find_corpus(data: DataConfig) -> Path | None:
         raise AudioProjectionError(f"data.source is {data.source} but data.path is not set: say where the data lies")
     libri = data.source in LIBRI
     place = data.path / data.subset if libri else data.path
+    if place.exists() and data.source in TABLES:
+        check_table(data.source, place)
     if place.exists():
         return place
     if libri and librispeech_below(data.path) is not None:
@@ -171,11 +173,20 @@ def given_projector(path: Path) -> Path:
 
     Raises AudioProjectionError when none is there, and when a run has projectors of both kinds.
     """
-    inside = [path / "projector", *(path / kind / "projector" for kind in PROJECTOR_KINDS)]
-    found = [] if is_projector(path) else [place for place in inside if is_projector(place)]
+    found = [] if is_projector(path) else _projectors_in(path)
     if len(found) > 1:
         raise AudioProjectionError(f"{path} has several projectors: give {' or '.join(map(str, found))}")
     return _checked(found[0] if found else path)
+
+
+def has_projector(path: Path) -> bool:
+    """Whether a path is a projector, or the folder of a run that has some."""
+    return is_projector(path) or bool(_projectors_in(path))
+
+
+def _projectors_in(run: Path) -> list[Path]:
+    inside = [run / "projector", *(run / kind / "projector" for kind in PROJECTOR_KINDS)]
+    return [place for place in inside if is_projector(place)]
 
 
 def _checked(path: Path) -> Path:

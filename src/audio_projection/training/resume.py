@@ -64,6 +64,9 @@ def check_same(saved: dict[str, Any], present: dict[str, Any], folder: Path, ext
                 "it back, set train.extend=true to go on from its last step, start anew with --no-resume, or choose "
                 "another output_dir"
             )
+        if name == "data":
+            name = "data set, that is with other ids, lengths or texts of its pairs"
+            now[name] = present["data"]
         if name == "micro_batches":
             name = "number of micro-batches a step (processes x train.grad_accumulation)"
             now[name] = present["micro_batches"]

@@ -8,6 +8,7 @@ lie on the disk is answered by `audio_projection.files.locations`.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -29,7 +30,7 @@ SHIPPED_CONFIGS = ("default", "nano", "nano-gguf")
 ProjectorKind = Literal["linear", "residual"]
 PROJECTOR_KINDS: tuple[ProjectorKind, ...] = get_args(ProjectorKind)
 
-PublishedCorpus = Literal["librispeech", "libritts", "ljspeech", "common_voice"]
+PublishedCorpus = Literal["librispeech", "ljspeech", "common_voice", "libritts"]
 PUBLISHED_CORPORA: tuple[PublishedCorpus, ...] = get_args(PublishedCorpus)
 """Corpora of recordings that are read in the layout in which they are published."""
 
@@ -212,6 +213,10 @@ class TrainConfig(Section):
     steps: CountOrZero | None = None
     """Optimizer steps; none: as many as `epochs` passes over the data."""
     epochs: Amount = 1.0
+    extend: bool = False
+    """Let a run that was begun with fewer steps (or epochs, or minutes) go on from its last checkpoint to more."""
+    start: AnchoredPath | None = None
+    """A projector (or a run's folder) to begin from, instead of the closed-form fit."""
     batch: Count = 8
     grad_accumulation: Count = 1
     """Micro-batches of an optimizer step in each process; grad_accumulation x processes must not change on resume."""
@@ -278,13 +283,29 @@ class Config(Section):
 
     @property
     def run_dir(self) -> Path:
-        """Folder of one run (checkpoints, metrics, projector): each projector kind has its own."""
-        return self.output_dir / self.projector.kind
+        """Folder of one run (checkpoints, metrics, projector): each projector kind has its own.
+
+        A run with `tts.finetune` goes beside the one without that is there: linear-lora beside linear.
+        """
+        folder, finetune = self.output_dir / self.projector.kind, self.tts.finetune
+        beside = folder.with_name(f"{folder.name}-{finetune}")
+        if finetune != "none" and (beside.exists() or _finetuning_of(folder) not in (None, finetune)):
+            return beside
+        return folder
 
     @property
     def trained_projector(self) -> Path:
         """Folder where training saves the projector and where speaking looks for it."""
         return self.run_dir / "projector"
+
+
+def _finetuning_of(folder: Path) -> str | None:
+    """`tts.finetune` of the run that has checkpoints in a folder; None without one."""
+    states = sorted(folder.glob("checkpoints/step-*/state.json"))
+    try:
+        return str(json.loads(states[-1].read_text(encoding="utf-8"))["settings"]["tts"]["finetune"])
+    except (IndexError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def load_config(

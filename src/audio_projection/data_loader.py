@@ -106,15 +106,26 @@ def corpus_recordings(data: DataConfig) -> list[Recording]:
     return read_recordings(data.source, _path(data), data.subset if data.source in LIBRI else None)
 
 
+def held_out_count(texts: int, wanted: int) -> int:
+    """How many of so many texts are held out: at most a fifth."""
+    return min(wanted, texts // 5)
+
+
 def split_held_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:
     """(training, held out), split by text, so that no held-out text is trained on; at most a fifth of the texts.
 
     The split depends on the texts and the seed only, not on the order of the pairs.
     """
     texts = sorted({pair.text for pair in pairs}, key=lambda text: seeded_digest(seed, text))
-    chosen = set(texts[: min(count, len(texts) // 5)])
-    if len(chosen) < count:
-        log.info("data: %d texts are held out, not %d: there are only %d", len(chosen), count, len(texts))
+    chosen = set(texts[: held_out_count(len(texts), count)])
+    if not chosen:
+        log.warning(
+            "data: nothing is held out of %d texts, so no held-out loss can be measured: give at least 5", len(texts)
+        )
+    elif len(chosen) < count:
+        log.info(
+            "data: %d texts are held out, not %d: a fifth of the %d that there are", len(chosen), count, len(texts)
+        )
     return [pair for pair in pairs if pair.text not in chosen], [pair for pair in pairs if pair.text in chosen]
 
 
@@ -203,9 +214,9 @@ def _check_encoders(folder: PairFolder, tts: Qwen3TTS) -> None:
         made, now = folder.conditions[name], fingerprint(module)
         if made != now:
             raise AudioProjectionError(
-                f"the pairs in {folder.folder} were made with another {what} ({made}, that of {tts.name} is {now}): "
-                "run `audio-projection data features` with this configuration into another folder, or set tts.name as "
-                "it was"
+                f"the pairs in {folder.folder} were made with another {what} than that of {tts.name} ({made}, now "
+                f"{now}): run `audio-projection data features` with this configuration into another folder, or set "
+                "tts.name as it was"
             )
 
 

@@ -22,15 +22,22 @@ from audio_projection.alignment.spoken_tokens import SpokenTokens
 from audio_projection.alignment.streaming import AnswerToken, LiveAnswer
 from audio_projection.alignment.token_states import TokenStates, token_states
 from audio_projection.config import Config, load_config
+from audio_projection.data.reference_audio import RATE, read_reference, with_silence
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files import audio
 from audio_projection.files.locations import find_projector
 from audio_projection.llm.hidden_states import resolve_layers
 from audio_projection.llm.language_model import LanguageModel, Message
 from audio_projection.models import load_llm, load_projector, load_tts, use_threads
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
 from audio_projection.sampling import Choice, Sampling
-from audio_projection.text.input_text import Reading, as_spoken, check_characters, is_speakable, split_sentences
+from audio_projection.text.input_text import (
+    Reading,
+    as_spoken,
+    check_characters,
+    check_text,
+    is_speakable,
+    split_sentences,
+)
 from audio_projection.tts.finetune import load_finetuned
 from audio_projection.tts.generate import stream as stream_codes
 from audio_projection.tts.generate import stream_prompt
@@ -42,8 +49,6 @@ log = logging.getLogger(__name__)
 VoiceChoice = str | Tensor | Reference | None
 """Who speaks: a speaker's name, an x-vector (H,), a Reference recording that the speech continues, or None for the
 default of the settings or of the projector."""
-REFERENCE_RATE = 24_000
-"""Sample rate in Hz to which a reference recording is resampled."""
 CHUNKS = (4, 4, 8, 12)
 """Frames that the codec decodes at once: few at first, for a short time to the first sound, then more, which is faster.
 Played while it is made, speech has no gap from a generation speed of 1.5 times real time on."""
@@ -131,6 +136,11 @@ class Voice:
         check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
         _check_llm_settings(projector.info, llm)
+        if projector.info.tts_weights not in ("", tts.embeddings_hash):
+            log.warning(
+                "the projector was trained with the TTS %s; %s has other weights: speech may be wrong",
+                *(projector.info.tts, tts.name),
+            )
 
     @classmethod
     def from_config(
@@ -290,8 +300,8 @@ class Voice:
 
             voice.speak("Hello world", voice=voice.embed_reference("speaker.wav"))
 
-        Raises AudioProjectionError for a file that is not readable audio, a recording that is too short, and a TTS
-        that takes no x-vectors (only Base checkpoints do).
+        Raises AudioProjectionError for a file that is not readable audio, a recording that is too short, silent or
+        clipped, and a TTS that takes no x-vectors (only Base checkpoints do). 3 to 30 s are advised.
         """
         encoder = self.tts.speaker_encoder
         if encoder is None:
@@ -299,22 +309,24 @@ class Voice:
                 f"a {self.tts.config.kind} TTS cannot take its voice from a recording; use a named voice, "
                 "or a Base checkpoint"
             )
-        return encoder.embed(audio.read(path, REFERENCE_RATE), REFERENCE_RATE)
+        return encoder.embed(read_reference(path), RATE)
 
     @torch.no_grad()
-    def reference(self, path: str | Path, text: str) -> Reference:
+    def reference(self, path: str | Path, text: str, silence: float = 0.0) -> Reference:
         """A recording and its transcript as a prompt that speech continues (in-context voice cloning).
 
             voice.speak("Hello world", voice=voice.reference("speaker.wav", "What is said in it."))
 
         Intonation and pace are imitated too, not only the voice. Each sentence is then spoken when all of its words
-        are known, also in an answer. Raises AudioProjectionError as `embed_reference`, and for a transcript without
-        letters or digits.
+        are known, also in an answer. `silence`: seconds of it put after the recording, so that its last sound does not
+        run into the first word (the official package puts none). Raises AudioProjectionError as `embed_reference`, and
+        for a transcript without letters or digits, or one that cannot be said in its time.
         """
         vector = self.embed_reference(path)
+        samples = with_silence(read_reference(path, check_text(text)), silence)
         ids, _ = self.tts.tokenize(as_spoken(text, self.reading))
         embeddings = self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
-        return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), embeddings)
+        return Reference(vector, self.tts.codec.encode(samples, RATE), embeddings)
 
     def check(self, voice: VoiceChoice = None, language: str | None = None) -> None:
         """Raises AudioProjectionError for a voice or a language that the TTS doesn't have, or no voice at all."""

@@ -11,8 +11,9 @@ import torch
 from audio_projection.devices import choose_device, warn_of_slow_model
 from audio_projection.dtypes import DTYPES
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_gguf, find_llm, find_tts
-from audio_projection.llm.hidden_states import Layers
+from audio_projection.llm.hidden_states import Layers, resolve_layers
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.projector import Projector
 from audio_projection.tts.model import Qwen3TTS
@@ -62,6 +63,17 @@ def load_reading_llm(config: Config) -> LanguageModel:
     if config.llm.quantise != "none":
         return _load_torch_llm(config, device).keep_reading_only()
     return _load_torch_llm(config, torch.device("cpu"), device).keep_reading_only().to(device)
+
+
+def check_layers(config: Config) -> None:
+    """Raises AudioProjectionError for `llm.layers` that the LLM does not have, by its config.json alone."""
+    layers, folder = _layers(config), find_llm(config)
+    if layers == "last" or not (folder / "config.json").is_file():
+        return
+    values = read_json(folder / "config.json")
+    count = values.get("num_hidden_layers") if isinstance(values, dict) else None
+    if isinstance(count, int):
+        resolve_layers(layers, count)
 
 
 def load_tts(config: Config) -> Qwen3TTS:

@@ -76,6 +76,8 @@ def speak(
     if play and text_file is not None:
         raise typer.BadParameter("--play goes with one text, not with --text-file")
     players = find_players() if play else []
+    if voice is not None and ref_audio is not None:
+        log.warning("--ref-audio wins: the voice is that of %s, --voice %s is not used", ref_audio, voice)
     if gguf is not None:
         check_gguf_folder(gguf)
     settings = load_settings(
@@ -178,7 +180,11 @@ class Speaker:
 
     def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
         """The recording's x-vector; with its transcript the whole recording, as a prompt."""
-        return self._voice.embed_reference(recording) if text is None else self._voice.reference(recording, text)
+        from audio_projection.data.reference_audio import SILENCE
+
+        if text is None:
+            return self._voice.embed_reference(recording)
+        return self._voice.reference(recording, text, SILENCE)
 
     @staticmethod
     def _write(speech: Speech, output: Path) -> float:

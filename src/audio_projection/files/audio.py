@@ -19,11 +19,18 @@ from audio_projection.files.mp3 import MP3Frames, find_frames, with_length
 if TYPE_CHECKING:
     from soundfile import SoundFile
 
-FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", None)}
+FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", None),
+}
 """File suffix -> libsndfile's format and subtype."""
 
 # libsndfile overflows its stack when the Vorbis encoder is given minutes of samples at once.
 _BLOCK = 1 << 16
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 _PADDING = 0.1  # s
 _PADDING_FRAMES = 5  # of an MP3: what encoders put before and after the sound
 _UNKNOWN_LENGTH = 1 << 48  # samples; libsndfile gives 2**63 - 1 for a FLAC stream of unknown length
@@ -167,6 +174,8 @@ def write(path: str | Path, samples: np.ndarray, rate: int) -> None:
     if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
         raise AudioProjectionError(f"nothing to write to {path}: the samples are empty or not finite")
     kind, subtype = _format(Path(path))
+    if subtype == "OPUS" and rate not in _OPUS_RATES:
+        samples, rate = resample(samples, rate, max(_OPUS_RATES)), max(_OPUS_RATES)
     clipped = np.clip(samples, -1.0, 1.0)
     with _os_errors_reported(path), replacing(_target(path)) as part, _open(part, rate, kind, subtype) as file:
         for start in range(0, len(clipped), _BLOCK):

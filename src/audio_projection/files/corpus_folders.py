@@ -58,6 +58,23 @@ def librispeech_below(folder: Path) -> LibriSpeechPlace | None:
     return None
 
 
+TABLES = {"ljspeech": ("metadata.csv", "metadata.csv and wavs/"), "common_voice": ("train.tsv", "a language")}
+"""The table by which the folder of a corpus is known, and what that folder is of."""
+
+
+def check_table(source: str, folder: Path, name: str | None = None) -> None:
+    """Raises AudioProjectionError for a corpus of `TABLES` given by a folder one level off, naming the right one.
+
+    `name`: another table of the same folder. A folder with no such table near it is left to the reader.
+    """
+    table, what = TABLES[source]
+    if folder.suffix == ".tsv" or (folder / (name or table)).is_file():
+        return
+    instead = where_instead(folder, name or table)
+    if instead is not None:
+        raise AudioProjectionError(f"{folder} is not the folder of {what} ({name or table}): give {instead}")
+
+
 def where_instead(folder: Path, name: str) -> Path | None:
     """The folder that has a file `name`: the one above, or one of those up to two levels below; None without any."""
     if (folder.absolute().parent / name).is_file():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.alignment.token_states import TokenStates, stream_token_states
+from audio_projection.files.progress import shown
 from audio_projection.fit.ridge import (
     RESERVED_TOKENS,
     RidgeFit,
@@ -75,7 +76,8 @@ def probe(
     Raises AudioProjectionError when there are too few texts.
     """
     split = Split(len(set(texts)), settings)
-    report = probe_layers(stream_token_states(llm, tts, texts, settings.batch), layers, split, settings.ridges)
+    stream = shown(stream_token_states(llm, tts, texts, settings.batch), "probing the layers", len(texts))
+    report = probe_layers(stream, layers, split, settings.ridges)
     log.info("probe: %s", report)
     return report
 

@@ -66,6 +66,10 @@ class GGUFLanguageModel(LanguageModel):
         self._set_layers(layers)
         self._context_prefix = self._context_ids()
 
+    _add_template = (
+        ", write its template into the file (tokenizer.chat_template: `gguf-new-metadata --chat-template TEXT IN OUT`),"
+    )
+
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")

@@ -75,8 +75,9 @@ class LanguageModel:
             token.piece, token.state                  # bytes, (1, hidden_size)
 
     Attributes: ``layers``, the L layer numbers whose states it gives (0 = embeddings, ``num_layers`` = after the final
-    norm); ``hidden_size``, the width D of a state; ``name``, by which projectors know it; ``tokenizer`` and its
-    ``tokenizer_hash``. ``context`` is what the model reads before a text: "raw", the beginning-of-text token only, or
+    norm); ``hidden_size``, the width D of a state; ``name``, by which projectors know it; ``tokenizer``, its
+    ``tokenizer_hash`` (of the vocabulary) and its ``token_ids_hash`` (of how it cuts text). ``context`` is what the
+    model reads before a text: "raw", the beginning-of-text token only, or
     "chat", a user turn ``prompt`` and the header of the assistant's turn.
     """
 
@@ -134,6 +135,9 @@ class LanguageModel:
         tokenizer = load_tokenizer(str(source))
         placed = model if quantisation else model.to(device)  # type: ignore[arg-type]
         return cls(placed, tokenizer, name or str(source), layers, context, prompt)
+
+    _add_template = ""
+    """How a template is added, where that can be said."""
 
     @property
     def device(self) -> torch.device:
@@ -255,8 +259,8 @@ class LanguageModel:
         """
         if not self.tokenizer.chat_template:
             raise AudioProjectionError(
-                f"the language model {self.name} has no chat template; choose an instruction-tuned one or "
-                "set llm.context=raw"
+                f"the language model {self.name} has no chat template; choose an instruction-tuned one"
+                f"{self._add_template} or set llm.context=raw"
             )
         options: dict[str, Any] = {"enable_thinking": False}  # thoughts are not spoken; templates without it ignore it
         controls = self._control_tokens
@@ -299,6 +303,7 @@ class LanguageModel:
             raise AudioProjectionError(f"{name} has no tokenizer.json; choose an LLM with a fast tokenizer")
         self.tokenizer = tokenizer
         self.tokenizer_hash = vocabulary_hash(tokenizer)
+        self.token_ids_hash = token_ids_hash(tokenizer)
         self.name = name
         self.context = context
         self.prompt = prompt
@@ -387,6 +392,23 @@ def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a tokenizer's tokens in the order of their ids: independent of library version and file format."""
     tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps(tokens, ensure_ascii=True).encode()).hexdigest()
+
+
+SAMPLE_TEXTS = (
+    "Hello world, it's THEIR dog's; you'll see we've 3 of I'm \u2019tis O'Neil's.",
+    " 7 12 345 1984 65536 3.14159 1,000,000 2024-11-05 12:30 $5.99 50% #1",
+    "CamelCase XMLHttpRequest iPhone snake_case x+y=z a<b>c ^~| e-mail www.example.com/a/b?c=d",
+    "  two  spaces\n\n\tnew\r\nlines   \n end ...!? (\u201cquoted\u201d) \u2014 dash",
+    "Gr\u00fc\u00dfe, fa\u00e7ade, e\u0301, \u4e16\u754c\u4f60\u597d, \u041f\u0440\u0438\u0432\u0435\u0442, "
+    "\u0645\u0631\u062d\u0628\u0627, \u00bd \u0661\u0662\u0663 \U0001f642",
+)
+"""Texts in which tokenizers of one vocabulary differ: contractions, capitals, digits, marks, spaces, scripts."""
+
+
+def token_ids_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of the ids of `SAMPLE_TEXTS`: how a tokenizer cuts text, which its vocabulary does not tell."""
+    ids = [tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in SAMPLE_TEXTS]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def quantisation_options(quantise: str, device: str | torch.device) -> dict[str, Any]:

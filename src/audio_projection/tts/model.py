@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,17 @@ class Qwen3TTS(nn.Module):
     def tokenizer_hash(self) -> str:
         """The tokenizer's SHA-256: projectors and pairs belong to one tokenizer."""
         return self.tokenizer.hash
+
+    @property
+    def embeddings_hash(self) -> str:
+        """A hash of first values of the talker's embeddings and projections, which fine-tuning leaves as they are: the
+        same in any dtype, and where the layers are GGUF files."""
+        digest = hashlib.sha256()
+        for name, value in self.talker.state_dict().items():
+            if not name.startswith("transformer."):
+                digest.update(f"{name} {tuple(value.shape)}".encode())
+                digest.update(value.flatten()[:64].to(torch.bfloat16).float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def sampling(self) -> Sampling:

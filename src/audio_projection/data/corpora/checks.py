@@ -56,7 +56,7 @@ def read_audio(recording: Recording, limits: DataConfig) -> DecodedAudio:
         raise Unusable(Reason.not_finite)
     decoded = DecodedAudio(audio.mix_down(samples), rate, samples.shape[1])
     _check_length(decoded.seconds, limits)
-    _check_level(decoded.samples, limits)
+    check_level(decoded.samples, limits)
     return decoded
 
 
@@ -90,7 +90,8 @@ def _check_length(seconds: float, limits: DataConfig) -> None:
         raise Unusable(Reason.too_long, f"{seconds:.2f} s")
 
 
-def _check_level(samples: np.ndarray, limits: DataConfig) -> None:
+def check_level(samples: np.ndarray, limits: DataConfig) -> None:
+    """Raises Unusable for samples (S,) that are silent or clipped."""
     level = 10 * np.log10(np.square(samples, dtype=np.float64).mean() + 1e-12)
     if level < limits.silence_db:
         raise Unusable(Reason.silent, f"{level:.0f} dB")

@@ -37,7 +37,9 @@ def unpack(path: Path, split: str | None, folder: Path) -> Iterator[Item]:
             yield Dropped(name, file, Reason.no_transcript, f"row {number}")
         else:
             reader = None if speaker is None or row[speaker] is None else str(row[speaker])
-            yield Recording(name, file, sentence_case(row[text]) if row[text].isupper() else row[text], reader)
+            recased = row[text].isupper()
+            words = sentence_case(row[text]) if recased else row[text]
+            yield Recording(name, file, words, reader, recased=recased)
 
 
 def _ids(table: Any) -> list[str]:

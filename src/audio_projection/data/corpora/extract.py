@@ -133,6 +133,7 @@ def extract(prepared: Path, out: Path, config: Config, share: MachineShare, proc
             "its states"
         )
     corpus = PreparedCorpus(prepared)
+    _check_place(corpus)
     extractor = Extractor.from_config(config, states)
     conditions = {"parts": corpus.shards, "corpus": corpus.digest, **extractor.conditions}
     folder = PairFolder(out, conditions)
@@ -147,6 +148,16 @@ def extract(prepared: Path, out: Path, config: Config, share: MachineShare, proc
     for _ in shown(run_shards(make, missing, processes), "encoding the recordings", len(missing)):
         pass
     return _finish(folder)
+
+
+def _check_place(corpus: PreparedCorpus) -> None:
+    """Raises AudioProjectionError when none of the first recordings is where it was: the corpus was moved."""
+    first = next((found for shard in range(corpus.shards) if (found := read_cuts(corpus.folder, shard))), [])
+    if first and not any(recording.audio.is_file() for recording in first):
+        raise AudioProjectionError(
+            f"the recordings of {corpus.folder} are not where they were, for instance {first[0].audio}: move the "
+            "corpus back, or prepare it again from its new place"
+        )
 
 
 def _load_and_make(

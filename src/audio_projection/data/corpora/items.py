@@ -37,6 +37,7 @@ class Recording:
     speaker: str | None = None
     offset: float = 0.0  # s, where the segment begins
     duration: float | None = None  # s; None: to the end of the file
+    recased: bool = False  # the transcript was in capitals and became a sentence
 
 
 @dataclass(frozen=True)

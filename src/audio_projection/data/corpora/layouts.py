@@ -17,7 +17,7 @@ from typing import Any
 from audio_projection.data.corpora import columns
 from audio_projection.data.corpora.items import Dropped, Item, Reason, Recording
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files.corpus_folders import check_librispeech, where_instead
+from audio_projection.files.corpus_folders import check_librispeech, check_table
 from audio_projection.text.input_text import Reading, as_spoken
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,9 @@ def _read_chapter(chapter: Path) -> Iterator[Item]:
     unnamed = dict(sounds)
     for name, text in _chapter_texts(chapter):
         unnamed.pop(name, None)
-        yield Recording(name, sounds.get(name, chapter / f"{name}.flac"), text, chapter.parent.name)
+        recased = text.isupper()
+        sound = sounds.get(name, chapter / f"{name}.flac")
+        yield Recording(name, sound, sentence_case(text) if recased else text, chapter.parent.name, recased=recased)
     yield from _without_transcript(unnamed)
 
 
@@ -187,7 +189,7 @@ def _chapter_texts(chapter: Path) -> Iterator[tuple[str, str]]:
         for line in _lines(transcript):
             name, _, text = line.partition(" ")
             if name:
-                yield name, sentence_case(text)
+                yield name, text
     alone = sorted(chapter.glob("*.normalized.txt"))
     for transcript in alone:
         yield transcript.name.removesuffix(".normalized.txt"), "\n".join(_lines(transcript)).strip()
@@ -209,8 +211,7 @@ def read_ljspeech(path: Path, subset: str | None = None) -> Iterator[Item]:
     repeats is the speaker. A last cell that is empty is passed over.
     """
     table = path / "metadata.csv"
-    if not table.is_file() and (instead := where_instead(path, "metadata.csv")) is not None:
-        raise AudioProjectionError(f"{path} is not the folder of metadata.csv and wavs/: give {instead}")
+    check_table("ljspeech", path)
     rows = [line.split("|") for line in _lines(table)]
     width = Counter(len(cells) for cells in rows if len(cells) > 1).most_common(1)
     most = max(3 if width and width[0][0] == 2 else 0, width[0][0] if width else 0)
@@ -273,9 +274,7 @@ def read_common_voice(path: Path, subset: str | None = None) -> Iterator[Item]:
 
 def _explain_common_voice(path: Path, table: Path) -> None:
     """Raises AudioProjectionError when the language folder is one level off, or has other tables."""
-    instead = where_instead(path, table.name)
-    if instead is not None:
-        raise AudioProjectionError(f"{path} is not the folder of a language ({table.name} and clips/): give {instead}")
+    check_table("common_voice", path, table.name)
     tables = sorted(file.stem for file in path.glob("*.tsv"))
     if tables:
         raise AudioProjectionError(

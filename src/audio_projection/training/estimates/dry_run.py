@@ -14,7 +14,7 @@ import torch
 
 from audio_projection.config import NANO
 from audio_projection.data.pairs import PairFolder
-from audio_projection.data_loader import corpus_recordings, read_texts
+from audio_projection.data_loader import corpus_recordings, held_out_count, read_texts
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import NANO_FOLDER
@@ -105,6 +105,7 @@ def estimate_run(config: Config) -> RunEstimate:
         projector = build_projector(info)
     utterances, hours = _data(config.data, config.tts.normalise)
     known = utterances if utterances is not None or config.train.steps is None else 0
+    trained = None if known is None else max(1, known - held_out_count(known, config.data.held_out))
     return RunEstimate(
         llm=llm,
         tts=tts,
@@ -112,7 +113,7 @@ def estimate_run(config: Config) -> RunEstimate:
         layers=f"one of 1 to {llm.layers}, by the probe" if probing else ", ".join(map(str, layers)),
         utterances=utterances,
         hours=hours,
-        steps=None if known is None else config.train.total_steps(max(1, known - config.data.held_out)),
+        steps=None if trained is None else config.train.total_steps(trained),
     )
 
 
@@ -144,7 +145,8 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
     else:
         length = estimate.hours
         spoken = "" if length is None else f", {length:.1f} h, {length * 3600 * FRAME_RATE:,.0f} frames"
-        yield f"  utterances: {estimate.utterances:,}{spoken}; held out: {config.data.held_out}"
+        held_out = held_out_count(estimate.utterances, config.data.held_out)
+        yield f"  utterances: {estimate.utterances:,}{spoken}; held out: {held_out}"
     yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
     steps = f"{train.epochs:g} epochs" if estimate.steps is None else f"{estimate.steps:,} steps"
     stop = f", at most {train.max_minutes:g} minutes" if train.max_minutes is not None else ""

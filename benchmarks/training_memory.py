@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import tempfile
 import threading
 import time
@@ -41,6 +43,8 @@ from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.tokenizer import TextTokenizer
 
 TOKENS = 70
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "1"}
+"""So that glibc gives back what is freed; else what the fit left behind would be counted with the training."""
 
 
 def settings(folder: Path, options: argparse.Namespace) -> Config:
@@ -164,6 +168,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    if options.device == "cpu" and MALLOC.items() - os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MALLOC)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

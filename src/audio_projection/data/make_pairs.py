@@ -21,6 +21,7 @@ from audio_projection.data.corpora.items import Reason, Recording, Unusable
 from audio_projection.data.corpora.layouts import speakable
 from audio_projection.data.pairs import Pair, PairFolder, seeded_digest
 from audio_projection.data.speakers import named_speaker
+from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.progress import shown
 from audio_projection.processes import ALONE, Processes
@@ -66,7 +67,9 @@ def spoken_pairs(
             spoken = zip(groups[index], _speak(tts, prefix, groups[index], config, config.seed + index), strict=True)
             folder.add([Pair(seeded_digest(0, text)[:16], text, codes.cpu(), voice) for text, codes in spoken], index)
     processes.wait("the end of speaking the training texts")
-    return folder.read()
+    pairs = folder.read()
+    _check_same_folder(processes, folder, len(pairs))
+    return pairs
 
 
 def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, seed: int) -> list[Tensor]:
@@ -111,8 +114,9 @@ def recorded_pairs(
             folder.add(made, part)
             known |= {pair.id: pair for pair in made}
     processes.wait("the end of encoding the recordings")
-    if processes.count > 1 and missing:
+    if processes.count > 1:
         known = {pair.id: pair for pair in folder.read()}
+        _check_same_folder(processes, folder, len(known))
     found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
     reading = Reading.of(settings, tts.characters)
     texts = [_spoken_text(recording, len(pair.codes) / tts.frame_rate, limits, reading) for recording, pair in found]
@@ -143,6 +147,16 @@ def _spoken_text(recording: Recording, seconds: float, limits: DataConfig, readi
         log.warning("data: %s", reason.dropping(recording))
         return None
     return speakable(recording.text, recording.id, reading)
+
+
+def _check_same_folder(processes: Processes, folder: PairFolder, count: int) -> None:
+    """Raises AudioProjectionError when this process sees other pairs than the first one does."""
+    first = processes.first("the number of pairs", lambda: count)
+    if count != first:
+        raise AudioProjectionError(
+            f"process {processes.index} sees {count} pairs in {folder.folder}, the first one {first}: all processes "
+            "must see the same folder; set data.cache to one that the machines share"
+        )
 
 
 def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:

@@ -21,7 +21,7 @@ from audio_projection.text.normalisation import spell_out
 
 
 def marked(sentence: str) -> dict[str, str]:
-    """The sentence in the seven ways of issue 16's list, and clean."""
+    """The sentence clean, and in seven ways that people and word processors write it."""
     words = sentence.split()
     middle = len(words) // 2
     before, word, after = " ".join(words[:middle]), words[middle], " ".join(words[middle + 1 :])

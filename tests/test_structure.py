@@ -22,7 +22,7 @@ LEVELS = (
     {"gguf"},
     {"alignment", "projector"},
     {"llm", "tts"},
-    {"text", "sampling", "dtypes", "devices", "processes"},
+    {"text", "sampling", "devices", "processes"},
     {"files"},
     {"config"},
     {"config_errors", "config_yaml"},

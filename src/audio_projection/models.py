@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from audio_projection.devices import choose_device, warn_of_slow_model
-from audio_projection.dtypes import DTYPES
+from audio_projection.devices import DTYPES, choose_device, warn_of_slow_model
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_gguf, find_llm, find_tts

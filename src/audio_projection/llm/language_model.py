@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from audio_projection.dtypes import DTYPES
+from audio_projection.devices import DTYPES
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.json_reader import read_json

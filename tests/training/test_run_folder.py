@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from audio_projection.training.dry_run import describe
 
 from audio_projection import train as training
 from audio_projection.cli.evaluate import _systems
@@ -27,6 +26,7 @@ from audio_projection.fit.closed_form import run_fit
 from audio_projection.inference import Voice
 from audio_projection.projector import Projector
 from audio_projection.train import run_training, train_projector
+from audio_projection.training.estimates.dry_run import describe
 from audio_projection.training.trainer import Outcome, losses_in_words
 from helpers.corpora import contents, noise, write_sound
 from helpers.gguf_files import tiny_projector

@@ -45,9 +45,9 @@ from audio_projection.fit.assemble import assemble, new_projector
 from audio_projection.fit.closed_form import fit_projector
 from audio_projection.inference import Voice, VoiceDefaults
 from audio_projection.llm.language_model import LanguageModel
-from audio_projection.models import Models, load_tts
+from audio_projection.models import Models, load_llm, load_tts
 from audio_projection.projector import ACTIVATIONS, KINDS
-from audio_projection.text.input_text import as_spoken
+from audio_projection.text.input_text import Reading, as_spoken
 from audio_projection.train import train_projector
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,10 +150,11 @@ class Ablation:
         self.texts_to_fit = texts_to_fit(config, training, self.held_out)
         self.training = training[: config.train.total_steps(len(training)) * config.train.batch]
         self.voice = default_voice(config.tts, self.tts, training, config.data.voice_speaker)
-        self.llm = assemble(config, self.tts, self.texts_to_fit).llm
-        layers = self.llm.layers[0] if len(self.llm.layers) == 1 else self.llm.layers
+        chosen = assemble(config, self.tts, self.texts_to_fit).llm.layers
+        layers = chosen[0] if len(chosen) == 1 else chosen
         self.config = config.model_copy(update={"llm": config.llm.model_copy(update={"layers": layers})})
-        self.sentences = [as_spoken(text, config.tts.normalise) for text in texts]
+        self.sentences = [as_spoken(text, Reading.from_config(config)) for text in texts]
+        self.llm = load_llm(self.config)  # all of it: variants read other layers
         self.recognizer = Recognizer()
 
     def conditions(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def frame(exported: Path, threads: int, frames: int) -> dict[str, Any]:
 def step_frames(tts: Any, clock: Clock, machine: Machine, frames: int) -> Any:
     """Times `frames` steps of the decoding loop, and talker and predictor within them; the last codes (1, G)."""
     from audio_projection.sampling import Sampling
-    from audio_projection.tts.generate import Decoder
+    from audio_projection.tts import Decoder
 
     decoder = Decoder(tts, [prompt_of(tts)], Sampling.greedy())
     pad = decoder.last.new_zeros(1, tts.config.hidden_size)
@@ -244,7 +244,7 @@ def prefill(exported: Path, threads: int, layer: int) -> dict[str, Any]:
 def own_run(exported: str, threads: int) -> Callable[[int], list[list[int]]]:
     """Speaking by this package, from text to sound: frames wanted -> codes."""
     from audio_projection.tts import Sampling
-    from audio_projection.tts.generate import decode
+    from audio_projection.tts import decode
 
     tts = loaded_tts(Path(exported), threads)
 

@@ -122,6 +122,55 @@ def test_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
     assert config.train.learning_rate == 1e-3 and config.data.voice_speaker == "103"
 
 
+@pytest.mark.parametrize(
+    "word", ["no", "off", "yes", "true", "007", "0103", "1:30", "1e3", "0x1F", "2024-01-02", "1.0"]
+)
+def test_text_stays_text(tmp_path: Path, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = f"tts:\n  speaker: {word}\nllm:\n  revision: {word}\ndata:\n  voice_speaker: {word}\n  path: {word}\n"
+    config = load_config(written(tmp_path, lines))
+    assert (config.tts.speaker, config.llm.revision, config.data.voice_speaker) == (word, word, word)
+    assert config.data.path == tmp_path / word
+    monkeypatch.chdir(tmp_path)
+    typed = [f"{key}={word}" for key in ("tts.speaker", "data.voice_speaker", "output_dir", "data.path")]
+    config = load_config(None, typed)
+    assert (config.tts.speaker, config.data.voice_speaker) == (word, word)
+    assert config.output_dir == config.data.path == tmp_path / word
+
+
+def test_numbers_and_truth_where_they_are_meant(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "seed: 0103\nllm: {layers: [01, 2]}\ntrain: {precision: no, tensorboard: yes, steps: 1_000, warmup: 0x10}\n",
+    )
+    config = load_config(path)
+    assert (config.seed, config.llm.layers, config.train.steps, config.train.warmup) == (103, [1, 2], 1000, 16)
+    assert (config.train.precision, config.train.tensorboard) == ("no", True)
+    assert load_config(None, ["train.precision=no", "train.tensorboard=off", "llm.layers=3"]).llm.layers == 3
+    assert "train.max_minutes: expected a number, got '1:30'" in last_error(None, "train.max_minutes=1:30")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train:\n  steps: 3\nseed: 1\ntrain:\n  batch: 2\n", "'train' is there twice, in line 1 and in line 4"),
+        ("train:\n  steps: 3\n  batch: 2\n  steps: 4\n", "'steps' is there twice, in line 2 and in line 4"),
+        ("train: {steps: 3, steps: 4}\n", "'steps' is there twice, in line 1 and in line 1"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path, text: str, words: str) -> None:
+    message = last_error(written(tmp_path, text))
+    assert words in message and "a.yaml" in message
+    if "{" in text:
+        assert words in last_error(None, text.strip().replace(": ", "=", 1))
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    text = "train: &a {steps: 3, batch: 2}\nfit: {batch: 4}\ntts: {lora_rank: 2}\n"
+    assert load_config(written(tmp_path, text)).train.batch == 2
+    merged = "fit: &a {batch: 2, tokens: 9}\ntrain:\n  <<: {batch: 3, steps: 7}\n  batch: 5\n"
+    assert load_config(written(tmp_path, merged)).train.batch == 5
+
+
 def test_relative_paths_start_at_the_root_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "configs").mkdir()
     path = written(tmp_path / "configs", "root: ..\noutput_dir: out\ndata:\n  path: /data\n  texts: nano\n")

@@ -209,6 +209,25 @@ def test_a_recording_is_continued_as_the_official_package_does(case: str, layout
         assert np.abs(voice.speak(TEXT, voice=other, control="plain").samples[:9_600] - spoken[:9_600]).max() > 1e-3
 
 
+def test_silence_after_a_recording_is_encoded_with_it(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
+    audio.write(tmp_path / "reference.wav", noise, 24_000)
+    voice = make_voice(tts="base", speaker=None)
+    plain, longer = (voice.reference(tmp_path / "reference.wav", "the dog", seconds) for seconds in (0.0, 0.48))
+    assert len(longer.codes) == len(plain.codes) + 6 and torch.equal(longer.voice, plain.voice)
+    assert torch.equal(longer.codes[:10], plain.codes[:10])
+
+
+@pytest.mark.parametrize("language", ["en", "EN", "en-US", "en_GB", "English", "english"])
+def test_languages_by_code(language: str) -> None:
+    voice = make_voice()
+    expected = voice.tts.prefix("ada", "english")
+    assert torch.equal(voice.tts.prefix("ada", language), expected)
+    assert not torch.equal(voice.tts.prefix("ada", "zh-Hans"), expected)
+    with pytest.raises(AudioProjectionError, match="unknown language 'fr-FR'; choose one of auto, "):
+        voice.tts.prefix("ada", "fr-FR")
+
+
 def test_an_answer_continues_a_recording_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
     audio.write(tmp_path / "reference.wav", noise, 24_000)

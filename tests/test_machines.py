@@ -59,6 +59,15 @@ def test_the_codec_decodes_on_apples_gpu() -> None:
         torch.testing.assert_close(samples.cpu(), whole, atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("part", ["tts.codec.decoder", "fit.ridge"])
+def test_float64_on_apples_gpu_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    monkeypatch.setattr(f"audio_projection.{part}.float64_device", lambda device: device)
+    with apples_gpu() as device, pytest.raises(TypeError, match="float64"):
+        tts = Qwen3TTS.from_pretrained(checkpoint("tiny_custom_voice"), device=device)
+        fitted(tmp_path, tts)
+        tts.codec.decode(torch.zeros(3, 16, dtype=torch.long))
+
+
 def test_the_probe_and_the_fit_run_on_apples_gpu(tmp_path: Path) -> None:
     """With the numbers that the CPU gets: sums are taken in float64 there, the rest in float32."""
     here = fitted(tmp_path, Qwen3TTS.from_pretrained(checkpoint("tiny_custom_voice")))
@@ -105,7 +114,7 @@ def test_a_text_is_spoken_on_apples_gpu(tmp_path: Path) -> None:
 def test_the_device_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     devices._log_device.cache_clear()
     with caplog.at_level(logging.INFO, "audio_projection"):
-        assert choose_device(Config(device="cpu")) == choose_device(Config(device="cpu")) == torch.device("cpu")
+        assert choose_device("cpu") == choose_device("cpu") == torch.device("cpu")
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1 and told[0].startswith("device: cpu (") and "threads" in told[0]
 

@@ -40,7 +40,8 @@ COMMAND = re.compile(r"(?:make|pip|python3?|audio-projection) \S")
 
 
 def commands_of(readme: str) -> list[str]:
-    """Code blocks and inline code that start with a program of ours, in the order of the text, comments cut off."""
+    """Code blocks and inline code that start with a program of ours, in the order of the text, comments cut off; a
+    command that comes again is there once."""
     found = []
     fenced = False
     for line in readme.splitlines():
@@ -49,7 +50,7 @@ def commands_of(readme: str) -> list[str]:
             continue
         spans = [line] if line.startswith("    ") and not fenced else [] if fenced else re.findall(r"`([^`]+)`", line)
         found += [re.split(r"\s+#", span.strip())[0].strip() for span in spans if COMMAND.match(span.strip())]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def python_of(readme: str) -> str:
@@ -102,7 +103,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def test_the_commands_are_found_in_their_order() -> None:
     readme = (
-        "    make demo     # installs\n\nUse `pip install torch`, `device: auto` or `audio-projection speak --help`.\n"
+        "    make demo     # installs\n\n`make demo`, `pip install torch`, `a: b` or `audio-projection speak --help`.\n"
         "```python\nmake = 1\n```\n    audio-projection fit --config x.yaml   # seconds\n"
     )
     assert commands_of(readme) == [

@@ -22,10 +22,10 @@ LEVELS = (
     {"gguf"},
     {"alignment", "projector"},
     {"llm", "tts"},
-    {"text", "sampling", "dtypes", "devices", "processes"},
+    {"text", "sampling", "devices", "processes"},
     {"files"},
     {"config"},
-    {"config_errors"},
+    {"config_errors", "config_yaml"},
     {"errors", "version"},
 )
 """From the top down: each part imports only what stands below it. Parts of one level do not import each other."""

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from audio_projection.alignment.token_states import token_states
-from audio_projection.config import Config, TrainConfig
+from audio_projection.config import Config, TrainConfig, load_config
 from audio_projection.data_loader import BatchWalk
 from audio_projection.errors import AudioProjectionError
 from audio_projection.fit.closed_form import run_fit
+from audio_projection.llm.language_model import LanguageModel
 from audio_projection.models import Models
 from audio_projection.projector import Projector
 from audio_projection.train import run_training, train_projector
@@ -297,3 +298,34 @@ def test_every_loss_is_recorded_and_falls_on_its_own(tmp_path: Path) -> None:
         assert {"talker", "accuracy", "predictor", name} == held_out[0].keys()
         if name != "perceptual":  # twelve steps do not learn the sound of random codes
             assert sum(step[name] for step in steps[-4:]) < sum(step[name] for step in steps[:4]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "reads"), [({}, False), ({"states_memory": 0.0}, True), ({"sample_every": 2}, True)]
+)
+def test_the_llm_is_freed_when_its_states_are_there(
+    tmp_path: Path, llm_folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], reads: bool
+) -> None:
+    """And reads without output head and upper layers as long as it is needed."""
+    freed: list[str] = []
+    release, reading = LanguageModel.release, LanguageModel.keep_reading_only
+    monkeypatch.setattr(LanguageModel, "release", lambda llm: [freed.append("all"), release(llm)])
+    monkeypatch.setattr(LanguageModel, "keep_reading_only", lambda llm: [freed.append("head"), reading(llm)][1])
+    config = Config.model_validate(pairs_config(tmp_path, llm_folder, steps=2, **settings))
+    assert run_training(config).finished
+    assert freed == (["head"] if reads else ["head", "all"])
+
+
+def test_warm_up_in_proportion_to_the_steps() -> None:
+    """With eight GPUs a run has an eighth of the steps, and the same share of them is warm-up."""
+    settings = TrainConfig(warmup=0.1, learning_rate=1.0)
+    for steps in (800, 100):
+        rates = [learning_rate(settings, steps, step) for step in range(steps)]
+        assert rates.index(max(rates)) == steps // 10 - 1 and rates[0] == pytest.approx(10 / steps)
+    assert TrainConfig(warmup=10).warmup_steps(40) == 10 and TrainConfig(warmup=0).warmup_steps(40) == 0
+    assert TrainConfig().warmup_steps(1000) == 70 and TrainConfig().warmup_steps(3) == 0
+    for wrong in (-1, 1.5, -0.1):
+        with pytest.raises(ValueError, match="warmup"):
+            TrainConfig(warmup=wrong)
+    with pytest.raises(AudioProjectionError, match="train.warmup"):
+        load_config(None, ["train.warmup=-3"])

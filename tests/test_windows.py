@@ -18,8 +18,8 @@ if sys.platform != "linux":
     pytest.skip("the emulation looks at open files as Linux lists them", allow_module_level=True)
 
 from audio_projection.config import DataConfig, load_config
-from audio_projection.data.corpora.extract import Share, extract
-from audio_projection.data.corpora.prepare import Source, prepare
+from audio_projection.data.corpora.extract import MachineShare, extract
+from audio_projection.data.corpora.prepare import Corpus, prepare
 from audio_projection.export import Export
 from audio_projection.files import audio, download
 from audio_projection.files.atomic import write_bytes
@@ -80,9 +80,9 @@ def test_a_corpus_is_prepared_and_encoded(tmp_path: Path, repository: Path) -> N
     source.mkdir()
     config = load_config(repository / "configs/nano.yaml", ["llm.layers=1"])
     with windows_rules(tmp_path):
-        prepare(Source("manifest", manifest(source, 8)), tmp_path / "prepared", DataConfig(), 4, 1)
+        prepare(Corpus("manifest", manifest(source, 8)), tmp_path / "prepared", DataConfig(), 4, 1)
         for _ in range(2):  # the second finds all of it
-            assert "6 pairs" in extract(tmp_path / "prepared", tmp_path / "out", config, Share(), 1, states=True)
+            assert "6 pairs" in extract(tmp_path / "prepared", tmp_path / "out", config, MachineShare(), 1, states=True)
 
 
 @pytest.mark.parametrize("kind", ["none", "lora", "full"])

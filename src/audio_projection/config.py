@@ -8,6 +8,7 @@ lie on the disk is answered by `audio_projection.files.locations`.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from audio_projection.config_errors import explain, wrong_keys
+from audio_projection.config_yaml import DuplicateKey, TypedScalar, as_meant, parse_yaml
 from audio_projection.errors import AudioProjectionError
 
 NANO = "nano"
@@ -28,7 +30,7 @@ SHIPPED_CONFIGS = ("default", "nano", "nano-gguf")
 ProjectorKind = Literal["linear", "residual"]
 PROJECTOR_KINDS: tuple[ProjectorKind, ...] = get_args(ProjectorKind)
 
-PublishedCorpus = Literal["librispeech", "ljspeech", "common_voice"]
+PublishedCorpus = Literal["librispeech", "ljspeech", "common_voice", "libritts"]
 PUBLISHED_CORPORA: tuple[PublishedCorpus, ...] = get_args(PublishedCorpus)
 """Corpora of recordings that are read in the layout in which they are published."""
 
@@ -72,12 +74,16 @@ class LLMConfig(Section):
     dtype: Dtype = "auto"
     backend: Literal["transformers", "gguf"] = "transformers"
     """What runs it: `gguf` is llama.cpp on the CPU, with the file that the section `gguf` names."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Quantises the weights by bitsandbytes (a package of its own) on a CUDA GPU; a GGUF file is the way elsewhere."""
     layers: Literal["last", "probe"] | int | list[int] = "last"
     """Which hidden state: the last (after the final norm), the one a probe chooses, one index, or several mixed."""
     context: Literal["raw", "chat"] = "raw"
     """What the model reads: the bare text, or the text as the assistant's turn of the chat template."""
     prompt: str = "Read this aloud."
     """The user's turn before the text when the context is `chat`."""
+    system: str | None = "Answer briefly, in plain spoken sentences."
+    """System prompt of `speak --chat`, unless the conversation brings its own; null: none."""
     max_new_tokens: Count = 256
     """Longest answer of `speak --chat`, in LLM tokens."""
 
@@ -94,7 +100,10 @@ class TTSConfig(Section):
     longest: Count = 200
     """Most characters spoken as one utterance; longer texts are cut at the ends of sentences, clauses or words."""
     normalise: Literal["none", "english"] = "none"
-    """`english`: numbers, dates, symbols and abbreviations are spelled out, for a TTS trained on words only."""
+    """`english`: numbers, dates, symbols and abbreviations are spelled out, for a TTS trained on words only;
+    markup, emoji and what it has not learned are left out."""
+    lexicon: AnchoredPath | None = None
+    """A pronunciation dictionary: a word, a tab and its spelling on each line; applied before everything else."""
     language: str = "auto"
     speaker: str | None = None
     """A named speaker of a custom_voice model; a base model takes its voice from the projector or --ref-audio."""
@@ -213,11 +222,16 @@ class TrainConfig(Section):
     steps: CountOrZero | None = None
     """Optimizer steps; none: as many as `epochs` passes over the data."""
     epochs: Amount = 1.0
+    extend: bool = False
+    """Let a run that was begun with fewer steps (or epochs, or minutes) go on from its last checkpoint to more."""
+    start: AnchoredPath | None = None
+    """A projector (or a run's folder) to begin from, instead of the closed-form fit."""
     batch: Count = 8
     grad_accumulation: Count = 1
     """Micro-batches of an optimizer step in each process; grad_accumulation x processes must not change on resume."""
     learning_rate: Amount = 1e-4
-    warmup: CountOrZero = 50
+    warmup: CountOrZero | Annotated[float, Field(gt=0, lt=1)] = 0.07
+    """Steps over which the learning rate rises: a number of them, or a share of all steps, for any number of GPUs."""
     schedule: Literal["constant", "cosine"] = "cosine"
     weight_decay: AmountOrZero = 0.0
     clip: Amount = 1.0
@@ -244,6 +258,10 @@ class TrainConfig(Section):
     """Recompute the talker's layers in the backward pass: less memory, about a third more work, same gradients."""
     states_memory: AmountOrZero = 1.0
     """GB of LLM states held in memory; when the training texts need more, every batch computes its own."""
+
+    def warmup_steps(self, steps: int) -> int:
+        """`warmup` in steps, of a run of `steps`."""
+        return self.warmup if isinstance(self.warmup, int) else round(self.warmup * steps)
 
     def total_steps(self, utterances: int, processes: int = 1) -> int:
         """Optimizer steps of a training set of this many utterances."""
@@ -275,13 +293,29 @@ class Config(Section):
 
     @property
     def run_dir(self) -> Path:
-        """Folder of one run (checkpoints, metrics, projector): each projector kind has its own."""
-        return self.output_dir / self.projector.kind
+        """Folder of one run (checkpoints, metrics, projector): each projector kind has its own.
+
+        A run with `tts.finetune` goes beside the one without that is there: linear-lora beside linear.
+        """
+        folder, finetune = self.output_dir / self.projector.kind, self.tts.finetune
+        beside = folder.with_name(f"{folder.name}-{finetune}")
+        if finetune != "none" and (beside.exists() or _finetuning_of(folder) not in (None, finetune)):
+            return beside
+        return folder
 
     @property
     def trained_projector(self) -> Path:
         """Folder where training saves the projector and where speaking looks for it."""
         return self.run_dir / "projector"
+
+
+def _finetuning_of(folder: Path) -> str | None:
+    """`tts.finetune` of the run that has checkpoints in a folder; None without one."""
+    states = sorted(folder.glob("checkpoints/step-*/state.json"))
+    try:
+        return str(json.loads(states[-1].read_text(encoding="utf-8"))["settings"]["tts"]["finetune"])
+    except (IndexError, OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def load_config(
@@ -328,6 +362,7 @@ def find_config(path: str | Path) -> Path:
 
 def _validate(values: dict[str, Any], source: Path | None, overridden: Set[str]) -> Config:
     """`overridden`: keys whose values are not from the file."""
+    values = as_meant(values, Config)
     root = values.get("root", ".")
     base = Path.cwd() if source is None or not isinstance(root, str) else _base(source, root)
     try:
@@ -347,7 +382,9 @@ def _base(source: Path, root: str) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except DuplicateKey as error:
+        raise AudioProjectionError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -360,7 +397,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise AudioProjectionError(f"{path}: expected keys with values, found {type(values).__name__}")
+        found = type(values.value if isinstance(values, TypedScalar) else values).__name__
+        raise AudioProjectionError(f"{path}: expected keys with values, found {found}")
     return values
 
 
@@ -376,9 +414,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 def _parse(text: str) -> Any:
     """A number, list, null ... as YAML reads it; any other text as it is typed, unless it is quoted."""
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
+    except DuplicateKey as error:
+        raise AudioProjectionError(f"{text}: {error}") from None
     except (yaml.YAMLError, ValueError):  # 2024-13-45 looks like a date
         value = text
+    if isinstance(value, TypedScalar):
+        return TypedScalar(_Word(text), value.value)
     quoted = isinstance(value, str) and text[0] in "'\""
-    typed = value is None or isinstance(value, bool | int | float | list) or text.startswith("{")
+    typed = value is None or isinstance(value, list) or text.startswith("{")
     return _Word(value) if quoted else value if typed else _Word(text)

@@ -16,9 +16,11 @@ from audio_projection.data.make_pairs import recorded_pairs, spoken_pairs
 from audio_projection.data.pairs import Pair, PairFolder, seeded_digest
 from audio_projection.data.speakers import named_speaker
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.corpus_folders import LIBRI
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.processes import ALONE, Processes
+from audio_projection.text.input_text import Reading
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig, TTSConfig
@@ -40,7 +42,7 @@ def load_pairs(config: Config, tts: Qwen3TTS, processes: Processes = ALONE) -> l
     if data.source == "pairs":
         pairs = _ready_pairs(data, config.tts, tts)
     elif data.source == "self":
-        texts = _limited(read_texts(data, config.tts.normalise), data.limit, config.seed)
+        texts = _limited(read_texts(data, Reading.from_config(config)), data.limit, config.seed)
         pairs = spoken_pairs(config, tts, texts, _cache(config), processes)
     else:
         recordings = _chosen_recordings(data, config.seed)
@@ -56,7 +58,7 @@ def load_pairs(config: Config, tts: Qwen3TTS, processes: Processes = ALONE) -> l
     return kept
 
 
-def read_texts(data: DataConfig, normalise: str) -> list[str]:
+def read_texts(data: DataConfig, reading: Reading | str) -> list[str]:
     """The lines of `data.texts` as they are spoken, in order, without duplicates.
 
     Lines that cannot be spoken are skipped with a warning. Raises AudioProjectionError when the file cannot be read.
@@ -71,7 +73,7 @@ def read_texts(data: DataConfig, normalise: str) -> list[str]:
     except OSError as error:
         raise AudioProjectionError(f"cannot read the texts {path}: {error.strerror or error}; set data.texts") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line and not line.isspace()]
-    texts = (speakable(line, f"{path} line {number}", normalise) for number, line in numbered)
+    texts = (speakable(line, f"{path} line {number}", reading) for number, line in numbered)
     return list(dict.fromkeys(text for text in texts if text is not None))
 
 
@@ -81,27 +83,32 @@ def texts_to_fit(config: Config, pairs: Sequence[Pair], without: Iterable[Pair])
     if data.texts is None:
         texts = list(dict.fromkeys(pair.text for pair in pairs))
     else:
-        texts = read_texts(data, config.tts.normalise)
+        texts = read_texts(data, Reading.from_config(config))
     excluded = {pair.text for pair in without}
     return _limited([text for text in texts if text not in excluded], data.text_limit, config.seed)
 
 
 def transcripts_to_fit(config: Config) -> list[str]:
     """Texts for a fit without training pairs: `data.texts`, or the transcripts of the corpus; no audio is read."""
-    data, normalise = config.data, config.tts.normalise
+    data, reading = config.data, Reading.from_config(config)
     if data.texts is not None:
-        return _limited(read_texts(data, normalise), data.text_limit, config.seed)
+        return _limited(read_texts(data, reading), data.text_limit, config.seed)
     if data.source == "pairs":
-        texts = [pair.text for pair in _as_spoken(PairFolder(_path(data)).read(), normalise)]
+        texts = [pair.text for pair in _as_spoken(PairFolder(_path(data)).read(), reading)]
     else:
-        spoken = (speakable(item.text, item.id, normalise) for item in corpus_recordings(data))
+        spoken = (speakable(item.text, item.id, reading) for item in corpus_recordings(data))
         texts = [text for text in spoken if text is not None]
     return _limited(list(dict.fromkeys(texts)), data.text_limit, config.seed)
 
 
 def corpus_recordings(data: DataConfig) -> list[Recording]:
     """The recordings of the corpus in `data.path`, unchecked; `data.subset` names a subset of LibriSpeech."""
-    return read_recordings(data.source, _path(data), data.subset if data.source == "librispeech" else None)
+    return read_recordings(data.source, _path(data), data.subset if data.source in LIBRI else None)
+
+
+def held_out_count(texts: int, wanted: int) -> int:
+    """How many of so many texts are held out: at most a fifth."""
+    return min(wanted, texts // 5)
 
 
 def split_held_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -110,9 +117,15 @@ def split_held_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[P
     The split depends on the texts and the seed only, not on the order of the pairs.
     """
     texts = sorted({pair.text for pair in pairs}, key=lambda text: seeded_digest(seed, text))
-    chosen = set(texts[: min(count, len(texts) // 5)])
-    if len(chosen) < count:
-        log.info("data: %d texts are held out, not %d: there are only %d", len(chosen), count, len(texts))
+    chosen = set(texts[: held_out_count(len(texts), count)])
+    if not chosen:
+        log.warning(
+            "data: nothing is held out of %d texts, so no held-out loss can be measured: give at least 5", len(texts)
+        )
+    elif len(chosen) < count:
+        log.info(
+            "data: %d texts are held out, not %d: a fifth of the %d that there are", len(chosen), count, len(texts)
+        )
     return [pair for pair in pairs if pair.text not in chosen], [pair for pair in pairs if pair.text in chosen]
 
 
@@ -169,9 +182,9 @@ class BatchWalk:
         return self
 
 
-def _as_spoken(pairs: Sequence[Pair], normalise: str) -> list[Pair]:
+def _as_spoken(pairs: Sequence[Pair], reading: Reading) -> list[Pair]:
     """The pairs with their texts as they are spoken, without those whose text cannot be."""
-    texts = [speakable(pair.text, pair.id, normalise) for pair in pairs]
+    texts = [speakable(pair.text, pair.id, reading) for pair in pairs]
     return [replace(pair, text=text) for pair, text in zip(pairs, texts, strict=True) if text is not None]
 
 
@@ -180,7 +193,7 @@ def _ready_pairs(data: DataConfig, settings: TTSConfig, tts: Qwen3TTS) -> list[P
     groups = tts.config.code_groups
     folder = PairFolder(_path(data))
     _check_encoders(folder, tts)
-    pairs = _as_spoken(folder.read(), settings.normalise)[: data.limit]
+    pairs = _as_spoken(folder.read(), Reading.of(settings, tts.characters))[: data.limit]
     for pair in pairs:
         if pair.codes.shape[1] != groups:
             raise AudioProjectionError(
@@ -201,9 +214,9 @@ def _check_encoders(folder: PairFolder, tts: Qwen3TTS) -> None:
         made, now = folder.conditions[name], fingerprint(module)
         if made != now:
             raise AudioProjectionError(
-                f"the pairs in {folder.folder} were made with another {what} ({made}, that of {tts.name} is {now}): "
-                "run `audio-projection data features` with this configuration into another folder, or set tts.name as "
-                "it was"
+                f"the pairs in {folder.folder} were made with another {what} than that of {tts.name} ({made}, now "
+                f"{now}): run `audio-projection data features` with this configuration into another folder, or set "
+                "tts.name as it was"
             )
 
 

@@ -1,4 +1,4 @@
-"""The device that computes: which one is chosen, what it can do, and what a large model costs on a CPU."""
+"""The device that computes and its dtypes: which are chosen, what they can do, what a large model costs on a CPU."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+"""Names of floating-point types in configurations and checkpoints, and torch's dtypes behind them."""
 
 LARGE = 2_000_000_000
 """Parameters from which a CPU without bfloat16 arithmetic takes seconds for every token."""

@@ -32,7 +32,7 @@ from audio_projection.gguf.reader import GGUFFile
 from audio_projection.gguf.talker_file import Checkpoint, is_stack_tensor, write_predictor, write_talker
 from audio_projection.gguf.tokenizer import read_tokenizer
 from audio_projection.gguf.writer import PLAIN_TYPES
-from audio_projection.llm.language_model import vocabulary_hash
+from audio_projection.llm.language_model import token_ids_hash, vocabulary_hash
 from audio_projection.models import load_projector
 from audio_projection.tts.codec.config import CodecConfig
 
@@ -101,7 +101,9 @@ class Export:
             return None
         file, info = check_llm(self._llm), self._projector.info
         width = file.whole(f"{file.architecture}.embedding_length")
-        same = info.llm_tokenizer_hash in ("", vocabulary_hash(read_tokenizer(file)))
+        tokenizer = read_tokenizer(file)
+        same = info.llm_tokenizer_hash in ("", vocabulary_hash(tokenizer))
+        same = same and info.llm_token_ids_hash in ("", token_ids_hash(tokenizer))
         if width != info.llm_size or not same:
             what = "another tokenizer" if not same else f"hidden size {width}, not {info.llm_size}"
             raise AudioProjectionError(f"{self._llm} has {what}: the projector was trained with {info.llm!r}")
@@ -128,10 +130,14 @@ class Export:
         `bfloat16`: embeddings and heads stay in the checkpoint's bfloat16, which halves the bytes read for a frame.
         """
         config, dtype = self._config, "bfloat16" if bfloat16 else "auto"
-        speaking = {"layout", "longest", "normalise", "language", "speaker"}
+        speaking = {"layout", "longest", "normalise", "lexicon", "language", "speaker"}
         return {
             "root": ".",
-            "llm": {"name": config.llm.name, "backend": "gguf", "max_new_tokens": config.llm.max_new_tokens},
+            "llm": {
+                "name": config.llm.name,
+                "backend": "gguf",
+                **config.llm.model_dump(include={"max_new_tokens", "system"}),
+            },
             "tts": {
                 "name": config.tts.name,
                 "backend": "gguf",

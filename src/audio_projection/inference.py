@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 
@@ -19,18 +19,27 @@ import torch
 from torch import Tensor
 
 from audio_projection.alignment.controls import as_long_as, check_control, other_sentence, shuffled
+from audio_projection.alignment.rereading import Rereading
+from audio_projection.alignment.spoken_tokens import SpokenTokens
 from audio_projection.alignment.streaming import AnswerToken, LiveAnswer
 from audio_projection.alignment.token_states import TokenStates, token_states
 from audio_projection.config import Config, load_config
+from audio_projection.data.reference_audio import RATE, read_reference, with_silence
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files import audio
 from audio_projection.files.locations import find_projector
 from audio_projection.llm.hidden_states import resolve_layers
 from audio_projection.llm.language_model import LanguageModel, Message
 from audio_projection.models import load_llm, load_projector, load_tts, use_threads
 from audio_projection.projector import Projector, ProjectorInfo, check_matches
 from audio_projection.sampling import Choice, Sampling, derived_seed
-from audio_projection.text.input_text import as_spoken, check_characters, is_speakable, split_sentences
+from audio_projection.text.input_text import (
+    Reading,
+    as_spoken,
+    check_characters,
+    check_text,
+    is_speakable,
+    split_sentences,
+)
 from audio_projection.tts.engine.engine import SLOTS, Engine, Utterance
 from audio_projection.tts.engine.utterance import Request, Text, Timing, WholeText
 from audio_projection.tts.finetune import load_finetuned
@@ -43,8 +52,6 @@ log = logging.getLogger(__name__)
 VoiceChoice = str | Tensor | Reference | None
 """Who speaks: a speaker's name, an x-vector (H,), a Reference recording that the speech continues, or None for the
 default of the settings or of the projector."""
-REFERENCE_RATE = 24_000
-"""Sample rate in Hz to which a reference recording is resampled."""
 CHUNKS = (1, 2, 4, 8, 12)
 """Frames that the codec decodes at once: one at first, for a short time to the first sound, then more, which is faster.
 Played while it is made, speech has no gap from a generation speed of twice real time on."""
@@ -84,12 +91,16 @@ class VoiceDefaults:
     """Most characters of one utterance; a longer text is split at sentence, clause or word ends."""
     normalise: str = "none"
     """Text normalisation: "none", or "english", which spells out numbers, dates, symbols and abbreviations."""
+    reading: Reading | None = None
+    """Everything of how texts are read: lexicon and learned characters too; None: by `normalise` alone."""
     max_frames: int | None = None
     """Most frames of one utterance (12.5 a second); None: a limit by the length of its text, against a missed end."""
     chunks: tuple[int, ...] = CHUNKS
     """Frames that the codec decodes at once; the last size is that of all further chunks."""
     max_new_tokens: int = 256
-    """Most LLM tokens of an answer."""
+    """Most LLM tokens of an answer; one that is cut off there is spoken up to its last sentence end."""
+    system: str | None = None
+    """System prompt of a conversation that brings none."""
     slots: int = SLOTS
     """Most utterances that are decoded at once."""
     graphs: bool = False
@@ -105,7 +116,9 @@ class VoiceDefaults:
             speaker=settings.tts.speaker,
             longest=settings.tts.longest,
             normalise=settings.tts.normalise,
+            reading=Reading.from_config(settings),
             max_new_tokens=settings.llm.max_new_tokens,
+            system=settings.llm.system,
             slots=settings.engine.slots,
             graphs=settings.engine.graphs,
         )
@@ -138,6 +151,11 @@ class Voice:
         check_layout(self.defaults.layout)
         check_matches(projector.info, llm, tts)
         _check_llm_settings(projector.info, llm)
+        if projector.info.tts_weights not in ("", tts.embeddings_hash):
+            log.warning(
+                "the projector was trained with the TTS %s; %s has other weights: speech may be wrong",
+                *(projector.info.tts, tts.name),
+            )
 
     @classmethod
     def from_config(
@@ -160,6 +178,8 @@ class Voice:
         trained = load_projector(folder)
         as_trained = {key: getattr(trained.info, key) for key in ("layers", "context", "prompt")}
         llm = load_llm(settings.model_copy(update={"llm": settings.llm.model_copy(update=as_trained)}))
+        if trained.info.head is not None:
+            llm = llm.with_head(trained.info.head)
         tts = load_tts(settings)
         load_finetuned(tts, trained.info.finetune, folder)
         return cls(llm, tts, trained.to(tts.device), VoiceDefaults.from_config(settings))
@@ -168,6 +188,12 @@ class Voice:
     def sample_rate(self) -> int:
         """Samples per second of everything that the voice speaks."""
         return self.tts.sample_rate
+
+    @property
+    def reading(self) -> Reading:
+        """How texts are read: as `defaults` say."""
+        reading, normalise = self.defaults.reading, self.defaults.normalise
+        return Reading(normalise) if reading is None else replace(reading, normalise=normalise)
 
     def speak(
         self,
@@ -317,10 +343,13 @@ class Voice:
                 "train one with llm.context=chat"
             )
         _check_messages(messages)
-        tokens = self.llm.generate(
-            messages, self.defaults.max_new_tokens, sampling, self._generator(self.llm.device, seed)
-        )
-        live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest)
+        conversation, limit = self._with_system(messages), self.defaults.max_new_tokens
+        said = self.llm.generate(conversation, limit, sampling, self._generator(self.llm.device, seed))
+        tokens = SpokenTokens(said, limit)
+        rereading = None
+        if self.reading.rewords:
+            rereading = Rereading(self.llm, self.reading, lambda: self.llm.chat_ids(conversation), tokens.ids)
+        live = LiveAnswer(tokens, self.tts.tokenizer, self.defaults.longest, rereading)
         prefix, first = self._utterance_prefix(voice, language), fresh_seed(seed)
         # the LLM may be slow: no word waits until a long chunk is full
         chunks = tuple(size for size in self.defaults.chunks if size <= LONGEST_LIVE) or (LONGEST_LIVE,)
@@ -330,13 +359,26 @@ class Voice:
         )
         return Answer(self._current_engine(), requests, live)
 
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation with the system prompt; in the first message where the template knows no such role."""
+        system = self.defaults.system
+        if not system or any(message["role"] == "system" for message in messages):
+            return list(messages)
+        asked: list[Message] = [{"role": "system", "content": system}, *messages]
+        try:
+            self.llm.chat_ids(asked)
+        except AudioProjectionError:
+            first = {**messages[0], "content": f"{system}\n\n{messages[0]['content']}"}
+            return [first, *messages[1:]]
+        return asked
+
     def embed_reference(self, path: str | Path) -> Tensor:
         """The x-vector (speaker embedding) of a recording: (H,), on the TTS's device, to pass as ``voice``.
 
             voice.speak("Hello world", voice=voice.embed_reference("speaker.wav"))
 
-        Raises AudioProjectionError for a file that is not readable audio, a recording that is too short, and a TTS
-        that takes no x-vectors (only Base checkpoints do).
+        Raises AudioProjectionError for a file that is not readable audio, a recording that is too short, silent or
+        clipped, and a TTS that takes no x-vectors (only Base checkpoints do). 3 to 30 s are advised.
         """
         encoder = self.tts.speaker_encoder
         if encoder is None:
@@ -344,22 +386,24 @@ class Voice:
                 f"a {self.tts.config.kind} TTS cannot take its voice from a recording; use a named voice, "
                 "or a Base checkpoint"
             )
-        return encoder.embed(audio.read(path, REFERENCE_RATE), REFERENCE_RATE)
+        return encoder.embed(read_reference(path), RATE)
 
     @torch.no_grad()
-    def reference(self, path: str | Path, text: str) -> Reference:
+    def reference(self, path: str | Path, text: str, silence: float = 0.0) -> Reference:
         """A recording and its transcript as a prompt that speech continues (in-context voice cloning).
 
             voice.speak("Hello world", voice=voice.reference("speaker.wav", "What is said in it."))
 
         Intonation and pace are imitated too, not only the voice. Each sentence is then spoken when all of its words
-        are known, also in an answer. Raises AudioProjectionError as `embed_reference`, and for a transcript without
-        letters or digits.
+        are known, also in an answer. `silence`: seconds of it put after the recording, so that its last sound does not
+        run into the first word (the official package puts none). Raises AudioProjectionError as `embed_reference`, and
+        for a transcript without letters or digits, or one that cannot be said in its time.
         """
         vector = self.embed_reference(path)
-        ids, _ = self.tts.tokenize(as_spoken(text, self.defaults.normalise))
+        samples = with_silence(read_reference(path, check_text(text)), silence)
+        ids, _ = self.tts.tokenize(as_spoken(text, self.reading))
         embeddings = self.tts.text_embeddings(torch.tensor(ids, device=self.tts.device))
-        return Reference(vector, self.tts.codec.encode(audio.read(path, REFERENCE_RATE), REFERENCE_RATE), embeddings)
+        return Reference(vector, self.tts.codec.encode(samples, RATE), embeddings)
 
     def check(self, voice: VoiceChoice = None, language: str | None = None) -> None:
         """Raises AudioProjectionError for a voice or a language that the TTS doesn't have, or no voice at all."""
@@ -407,7 +451,7 @@ class Voice:
 
     def _sentences(self, text: str) -> list[str]:
         """What is spoken of a text, split into utterances."""
-        spoken = as_spoken(text, self.defaults.normalise)  # before the split: "Dr." does not end a sentence
+        spoken = as_spoken(text, self.reading)  # before the split: "Dr." does not end a sentence
         return [piece for piece in split_sentences(spoken, self.defaults.longest) if is_speakable(piece)]
 
     def _sentence_requests(
@@ -528,6 +572,14 @@ class Answer(SpeechStream):
     def __init__(self, engine: Engine, requests: Iterator[Request], live: LiveAnswer) -> None:
         super().__init__(engine, requests)
         self._live = live
+
+    def __next__(self) -> np.ndarray:
+        try:
+            return super().__next__()
+        except StopIteration:
+            if self._live.dropped:
+                log.warning("the answer was cut off at llm.max_new_tokens: its last sentence is not spoken")
+            raise
 
     @property
     def text(self) -> str:

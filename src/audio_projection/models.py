@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from audio_projection.devices import choose_device, warn_of_slow_model
-from audio_projection.dtypes import DTYPES
+from audio_projection.devices import DTYPES, choose_device, warn_of_slow_model
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_gguf, find_llm, find_tts
-from audio_projection.llm.hidden_states import Layers
+from audio_projection.llm.hidden_states import Layers, resolve_layers
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.projector import Projector
 from audio_projection.tts.model import Qwen3TTS
@@ -46,21 +46,33 @@ def load_llm(config: Config) -> LanguageModel:
     float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own type elsewhere. Raises
     AudioProjectionError for a model that is missing or damaged.
     """
-    layers = "last" if config.llm.layers == "probe" else config.llm.layers
     if config.llm.backend == "gguf":
-        return _load_gguf_llm(config, layers)
-    device, folder = choose_device(config.device), find_llm(config)
-    warn_of_slow_model("language model", config.llm.name, folder, device)
-    float32 = config.llm.dtype == "auto" and device.type == "cpu"
-    return LanguageModel.from_pretrained(
-        folder,
-        dtype="float32" if float32 else config.llm.dtype,
-        device=device,
-        layers=layers,
-        context=config.llm.context,
-        prompt=config.llm.prompt,
-        name=config.llm.name,
-    )
+        return _load_gguf_llm(config)
+    return _load_torch_llm(config, choose_device(config.device))
+
+
+def load_reading_llm(config: Config) -> LanguageModel:
+    """As `load_llm`, for runs that never generate: the output head and the layers above the deepest are not kept.
+
+    They are freed before the rest goes to its device. With `llm.layers=probe` all layers stay until one is chosen.
+    """
+    if config.llm.backend == "gguf":
+        return _load_gguf_llm(config)
+    device = choose_device(config.device)
+    if config.llm.quantise != "none":
+        return _load_torch_llm(config, device).keep_reading_only()
+    return _load_torch_llm(config, torch.device("cpu"), device).keep_reading_only().to(device)
+
+
+def check_layers(config: Config) -> None:
+    """Raises AudioProjectionError for `llm.layers` that the LLM does not have, by its config.json alone."""
+    layers, folder = _layers(config), find_llm(config)
+    if layers == "last" or not (folder / "config.json").is_file():
+        return
+    values = read_json(folder / "config.json")
+    count = values.get("num_hidden_layers") if isinstance(values, dict) else None
+    if isinstance(count, int):
+        resolve_layers(layers, count)
 
 
 def load_tts(config: Config) -> Qwen3TTS:
@@ -98,11 +110,34 @@ def _read_projector(path: Path) -> Projector:
     return read_projector(path)
 
 
-def _load_gguf_llm(config: Config, layers: Layers) -> LanguageModel:
+def _layers(config: Config) -> Layers:
+    return "last" if config.llm.layers == "probe" else config.llm.layers
+
+
+def _load_torch_llm(config: Config, place: torch.device, computes: torch.device | None = None) -> LanguageModel:
+    """Loads to `place`; `computes` is the device that it goes to afterwards, if that is another one."""
+    device, folder = computes or place, find_llm(config)
+    warn_of_slow_model("language model", config.llm.name, folder, device)
+    float32 = config.llm.dtype == "auto" and device.type == "cpu"
+    return LanguageModel.from_pretrained(
+        folder,
+        dtype="float32" if float32 else config.llm.dtype,
+        device=place,
+        layers=_layers(config),
+        context=config.llm.context,
+        prompt=config.llm.prompt,
+        name=config.llm.name,
+        quantise=config.llm.quantise,
+    )
+
+
+def _load_gguf_llm(config: Config) -> LanguageModel:
     from audio_projection.gguf.language_model import GGUFLanguageModel, RunSettings
 
-    settings = RunSettings(_llama_cpp_threads(config), config.gguf.context, config.gguf.memory)
-    return GGUFLanguageModel(find_llm(config), config.llm.name, layers, config.llm.context, config.llm.prompt, settings)
+    choose_device("cpu")  # logged
+    settings = RunSettings(config.threads or torch.get_num_threads(), config.gguf.context, config.gguf.memory)
+    file, layers = find_llm(config), _layers(config)
+    return GGUFLanguageModel(file, config.llm.name, layers, config.llm.context, config.llm.prompt, settings)
 
 
 def _load_gguf_tts(config: Config) -> Qwen3TTS:

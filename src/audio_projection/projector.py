@@ -43,6 +43,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+ADDED_LATER: dict[str, Any] = {"finetune": "none", "llm_token_ids_hash": "", "tts_weights": "", "head": None}
+"""Entries that older files of projectors do not have, and what they mean there."""
+
+
 @dataclass
 class ProjectorInfo:
     """What a projector was trained for: models, layers, context, voice. Stored beside its weights as projector.json."""
@@ -56,10 +60,13 @@ class ProjectorInfo:
     state_convention: str = STATE_CONVENTION
     context: str = "raw"  # what the LLM reads before a text: raw or chat
     prompt: str = ""  # the user's turn of the chat context
+    head: list[int] | None = None  # LLM token ids before a text in the chat context: a template may write the date
     llm: str = ""  # names of the models, for messages
     tts: str = ""
     llm_tokenizer_hash: str = ""  # SHA-256 of the vocabularies; "" is not compared
     tts_tokenizer_hash: str = ""
+    llm_token_ids_hash: str = ""  # SHA-256 of the ids of some texts: how the tokenizer cuts, beside what it knows
+    tts_weights: str = ""  # a hash of the TTS's embeddings, to warn beside another TTS of the same sizes
     layout: str = "streaming"  # of the talker's prompt: streaming or nonstreaming
     language: str = "auto"
     voice: str | None = None  # a speaker's name; None with an x-vector in the weights file
@@ -85,9 +92,7 @@ class ProjectorInfo:
                 f"{source} has version {record.get('version')}, this program reads {VERSION}; train the projector again"
             )
         known = {item.name for item in fields(cls)}
-        values = {"finetune": "none"} | {  # older files have no such entry
-            name: value for name, value in record.items() if name not in ("format", "version")
-        }
+        values = ADDED_LATER | {name: value for name, value in record.items() if name not in ("format", "version")}
         if values.keys() != known:
             odd = ", ".join(sorted(values.keys() ^ known))
             raise AudioProjectionError(f"{source} has missing or unknown entries ({odd}); train the projector again")
@@ -274,9 +279,17 @@ def check_matches(info: ProjectorInfo, llm: LanguageModelLike, tts: Any) -> None
     for what, trained, given in pairs:
         if trained != "" and trained != given:
             raise AudioProjectionError(
-                f"the projector does not belong to these models: {what} differs ({_short(trained)} in the projector, "
-                f"{_short(given)} given); it was trained with LLM {info.llm!r} and TTS {info.tts!r}"
+                f"the projector was trained with LLM {info.llm!r} and TTS {info.tts!r}, and does not belong to LLM "
+                f"{llm.name!r} and TTS {getattr(tts, 'name', '')!r}: {what} differs ({_short(trained)} in the "
+                f"projector, {_short(given)} given)"
             )
+    trained, given = info.llm_token_ids_hash, getattr(llm, "token_ids_hash", "")
+    if trained and given and trained != given:
+        raise AudioProjectionError(
+            f"the LLM {llm.name} has the vocabulary of the one that the projector was trained with ({info.llm!r}), but "
+            "cuts text otherwise; in a GGUF file tokenizer.ggml.pre is wrong: convert the model again with a newer "
+            "llama.cpp"
+        )
     if info.state_convention != STATE_CONVENTION:
         raise AudioProjectionError(
             f"the projector wants states {info.state_convention!r}, this program gives {STATE_CONVENTION!r}; retrain it"

@@ -21,7 +21,7 @@ def strongest(samples: np.ndarray, rate: int) -> float:
     return float(np.fft.rfftfreq(len(samples), 1 / rate)[np.abs(np.fft.rfft(samples)).argmax()])
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".WAV"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".mp3", ".WAV"])
 @pytest.mark.parametrize("rate", [16000, 24000])
 def test_every_format_round_trips(tmp_path: Path, suffix: str, rate: int) -> None:
     path = tmp_path / f"füße mit leer {suffix}"
@@ -34,6 +34,13 @@ def test_every_format_round_trips(tmp_path: Path, suffix: str, rate: int) -> Non
     assert samples.dtype == np.float32 and abs(strongest(samples, rate) - 440) < 6
     if suffix.lower() in {".wav", ".flac"}:
         np.testing.assert_allclose(samples, tone(rate), atol=1 / 32000)
+
+
+def test_opus_of_a_rate_that_it_does_not_have(tmp_path: Path) -> None:
+    audio.write(tmp_path / "a.opus", tone(22050), 22050)
+    info = soundfile.info(str(tmp_path / "a.opus"))
+    assert (info.samplerate, info.format, info.subtype) == (48000, "OGG", "OPUS")
+    assert abs(strongest(audio.read(tmp_path / "a.opus", 22050), 22050) - 440) < 6
 
 
 def test_long_vorbis_is_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from audio_projection.alignment.token_states import TokenStates
+from audio_projection.alignment.token_states import TokenStates, stream_token_states
 from audio_projection.config import FitConfig
 from audio_projection.errors import AudioProjectionError
 from audio_projection.fit.closed_form import FitReport, fit_projector
@@ -17,6 +17,8 @@ from audio_projection.fit.layer_probe import ProbeReport
 from audio_projection.fit.layer_probe import probe_layers as probe_given
 from audio_projection.fit.ridge import RidgeFit, Split, nearest_embedding_accuracy, pre_image, r_squared
 from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
+from helpers.tiny_llm import make_llm
+from helpers.training import load_tts, make_texts
 
 D, H, VOCABULARY = 24, 12, 40
 
@@ -193,3 +195,15 @@ def test_probe_prefers_the_layer_that_identifies_its_token() -> None:
 
 def test_probe_takes_the_deeper_of_equal_layers() -> None:
     assert probe_layers(corpus(400, blur=0.0), [1, 2], settings()).chosen == 2
+
+
+def test_the_table_of_text_embeddings_holds_no_whole_texts() -> None:
+    """A view of one token would keep the embeddings of its whole text in memory: 3.6 GB for 0.19 at the real size."""
+    texts = make_texts(40)
+    split = Split(len(texts), FitConfig(held_out=2))
+    for _ in split.stream(stream_token_states(make_llm(layers=2), load_tts(), texts, 8)):
+        pass
+    storages = [embedding.untyped_storage() for embedding in split.table.values()]
+    held = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    assert len(held) == len(split.table)
+    assert sum(held.values()) == sum(4 * embedding.numel() for embedding in split.table.values())

@@ -19,7 +19,7 @@ MPS = torch.device("mps")
 WIDE = (torch.float64, torch.complex128)
 MOVES = {"to", "cpu", "copy_", "__get__", "__set__", "__getitem__", "__setitem__", "index_add_", "scatter_"}
 """What may meet tensors of both devices: moves, and indices of the CPU."""
-QUESTIONS = {"_parse_to", "_has_compatible_shallow_copy_type", "is_floating_point", "dim"}
+QUESTIONS = {"device", "_parse_to", "_has_compatible_shallow_copy_type", "is_floating_point", "dim"}
 """What computes nothing."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from audio_projection.data_loader import load_pairs, read_texts, transcripts_to_
 from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation.asr import word_errors
 from audio_projection.text.input_text import as_spoken
-from audio_projection.text.normalisation import spell_out
+from audio_projection.text.normalisation import READING, spell_out
 from audio_projection.text.normalisation.abbreviations import ABBREVIATIONS, TITLES
-from audio_projection.text.normalisation.dates import MONTHS
 from audio_projection.text.normalisation.measures import UNITS
+from audio_projection.text.normalisation.patterns import MONTHS
+from helpers.timing import least_seconds
 from helpers.training import load_tts, make_config, make_pairs, manifest_config, spoken_config, write_noise
 from helpers.voices import make_voice
 
@@ -152,7 +152,7 @@ SPOKEN = {
     # Roman numerals, acronyms
     "Henry VIII and Elizabeth II's": "Henry the eighth and Elizabeth the second's",
     "King George I, but George I know": "King George the first, but George I know",
-    "World War II, Chapter IV": "World War two, Chapter IV",
+    "World War II, Chapter IV": "World War two, Chapter four",
     "BBC, DVDs, MP3, NATO, FBI, HMM": "B B C, D V Ds, M P three, NATO, F B I, HMM",
     "the USA, the UK's CEO, the US": "the U S A, the U K's C E O, the U S",
     "the U.S. Army left the U.S. He did": "the U S Army left the U S. He did",
@@ -186,6 +186,21 @@ def test_what_is_written_is_said(written: str) -> None:
 )
 def test_other_text_comes_back_as_it_is(text: str) -> None:
     assert spell_out(text) == text
+
+
+RULES = {rule.words: rule for rule in READING if rule.words.__doc__ and " -> " in rule.words.__doc__}
+
+
+@pytest.mark.parametrize("words", RULES, ids=lambda words: words.__name__)
+def test_the_examples_of_each_rule(words: Callable[[re.Match[str]], str | None]) -> None:
+    for line in filter(lambda line: " -> " in line, (words.__doc__ or "").splitlines()):
+        written, said = line.strip().split(" -> ")
+        begins = said if written[0].islower() else said[0].upper() + said[1:]
+        assert begins in (spell_out(written), spell_out(written, READING)), written
+
+
+def test_no_rule_sees_what_another_wrote() -> None:
+    assert spell_out("Two TVs. Use LLMs. In 20 ms.") == "Two T Vs. Use L L Ms. In twenty milliseconds."
 
 
 def test_the_held_out_sentences_are_words_only(repository: Path) -> None:
@@ -239,16 +254,6 @@ def test_numbers_are_those_of_num2words(number: int) -> None:
 def seconds_for(text: str) -> float:
     """The number words are known after the first time."""
     return least_seconds(lambda: spell_out(text))
-
-
-def least_seconds(work: Callable[[], object]) -> float:
-    """Seconds of the process, the least of five: the machine may be busy."""
-    times = []
-    for _ in range(5):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return min(times)
 
 
 def test_long_texts_are_quick() -> None:

@@ -6,11 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from audio_projection.config import Config, TTSConfig, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.training.dry_run import KNOWN_TTS, describe, estimate_run
+from audio_projection.training.estimates.dry_run import KNOWN_TTS, describe, estimate_run, peaks_of
+from audio_projection.training.estimates.flops import StackSizes
+from audio_projection.training.estimates.memory import Batch, stack_activations
+from audio_projection.tts.config import TransformerConfig
 from audio_projection.tts.model import Qwen3TTS
+from audio_projection.tts.transformer import Transformer
+from helpers.paths import REPOSITORY
 from helpers.training import load_tts, make_config, make_texts, parity_file, save_llm
 
 
@@ -28,7 +34,78 @@ def test_default_configuration_is_estimated_without_any_file(default: Config) ->
     assert estimate.utterances == 28_539 and estimate.steps is not None
     text = describe(default)
     assert "8,394,752 (8.39M)" in text and "linear.weight (2048, 4096)" in text
-    assert "LLM weights: 16.06 GB" in text and "not there yet" in text and "x-vector" in text
+    assert "LLM weights 15.01" in text and "not there yet" in text and "x-vector" in text  # without its output head
+
+
+def test_the_default_trains_in_24_gb(default: Config) -> None:
+    text = describe(default)
+    for size in (24, 48, 80):
+        assert f"  fits a GPU of {size} GB" in text
+    assert "does not fit" not in text and "less memory" not in text
+    default.train.batch, default.train.grad_accumulation = 8, 2
+    text = describe(default)
+    assert "does not fit a GPU of 24 GB" in text and "  fits a GPU of 48 GB" in text and "llm.quantise=4bit" in text
+    for way in (["llm.quantise=4bit"], ["train.activation_checkpointing=true"], ["llm.backend=gguf"]):
+        config = load_config(REPOSITORY / "configs" / "default.yaml", ["train.batch=8", *way])
+        assert "  fits a GPU of 24 GB" in describe(config), way
+
+
+def test_the_sum_is_that_of_the_larger_peak(default: Config) -> None:
+    made = estimate_run(default)
+    peaks = peaks_of(default, made, Batch(4, 70, 250, 331))
+    assert peaks.total == max(sum(peaks.fitting.values()), sum(peaks.training.values()))
+    assert f"GPU memory in total, about: {peaks.total / 1e9:.2f} GB" in describe(default)
+    assert {"LLM weights", "TTS weights", "activations of the talker"} <= peaks.training.keys()
+
+
+def test_an_early_layer_needs_fewer_weights_and_cached_states_none(default: Config) -> None:
+    batch = Batch(4, 70, 250, 331)
+
+    def weights(*words: str) -> float:
+        config = load_config(REPOSITORY / "configs" / "default.yaml", words)
+        return peaks_of(config, estimate_run(config), batch).training.get("LLM weights", 0.0)
+
+    table, layer = 128_256 * 4096, 218_112_000
+    assert weights() == pytest.approx(2 * (table + 32 * layer), rel=1e-4)
+    assert weights("llm.layers=8") == pytest.approx(2 * (table + 8 * layer), rel=1e-4)
+    assert weights("llm.layers=[0,2]") == pytest.approx(2 * (table + 2 * layer), rel=1e-4)
+    assert weights("llm.backend=gguf") == 0
+    assert weights("train.states_memory=40") == 0  # all states of 100 h are kept in memory
+    assert weights("train.states_memory=40", "train.sample_every=100") > 0
+
+
+@pytest.mark.parametrize(("bf16", "autocast"), [(False, False), (True, True), (True, False)])
+def test_what_a_layer_keeps_is_what_autograd_saves(bf16: bool, autocast: bool) -> None:
+    """Counted from the tensors that autograd saves for the backward pass of a frozen layer."""
+    config = TransformerConfig(64, 160, 3, 4, 2, 32)
+    stack = StackSizes(64, 3, 160, 4 * 32, 2 * 32)
+    kept = saved_by(config, bf16, autocast, layers=3) - saved_by(config, bf16, autocast, layers=1)
+    assert kept / (2 * 2 * 40) == pytest.approx(stack_activations(stack, bf16), rel=0.1)
+
+
+def saved_by(config: TransformerConfig, bf16: bool, autocast: bool, layers: int) -> int:
+    torch.manual_seed(0)
+    stack = Transformer(replace(config, num_layers=layers, windows=(None,) * layers)).requires_grad_(False)
+    stack = stack.to(torch.bfloat16) if bf16 else stack
+    weights = {weight.untyped_storage().data_ptr() for weight in stack.parameters()}
+    inputs = torch.randn(2, 40, 64, dtype=torch.bfloat16 if bf16 else torch.float32, requires_grad=True)
+    seen: dict[int, int] = {}
+    alive = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        alive.append(tensor)
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        output = stack(inputs)
+    assert output.requires_grad
+    return sum(seen.values())
 
 
 def test_flops_and_time_are_printed(default: Config) -> None:
@@ -88,7 +165,7 @@ def test_folders_are_read_by_their_configuration_only(tmp_path: Path) -> None:
 
 
 def test_known_sizes_are_those_of_the_published_configurations(shared: Path, tmp_path: Path) -> None:
-    from audio_projection.training.dry_run import _tts_sizes
+    from audio_projection.training.estimates.dry_run import _tts_sizes
 
     settings = TTSConfig(name=str(tmp_path))
     for name, known in (("1.7B-CustomVoice.derived", "1.7B-CustomVoice"), ("0.6B-CustomVoice", "0.6B-CustomVoice")):

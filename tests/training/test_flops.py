@@ -10,8 +10,8 @@ import torch
 from audio_projection.config import Config
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.projector import ProjectorInfo, build_projector
-from audio_projection.training.dry_run import estimate_run
-from audio_projection.training.flops import (
+from audio_projection.training.estimates.dry_run import estimate_run
+from audio_projection.training.estimates.flops import (
     PREFIX,
     LLMSizes,
     SpeechAmount,
@@ -24,7 +24,7 @@ from audio_projection.tts.config import Qwen3TTSConfig
 from helpers import parity_kit
 
 benchmark = parity_kit.script("training_step")
-LLM = LLMSizes(hidden=64, layers=4, parameters=400)
+LLM = LLMSizes(hidden=64, layers=4, parameters=400, vocabulary=2)
 
 
 def nano_sizes() -> TTSSizes:

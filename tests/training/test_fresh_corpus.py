@@ -15,6 +15,8 @@ import pytest
 
 from audio_projection import processes
 from audio_projection.config import Config
+from audio_projection.data.make_pairs import _check_same_folder
+from audio_projection.data.pairs import PairFolder
 from audio_projection.errors import AudioProjectionError
 from audio_projection.processes import ALONE, Processes
 from audio_projection.training.run_log import read_metrics
@@ -169,3 +171,13 @@ def test_a_broken_collective_names_the_process_that_ended() -> None:
 
 def test_the_wait_for_a_silent_process_is_far_below_a_minute() -> None:
     assert processes.SILENT + 2 * processes.BEAT < 45
+
+
+def test_processes_that_see_other_folders_are_told_so(tmp_path: Path) -> None:
+    board = Board()
+    one, other = Processes(0, 2, board), Processes(1, 2, board)
+    folder = PairFolder(tmp_path, {})
+    _check_same_folder(one, folder, 12)
+    with pytest.raises(AudioProjectionError, match="process 1 sees 6 pairs .* the first one 12: .* data.cache"):
+        _check_same_folder(other, folder, 6)
+    _check_same_folder(ALONE, folder, 3)

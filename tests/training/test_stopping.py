@@ -104,3 +104,18 @@ def test_sigterm_writes_a_checkpoint_and_says_so(tmp_path: Path) -> None:
     done = max(steps(config.run_dir / "metrics.jsonl"))
     assert (config.run_dir / "checkpoints" / f"step-{done:08d}").is_dir()
     assert not config.trained_projector.exists() and f"stopped after step {done}" in said
+
+
+def test_ctrl_c_writes_a_checkpoint_says_so_and_exits_with_130(tmp_path: Path) -> None:
+    values = nano_config(tmp_path, steps=100_000, checkpoint_every=100_000, eval_every=100_000)
+    config = Config.model_validate(values)
+    process = start(tmp_path, values)
+    wait_for_step(process, config.run_dir / "metrics.jsonl", 3)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    done = max(steps(config.run_dir / "metrics.jsonl"))
+    assert (config.run_dir / "checkpoints" / f"step-{done:08d}").is_dir()
+    assert f"stopped after step {done}" in said and "the same command goes on" in said
+    assert "stopping after this step; Ctrl-C again ends at once" in errors and "Traceback" not in errors
+    assert errors.index("the run is in") < errors.index("loading the speech model")

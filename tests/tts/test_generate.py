@@ -119,6 +119,7 @@ def test_projected_embeddings_replace_text_embeddings(odd: Qwen3TTS) -> None:
     assert odd.frame_embedding(frame).shape == (32,) and not frame.is_inference() and not codes.is_inference()
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 13), reason="torch.multinomial drew otherwise before torch 2.13")
 def test_sampling_gives_the_codes_of_the_official_package(tts: Qwen3TTS) -> None:
     sampled = load_file(parity_kit.FIXTURES / "tiny_custom_voice.sampled.safetensors")
     prompts = [text_prompt(tts, *utterance(tts, *one), "streaming") for one in ((LONG,), (SHORT, "bo", "auto"))]

@@ -68,6 +68,27 @@ def test_shards_equal_the_single_file(folder: Path, tts: Qwen3TTS) -> None:
     assert all(torch.equal(value, sharded[name]) for name, value in tts.state_dict().items())
 
 
+def test_the_index_decides_which_shard_gives_a_tensor(folder: Path, tts: Qwen3TTS) -> None:
+    shards = split(folder)
+    one, two = load_file(shards[0]), load_file(shards[1])
+    save_file({**one, **{name: torch.zeros_like(value) for name, value in two.items()}}, shards[0])
+    save_file({**two, **{name: torch.zeros(1) for name in one}, "left.over": torch.zeros(1)}, shards[1])
+    sharded = Qwen3TTS.from_pretrained(folder).state_dict()
+    assert all(torch.equal(value, sharded[name]) for name, value in tts.state_dict().items())
+
+
+def test_a_named_voice_model_that_kept_its_speaker_encoder(
+    folder: Path, tts: Qwen3TTS, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = load_file(parity_kit.checkpoint("tiny_base") / WEIGHTS)
+    extra = {name: value for name, value in base.items() if name.startswith("speaker_encoder.")}
+    edit_weights(folder, lambda weights: weights.update(extra))
+    with caplog.at_level("INFO"):
+        loaded = Qwen3TTS.from_pretrained(folder)
+    assert loaded.speaker_encoder is None and "its speaker encoder is not used" in caplog.text
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in tts.state_dict().items())
+
+
 @pytest.mark.parametrize("name", ["tiny_base", "odd"])
 def test_official_tensors_come_back(name: str) -> None:
     checkpoint = parity_kit.checkpoint(name)

@@ -3,7 +3,8 @@
 Results go to stdout, messages to stderr.
 
 Exit codes: 0 done (also a training that SIGTERM ended with a checkpoint), 1 something is wrong that the message tells
-how to mend, 2 wrong usage, 130 interrupted.
+how to mend, 2 wrong usage, 130 interrupted (Ctrl-C; train, fit, prepare and features finish the step that they are in,
+write, and say how to go on).
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from audio_projection.cli.download import download
 from audio_projection.cli.evaluate import evaluate, robustness
 from audio_projection.cli.export import export_app
 from audio_projection.cli.speak import speak
+from audio_projection.cli.text import text
 from audio_projection.cli.train import fit, train
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.interruption import Interrupted
 from audio_projection.version import __version__
 
 log = logging.getLogger("audio_projection")
@@ -46,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "train": train,
     "speak": speak,
+    "text": text,
     "evaluate": evaluate,
     "robustness": robustness,
 }
@@ -94,6 +98,8 @@ def _run(command: typer.Typer) -> NoReturn:
     atexit.register(gc.freeze)  # or Python collects garbage once more at exit, which takes a second
     try:
         sys.exit(command(standalone_mode=False) or 0)
+    except Interrupted as error:
+        _fail(str(error), code=130)
     except AudioProjectionError as error:
         _fail(str(error))
     except OSError as error:

@@ -35,12 +35,14 @@ def download(
       data download librispeech --subset train-clean-100 --subset train-clean-360
       data download ljspeech --dir /big/disk
     """
-    from audio_projection.files.download import fetch_all, librispeech, ljspeech
+    from audio_projection.files.download import fetch_all, librispeech, libritts, ljspeech
 
     if corpus == "common_voice":
         raise AudioProjectionError(COMMON_VOICE)
     if corpus == "ljspeech":
         wanted = [ljspeech(folder)]
+    elif corpus == "libritts":
+        wanted = [libritts(folder / "LibriTTS", part) for part in subset or ["train-clean-100"]]
     else:
         default = load_config().data
         wanted = [librispeech(folder / "LibriSpeech", part, default.url) for part in subset or [default.subset]]

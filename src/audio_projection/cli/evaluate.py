@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from audio_projection.cli import options
 from audio_projection.cli.settings import load_settings
+from audio_projection.config import PROJECTOR_KINDS, Config
+from audio_projection.files.locations import locate_projector
+
+CONTROLS = ("shuffled", "other")
 
 
 def evaluate(
@@ -14,6 +20,7 @@ def evaluate(
     output: options.SoundFolder = None,
     limit: options.Limit = None,
     jobs: options.Jobs = 2,
+    projector: options.Projector = None,
     device: options.Device = None,
     seed: options.Seed = None,
     threads: options.Threads = None,
@@ -23,12 +30,23 @@ def evaluate(
     \b
     Examples:
       evaluate --config nano --output runs/evaluation
+      evaluate --config nano --projector runs/nano/linear
       evaluate --config nano --limit 20 --row teacher --row plain --row runs/nano/linear/projector
     """
     settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
     from audio_projection.evaluation.evaluate import SYSTEMS, evaluate
 
-    evaluate(settings, sentences, row or SYSTEMS, output, jobs, limit)
+    evaluate(settings, sentences, row or _systems(settings, projector, SYSTEMS), output, jobs, limit)
+
+
+def _systems(settings: Config, projector: str | None, all_systems: Sequence[str]) -> list[str]:
+    """The systems of a whole evaluation; with a projector that one alone, which the controls take too."""
+    if projector is None:
+        return list(all_systems)
+    settings.projector.path, _ = locate_projector(settings, projector)
+    others = [system for system in all_systems if system not in PROJECTOR_KINDS]
+    place = len([system for system in others if system not in CONTROLS])
+    return [*others[:place], str(settings.projector.path), *others[place:]]
 
 
 def robustness(
@@ -38,6 +56,7 @@ def robustness(
     row: options.Rows = None,
     output: options.SoundFolder = None,
     limit: options.Limit = None,
+    projector: options.Projector = None,
     device: options.Device = None,
     seed: options.Seed = None,
     threads: options.Threads = None,
@@ -51,4 +70,4 @@ def robustness(
     settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
     from audio_projection.evaluation.robustness import SYSTEMS, measure_robustness
 
-    measure_robustness(settings, sentences, row or SYSTEMS, output, limit)
+    measure_robustness(settings, sentences, row or _systems(settings, projector, SYSTEMS), output, limit)

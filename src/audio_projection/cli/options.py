@@ -72,8 +72,17 @@ TextFile = Annotated[
     Path | None, Option(help="A text a line; each becomes NNNN.wav of its line number in --output-dir.")
 ]
 Chat = Annotated[str | None, Option(help="A question; the language model's own answer is spoken.")]
-Output = Annotated[Path, Option("--output", "-o", help="wav, flac, ogg or mp3, by the name.")]
+System = Annotated[str | None, Option(help="System prompt of --chat, in the place of llm.system; empty: none.")]
+Play = Annotated[bool, Option("--play", help="Play it too, through aplay, afplay or ffplay.")]
+Output = Annotated[Path, Option("--output", "-o", help="wav, flac, ogg, opus or mp3, by the name.")]
 OutputDir = Annotated[Path | None, Option(help="Folder for --text-file.")]
+
+TextToRead = Annotated[str | None, Option("--text", help="What to read; without it and --text-file, stdin.")]
+FileToRead = Annotated[Path | None, Option("--text-file", help="A file of lines to read.")]
+AsAnswer = Annotated[
+    bool, Option("--answer", help="Read all of it as an LLM's answer: code blocks and <think> parts are left out too.")
+]
+Pieces = Annotated[bool, Option("--pieces", help="A line for each piece that is spoken as one utterance.")]
 
 # How to say it.
 Projector = Annotated[
@@ -85,7 +94,7 @@ Projector = Annotated[
     ),
 ]
 VoiceName = Annotated[str | None, Option("--voice", help="Name of a speaker of the speech model.")]
-Language = Annotated[str | None, Option(help="Language of the text, or auto.")]
+Language = Annotated[str | None, Option(help="Language of the text (english, en, en-US ...), or auto.")]
 RefAudio = Annotated[Path | None, Option(help="Recording whose voice is imitated (base models).")]
 RefText = Annotated[str | None, Option(help="Transcript of the recording, word for word: its prosody is imitated too.")]
 Dtype = Annotated[str | None, Option(help="auto, float32, bfloat16 or float16, for both models.")]

@@ -21,6 +21,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
 from audio_projection.files.locations import check_for_speaking, check_gguf_folder
+from audio_projection.files.player import find_players, play_file
 from audio_projection.text.input_text import check_text
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def speak(
     text: options.Text = None,
     text_file: options.TextFile = None,
     chat: options.Chat = None,
+    system: options.System = None,
+    play: options.Play = False,
     output: options.Output = options.DEFAULT_OUTPUT,
     output_dir: options.OutputDir = None,
     config: options.ConfigFile = options.DEFAULT_CONFIG,
@@ -58,7 +61,7 @@ def speak(
     Examples:
       speak --text "Hello world" --output output.wav
       speak --config nano --text-file lines.txt --output-dir spoken
-      speak --config nano --chat "What is the sea?" -o answer.flac
+      speak --config nano --chat "What is the sea?" -o answer.flac --play
       echo "Good morning" | speak --config nano
       speak --gguf exported --text "Hello world"
     """
@@ -69,12 +72,20 @@ def speak(
         raise typer.BadParameter("--control goes with reading aloud, not with --chat")
     if ref_text is not None and ref_audio is None:
         raise typer.BadParameter("--ref-text goes with --ref-audio")
+    if system is not None and chat is None:
+        raise typer.BadParameter("--system goes with --chat")
+    if play and text_file is not None:
+        raise typer.BadParameter("--play goes with one text, not with --text-file")
+    players = find_players() if play else []
+    if voice is not None and ref_audio is not None:
+        log.warning("--ref-audio wins: the voice is that of %s, --voice %s is not used", ref_audio, voice)
     if gguf is not None:
         check_gguf_folder(gguf)
     settings = load_settings(
         config if gguf is None else gguf / "config.yaml",
         overrides,
-        {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads},
+        {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads}
+        | {"llm.system": system},
     )
     chosen = SpeakOptions(projector, voice, language, ref_audio, ref_text, control)
     if text_file is not None and output_dir is not None:
@@ -89,6 +100,8 @@ def speak(
     else:
         seconds = speaker.speak(words, output)
     typer.echo(f"{output}: {seconds:.2f} s")
+    if play:
+        play_file(players, output)
 
 
 def _check_sources(
@@ -180,7 +193,11 @@ class Speaker:
 
     def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
         """The recording's x-vector; with its transcript the whole recording, as a prompt."""
-        return self._voice.embed_reference(recording) if text is None else self._voice.reference(recording, text)
+        from audio_projection.data.reference_audio import SILENCE
+
+        if text is None:
+            return self._voice.embed_reference(recording)
+        return self._voice.reference(recording, text, SILENCE)
 
     @staticmethod
     def _write(speech: Speech, output: Path) -> float:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 from audio_projection.cli import options
 from audio_projection.cli.settings import load_settings
 from audio_projection.config import Config, ProjectorKind
+from audio_projection.errors import AudioProjectionError
 from audio_projection.files.locations import check_for_fitting, check_for_training, check_trainable
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -33,14 +38,18 @@ def train(
     settings = _training_settings(config, overrides, projector, device, seed, threads)
     check_trainable(settings.tts)
     if dry_run:
-        from audio_projection.training.dry_run import describe
+        from audio_projection.training.estimates.dry_run import describe
 
         typer.echo(describe(settings))
         return
     check_for_training(settings)
+    log.info("train: the run is in %s; loading the libraries", settings.run_dir)
     from audio_projection.train import run_training
 
-    typer.echo(run_training(settings, resume=resume))
+    outcome = run_training(settings, resume=resume)
+    typer.echo(outcome)
+    if outcome.interrupted:
+        raise typer.Exit(130)
 
 
 def fit(
@@ -59,6 +68,7 @@ def fit(
     """
     settings = _training_settings(config, overrides, projector, device, seed, threads)
     check_for_fitting(settings)
+    log.info("fit: the projector goes to %s; loading the libraries", settings.trained_projector)
     from audio_projection.fit.closed_form import run_fit
 
     typer.echo(f"the projector is in {run_fit(settings)}")
@@ -73,4 +83,10 @@ def _training_settings(
     threads: int | None,
 ) -> Config:
     chosen = {"projector.kind": projector, "device": device, "seed": seed, "threads": threads}
-    return load_settings(config, overrides, chosen)
+    settings = load_settings(config, overrides, chosen)
+    if settings.projector.path is not None:
+        raise AudioProjectionError(
+            "projector.path is for speaking and has no meaning here: to begin a training from that projector set "
+            f"train.start={settings.projector.path}"
+        )
+    return settings

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.text.input_text import Reading, as_reading
 from audio_projection.text.token_spans import byte_spans
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class CachedStates:
     conditions: Mapping[str, Any]  # what `conditions` returned when they were computed
 
 
-def conditions(llm: LanguageModel, normalise: str) -> dict[str, Any]:
+def conditions(llm: LanguageModel, reading: Reading | str) -> dict[str, Any]:
     """Everything that the states of a text depend on, for the folder that keeps them."""
     return {
         "llm": llm.fingerprint,
@@ -35,7 +36,8 @@ def conditions(llm: LanguageModel, normalise: str) -> dict[str, Any]:
         "layers": list(llm.layers),
         "context": llm.context,
         "prompt": llm.prompt if llm.context == "chat" else "",
-        "normalise": normalise,
+        "head": llm.head,
+        "normalise": as_reading(reading).name,
     }
 
 
@@ -60,11 +62,12 @@ def restore(llm: LanguageModel, text: str, cached: CachedStates) -> Encoded:
     return Encoded(ids, byte_spans(llm.tokenizer, ids, text), cached.values.float())
 
 
-def check(cached: Sequence[CachedStates], llm: LanguageModel, normalise: str) -> None:
+def check(cached: Sequence[CachedStates], llm: LanguageModel, reading: Reading | str) -> None:
     """Raises AudioProjectionError when states were made with another LLM, layer, context or text normalisation."""
-    wanted = conditions(llm, normalise)
+    wanted = conditions(llm, reading)
     for made in {id(states.conditions): states.conditions for states in cached}.values():
-        differing = [name for name, value in wanted.items() if made.get(name) != value]
+        before_heads = {"head": wanted["head"]}  # states of older versions do not say
+        differing = [name for name, value in wanted.items() if (before_heads | dict(made)).get(name) != value]
         if differing:
             name = differing[0]
             raise AudioProjectionError(

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from audio_projection.alignment.token_states import chunks
 from audio_projection.data.corpora.checks import check_pace, clean_text, read_audio, unusable
+from audio_projection.data.corpora.cuts import is_whole
 from audio_projection.data.corpora.encoder import RecordingEncoder
 from audio_projection.data.corpora.items import Reason, Recording, Unusable
 from audio_projection.data.corpora.layouts import speakable
 from audio_projection.data.pairs import Pair, PairFolder, seeded_digest
 from audio_projection.data.speakers import named_speaker
+from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.progress import shown
 from audio_projection.processes import ALONE, Processes
+from audio_projection.text.input_text import Reading
 from audio_projection.tts.generate import generate
 
 if TYPE_CHECKING:
@@ -64,7 +67,9 @@ def spoken_pairs(
             spoken = zip(groups[index], _speak(tts, prefix, groups[index], config, config.seed + index), strict=True)
             folder.add([Pair(seeded_digest(0, text)[:16], text, codes.cpu(), voice) for text, codes in spoken], index)
     processes.wait("the end of speaking the training texts")
-    return folder.read()
+    pairs = folder.read()
+    _check_same_folder(processes, folder, len(pairs))
+    return pairs
 
 
 def _speak(tts: Qwen3TTS, prefix: Tensor, texts: Sequence[str], config: Config, seed: int) -> list[Tensor]:
@@ -93,7 +98,7 @@ def recorded_pairs(
     conditions = {"source": "recordings", **encoder.conditions}
     folder = PairFolder(_cache_folder(cache, "recordings", conditions), conditions)
     known = {pair.id: pair for pair in folder.read()}
-    keys = {recording.id: _file_key(recording.audio) for recording in recordings}
+    keys = {recording.id: _file_key(recording) for recording in recordings}
     missing = [recording for recording in recordings if keys[recording.id] not in known]
     size = max(1, min(_RECORDINGS_A_PART, -(-len(missing) // processes.count)))
     groups = list(enumerate(chunks(missing, size), folder.next_part()))
@@ -108,13 +113,12 @@ def recorded_pairs(
             folder.add(made, part)
             known |= {pair.id: pair for pair in made}
     processes.wait("the end of encoding the recordings")
-    if processes.count > 1 and missing:
+    if processes.count > 1:
         known = {pair.id: pair for pair in folder.read()}
+        _check_same_folder(processes, folder, len(known))
     found = [(recording, known[keys[recording.id]]) for recording in recordings if keys[recording.id] in known]
-    texts = [
-        _spoken_text(recording, len(pair.codes) / tts.frame_rate, limits, settings.normalise)
-        for recording, pair in found
-    ]
+    reading = Reading.of(settings, tts.characters)
+    texts = [_spoken_text(recording, len(pair.codes) / tts.frame_rate, limits, reading) for recording, pair in found]
     return [
         Pair(recording.id, text, pair.codes, pair.voice if voice is None else voice, recording.speaker)
         for (recording, pair), text in zip(found, texts, strict=True)
@@ -134,14 +138,24 @@ def _encode(encoder: RecordingEncoder, limits: DataConfig, recording: Recording,
     return Pair(keys[recording.id], text, codes, voice, recording.speaker)
 
 
-def _spoken_text(recording: Recording, seconds: float, limits: DataConfig, normalise: str) -> str | None:
+def _spoken_text(recording: Recording, seconds: float, limits: DataConfig, reading: Reading) -> str | None:
     """The text as it is spoken, or None, with a warning, when it cannot be spoken at all or in so many seconds."""
     try:
         check_pace(clean_text(recording), seconds, limits)
     except Unusable as reason:
         log.warning("data: %s", reason.dropping(recording))
         return None
-    return speakable(recording.text, recording.id, normalise)
+    return speakable(recording.text, recording.id, reading)
+
+
+def _check_same_folder(processes: Processes, folder: PairFolder, count: int) -> None:
+    """Raises AudioProjectionError when this process sees other pairs than the first one does."""
+    first = processes.first("the number of pairs", lambda: count)
+    if count != first:
+        raise AudioProjectionError(
+            f"process {processes.index} sees {count} pairs in {folder.folder}, the first one {first}: all processes "
+            "must see the same folder; set data.cache to one that the machines share"
+        )
 
 
 def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:
@@ -149,6 +163,9 @@ def _cache_folder(cache: Path, source: str, conditions: dict[str, Any]) -> Path:
     return cache / f"{source}-{seeded_digest(0, json.dumps(conditions, sort_keys=True))[:12]}"
 
 
-def _file_key(path: Path) -> str:
+def _file_key(recording: Recording) -> str:
+    """Names what the codes depend on: the file, its size, and the segment of it."""
+    path = recording.audio
     size = os.stat(path).st_size if path.is_file() else -1
-    return seeded_digest(size, str(path.resolve()))[:16]
+    segment = "" if is_whole(recording) else f" {recording.offset} {recording.duration}"
+    return seeded_digest(size, f"{path.resolve()}{segment}")[:16]

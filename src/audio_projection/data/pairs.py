@@ -26,6 +26,18 @@ FORMAT = "audio-projection-pairs"
 VERSION = 1
 
 
+IN_WORDS = {
+    "texts": "other texts:",
+    "tts": "weights of another speech model:",
+    "codec": "weights of another codec:",
+    "voices": "weights of another speaker encoder:",
+    "corpus": "another prepared corpus:",
+    "llm": "weights of another language model:",
+    "tokenizer": "another tokenizer:",
+}
+"""What differs when the hash of a condition does."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One training pair: a text, the codes that speak it, and the voice."""
@@ -49,6 +61,11 @@ class PairFolder:
         """
         self.folder = Path(folder)
         index = self.folder / "pairs.json"
+        if conditions is None and (self.folder / "prepare.json").is_file() and not index.is_file():
+            raise AudioProjectionError(
+                f"{self.folder} is a prepared corpus, not encoded yet: run `audio-projection data features "
+                f"{self.folder} OUT`, then train with data.path=OUT"
+            )
         if conditions is None and not index.is_file():
             raise AudioProjectionError(f"no training pairs in {self.folder}: pairs.json is missing; set data.path")
         if not index.is_file():
@@ -151,4 +168,4 @@ def _difference(made: dict[str, Any], wanted: dict[str, Any]) -> str:
     one, other = made.get(name), wanted.get(name)
     if isinstance(one, dict) and isinstance(other, dict):
         return f"{name}: {_difference(one, other)}"
-    return f"{name} {str(one)[:20]}, now {str(other)[:20]}"
+    return f"{IN_WORDS.get(name, name)} {str(one)[:20]}, now {str(other)[:20]}"

@@ -18,8 +18,8 @@ from audio_projection.config import PROJECTOR_KINDS, Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
-from audio_projection.files.locations import SHIPPED_PROJECTORS, is_projector, locate_projector
-from audio_projection.text.input_text import as_spoken
+from audio_projection.files.locations import SHIPPED_PROJECTORS, given_projector, has_projector, locate_projector
+from audio_projection.text.input_text import Reading, as_spoken
 
 if TYPE_CHECKING:
     from audio_projection.inference import Voice
@@ -58,7 +58,8 @@ class SpeechSources:
     def __init__(self, config: Config, sentences: Sequence[str]) -> None:
         self.config = config
         self.sentences = list(sentences)
-        self.texts = [as_spoken(text, config.tts.normalise) for text in sentences]
+        reading = Reading.from_config(config)
+        self.texts = [as_spoken(text, reading) for text in sentences]
         """The sentences, normalised as the TTS reads them."""
         self._voices: dict[Path, Voice] = {}
         self._teacher: list[SpokenSentence] = []
@@ -140,12 +141,13 @@ def name_systems(systems: Sequence[str]) -> list[System]:
     Raises AudioProjectionError for what is neither, and for a system that is given twice.
     """
     for system in systems:
-        if system not in (*SYSTEMS, *SHIPPED_PROJECTORS) and not is_projector(Path(system)):
+        if system not in (*SYSTEMS, *SHIPPED_PROJECTORS) and not has_projector(Path(system)):
             choices = ", ".join((*SYSTEMS, *SHIPPED_PROJECTORS))
             raise AudioProjectionError(
                 f"unknown system {system!r}: choose of {choices}, or give a trained projector's folder"
             )
-    paths = {system: Path(system).resolve() for system in systems if system not in (*SYSTEMS, *SHIPPED_PROJECTORS)}
+    given = [system for system in systems if system not in (*SYSTEMS, *SHIPPED_PROJECTORS)]
+    paths = {system: given_projector(Path(system)).resolve() for system in given}
     if len(set(systems)) < len(systems) or len(set(paths.values())) < len(paths):
         raise AudioProjectionError(f"a system is given twice: {', '.join(systems)}; give each once")
     short = {choice: choice.replace("/", "-") for choice in SHIPPED_PROJECTORS}

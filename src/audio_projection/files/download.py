@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CORPUS_URL_VARIABLE = "AUDIO_PROJECTION_CORPUS_URL"
 """Environment variable that overrides data.url, as HF_ENDPOINT does the model hub's address."""
+LIBRITTS_URL = "https://www.openslr.org/resources/60"
 LJSPEECH_URL = "https://data.keithito.com/data/speech"
 
 
@@ -152,6 +153,13 @@ def librispeech(folder: Path, subset: str, url: str) -> Corpus:
     """One part of LibriSpeech, from OpenSLR, as `folder/<subset>`."""
     base = os.environ.get(CORPUS_URL_VARIABLE, url).rstrip("/")
     archive = Archive(f"LibriSpeech {subset}", f"{base}/{subset}.tar.gz", f"LibriSpeech/{subset}", 1.06)  # FLAC
+    return Corpus(archive, folder / subset)
+
+
+def libritts(folder: Path, subset: str) -> Corpus:
+    """One part of LibriTTS, from OpenSLR, as `folder/<subset>`."""
+    base = os.environ.get(CORPUS_URL_VARIABLE, LIBRITTS_URL).rstrip("/")
+    archive = Archive(f"LibriTTS {subset}", f"{base}/{subset}.tar.gz", f"LibriTTS/{subset}", 1.3)  # wav
     return Corpus(archive, folder / subset)
 
 

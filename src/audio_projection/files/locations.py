@@ -11,6 +11,7 @@ from pathlib import Path
 
 from audio_projection.config import NANO, PROJECTOR_KINDS, Config, DataConfig, GGUFConfig, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.corpus_folders import LIBRI, TABLES, check_librispeech, check_table, librispeech_below
 from audio_projection.files.json_reader import read_json
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,15 @@ def find_corpus(data: DataConfig) -> Path | None:
         return None
     if data.path is None:
         raise AudioProjectionError(f"data.source is {data.source} but data.path is not set: say where the data lies")
-    place = data.path / data.subset if data.source == "librispeech" else data.path
+    libri = data.source in LIBRI
+    place = data.path / data.subset if libri else data.path
+    if place.exists() and data.source in TABLES:
+        check_table(data.source, place)
     if place.exists():
         return place
-    raise Missing(f"the recordings {place}", DOWNLOAD if data.source == "librispeech" else "correct data.path")
+    if libri and librispeech_below(data.path) is not None:
+        check_librispeech(data.path, data.subset)
+    raise Missing(f"the recordings {place}", DOWNLOAD if libri else "correct data.path")
 
 
 def find_projector(config: Config, choice: str | None = None) -> Path:
@@ -94,15 +100,17 @@ def find_projector(config: Config, choice: str | None = None) -> Path:
 def locate_projector(config: Config, choice: str | None = None) -> tuple[Path, str]:
     """What `find_projector` finds, unlogged, and its origin: trained here, shipped, exported or given."""
     if choice is None and config.projector.path is not None:
-        return _checked(config.projector.path), "given"
+        return given_projector(config.projector.path), "given"
     if choice in SHIPPED_PROJECTORS:
         return _checked(SHIPPED_PROJECTORS[choice]), "shipped"
     if choice is not None and choice not in PROJECTOR_KINDS:
-        return _checked(Path(choice).expanduser()), "given"
+        return given_projector(Path(choice).expanduser()), "given"
     if choice is None and config.gguf.folder is not None and config.llm.backend == "gguf":
         return find_gguf(config.gguf, "projector.gguf"), "exported"
     kind = choice or config.projector.kind
-    trained, shipped = config.output_dir / kind / "projector", SHIPPED_PROJECTORS[f"shipped/{kind}"]
+    own = kind == config.projector.kind
+    trained = config.trained_projector if own else config.output_dir / kind / "projector"
+    shipped = SHIPPED_PROJECTORS[f"shipped/{kind}"]
     if is_projector(trained):
         return trained, "trained here"
     if config.llm.name == config.tts.name == NANO and is_projector(shipped):
@@ -158,6 +166,27 @@ def _check(finders: Sequence[Callable[[], object]]) -> None:
         things = ", ".join(error.thing for error in missing)
         ways = ", ".join(dict.fromkeys(error.way for error in missing))
         raise AudioProjectionError(f"missing: {things}; {ways}, {BUNDLED}")
+
+
+def given_projector(path: Path) -> Path:
+    """The projector at a path: its folder or GGUF file, or the folder of a run (output_dir, or KIND in it).
+
+    Raises AudioProjectionError when none is there, and when a run has projectors of both kinds.
+    """
+    found = [] if is_projector(path) else _projectors_in(path)
+    if len(found) > 1:
+        raise AudioProjectionError(f"{path} has several projectors: give {' or '.join(map(str, found))}")
+    return _checked(found[0] if found else path)
+
+
+def has_projector(path: Path) -> bool:
+    """Whether a path is a projector, or the folder of a run that has some."""
+    return is_projector(path) or bool(_projectors_in(path))
+
+
+def _projectors_in(run: Path) -> list[Path]:
+    inside = [run / "projector", *(run / kind / "projector" for kind in PROJECTOR_KINDS)]
+    return [place for place in inside if is_projector(place)]
 
 
 def _checked(path: Path) -> Path:

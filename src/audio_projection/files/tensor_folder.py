@@ -15,7 +15,10 @@ Shape = tuple[int, ...]
 
 
 class TensorFolder:
-    """The safetensors of a folder: model.safetensors, or the shards that model.safetensors.index.json lists."""
+    """The safetensors of a folder: model.safetensors, or the shards that model.safetensors.index.json lists.
+
+    Where two shards hold a tensor of one name, the index decides.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -42,7 +45,8 @@ class TensorFolder:
         found: dict[str, Shape] = {}
         for path in dict.fromkeys(self._files.values()):
             file = self._opened(path)
-            found |= {name: tuple(file.get_slice(name).get_shape()) for name in _names(file) if name in self._files}
+            own = [name for name in _names(file) if self._files.get(name) == path]
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in own}
         return found
 
     def tensor(self, name: str) -> Tensor:
@@ -54,8 +58,10 @@ class TensorFolder:
 
     def _enter_shards(self, index: Path) -> None:
         places = read_json_object(index, "a checkpoint folder").get("weight_map")
-        if not isinstance(places, Mapping):
-            raise AudioProjectionError(f"{index} has no weight_map; download it again")
+        names = places.values() if isinstance(places, Mapping) else ()
+        if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+            raise AudioProjectionError(f"{index} has no weight_map of tensors to files; download it again")
+        assert isinstance(places, Mapping)
         for shard in sorted(set(places.values())):
             path = self.folder / shard
             if not path.is_file():
@@ -67,7 +73,8 @@ class TensorFolder:
         absent = sorted((expected or set()) - names)
         if absent:
             raise AudioProjectionError(f"{path} lacks {_some(absent)}, which the index places there; download it again")
-        self._files |= dict.fromkeys(names, path)
+        # what a shard holds beside that is of no use, or belongs to another shard
+        self._files |= dict.fromkeys(names if expected is None else expected, path)
 
     def _opened(self, path: Path) -> safe_open:
         """A file, opened once: its header names every tensor in it."""

@@ -20,6 +20,11 @@ from torch import Tensor
 from audio_projection.alignment.token_states import TokenStates, stream_token_states
 from audio_projection.data.speakers import named_speaker
 from audio_projection.data_loader import transcripts_to_fit
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files.interruption import Interrupted
+from audio_projection.files.locations import is_projector
+from audio_projection.files.lock import folder_lock
+from audio_projection.files.progress import shown
 from audio_projection.fit.assemble import assemble
 from audio_projection.fit.ridge import (
     Reserve,
@@ -32,7 +37,7 @@ from audio_projection.fit.ridge import (
     r_squared,
     standardise,
 )
-from audio_projection.models import load_tts, use_threads
+from audio_projection.models import check_layers, load_tts, use_threads
 from audio_projection.projector import LinearProjector, Projector
 
 if TYPE_CHECKING:
@@ -73,14 +78,37 @@ def run_fit(config: Config) -> Path:
     needs a reference recording. Raises AudioProjectionError for missing models or too few texts.
     """
     use_threads(config.threads)
+    check_layers(config)
+    _check_untrained(config)
+    with folder_lock(config.run_dir):
+        try:
+            return _fitted(config)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; nothing was replaced: the same command begins again, the probe is kept"
+            ) from None
+
+
+def _fitted(config: Config) -> Path:
+    log.info("fit: loading the speech model %s", config.tts.name)
     tts = load_tts(config)
     texts = transcripts_to_fit(config)
     models = assemble(config, tts, texts)
     fit_projector(config.fit, models.llm, tts, models.projector, texts)
     models.projector.set_voice(None if tts.config.kind == "base" else named_speaker(config.tts, tts))
-    folder = models.projector.save_pretrained(config.trained_projector)
-    log.info("fit: the projector is in %s", folder)
-    return folder
+    return models.projector.save_pretrained(config.trained_projector)
+
+
+def _check_untrained(config: Config) -> None:
+    """Raises AudioProjectionError where a fit would replace a projector that was trained."""
+    folder = config.trained_projector
+    steps = Projector.from_pretrained(folder).info.steps if is_projector(folder) else 0
+    if steps or any((config.run_dir / "checkpoints").glob("step-*")):
+        held = f"a projector that was trained for {steps} steps" if steps else "a training run"
+        raise AudioProjectionError(
+            f"{config.run_dir} holds {held}, which a fit would replace: give another folder with output_dir=..., or "
+            "delete that one"
+        )
 
 
 @torch.no_grad()
@@ -96,7 +124,8 @@ def fit_projector(
         log.info("fit: a %s projector starts as plain text (g = 0); nothing to fit", projector.kind)
         return None
     split = Split(len(set(texts)), settings)
-    report = fit_linear(projector, stream_token_states(llm, tts, texts, settings.batch), split, settings.ridges)
+    stream = shown(stream_token_states(llm, tts, texts, settings.batch), "fitting the projector", len(texts))
+    report = fit_linear(projector, stream, split, settings.ridges)
     projector.info.measurements["fit"] = report.to_json()
     log.info("fit: %s", report)
     return report

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from audio_projection.alignment.token_states import TokenStates, stream_token_states
-from audio_projection.fit.ridge import RidgeFit, Split, embedding_table, nearest_embedding_accuracy, r_squared
+from audio_projection.files.progress import shown
+from audio_projection.fit.ridge import (
+    RESERVED_TOKENS,
+    RidgeFit,
+    Split,
+    embedding_table,
+    nearest_embedding_accuracy,
+    r_squared,
+)
 
 if TYPE_CHECKING:
     from audio_projection.config import FitConfig
@@ -25,6 +33,12 @@ log = logging.getLogger(__name__)
 
 BLOCK = 2048  # tokens of each layer that are buffered for one matrix product: 0.1 GB for 4096 -> 2048
 TOLERANCE = 0.002  # accuracies within it count as equal; of equal layers the deeper one, which has more context, wins
+
+
+def probe_memory(layers: int, inputs: int, outputs: int) -> int:
+    """Peak memory of `probe_layers` in bytes: equations and buffers of every layer, and the states kept aside."""
+    each = 8 * inputs * (inputs + outputs) + 4 * BLOCK * (3 * inputs + 2 * outputs)
+    return layers * (each + 2 * 4 * RESERVED_TOKENS * inputs) + 16 * inputs * (inputs + outputs)
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,8 @@ def probe(
     Raises AudioProjectionError when there are too few texts.
     """
     split = Split(len(set(texts)), settings)
-    report = probe_layers(stream_token_states(llm, tts, texts, settings.batch), layers, split, settings.ridges)
+    stream = shown(stream_token_states(llm, tts, texts, settings.batch), "probing the layers", len(texts))
+    report = probe_layers(stream, layers, split, settings.ridges)
     log.info("probe: %s", report)
     return report
 

@@ -26,7 +26,7 @@ BLOCK = 16384
 """Rows whose products are summed in float32; the sums of the blocks are added in float64."""
 STRIP = 512
 """Rows of the symmetric x'x that are computed at once, from the diagonal to the right."""
-_RESERVED_TOKENS = 8192  # most tokens kept in memory for calibration and for the held-out measurement, each
+RESERVED_TOKENS = 8192  # most tokens kept in memory for calibration and for the held-out measurement, each
 
 
 class RidgeFit:
@@ -240,7 +240,7 @@ class Reserve:
 
     def add(self, tokens: TokenStates) -> None:
         """Keeps the tokens of one text, unless the reserve is full."""
-        if self.count < _RESERVED_TOKENS:
+        if self.count < RESERVED_TOKENS:
             self._parts.append(tokens)
             self.count += len(tokens.ids)
 
@@ -276,7 +276,8 @@ class Split:
             if text in seen or not tokens.ids:
                 continue
             seen.add(text)
-            self.table |= dict(zip(tokens.ids, tokens.text_embeddings, strict=True))
+            for token, embedding in zip(tokens.ids, tokens.text_embeddings, strict=True):
+                self.table[token] = embedding.clone()  # a view would keep the embeddings of the whole text
             if len(seen) <= 2 * self.aside:
                 (self.held_out if len(seen) <= self.aside else self.calibration).add(tokens)
                 continue

@@ -66,6 +66,10 @@ class GGUFLanguageModel(LanguageModel):
         self._set_layers(layers)
         self._context_prefix = self._context_ids()
 
+    _add_template = (
+        ", write its template into the file (tokenizer.chat_template: `gguf-new-metadata --chat-template TEXT IN OUT`),"
+    )
+
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
@@ -73,6 +77,19 @@ class GGUFLanguageModel(LanguageModel):
     @property
     def fingerprint(self) -> str:
         return file_fingerprint(self.file.path)
+
+    def keep_reading_only(self) -> LanguageModel:
+        """Frees nothing: the file is mapped, and the pages of weights that are not used take no memory."""
+        return self
+
+    def release(self) -> None:
+        """Frees the weights; the tokenizer stays."""
+        self._reading = None
+        del self.weights
+
+    def to(self, device: str | torch.device) -> LanguageModel:
+        """llama.cpp computes on the CPU wherever the other models are."""
+        return self
 
     def read(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """Hidden states (S, L, D), float32, of sequences of token ids; no context or special token is added."""

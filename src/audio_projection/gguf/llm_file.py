@@ -87,6 +87,7 @@ def check_llm(path: str | Path) -> GGUFFile:
     Raises AudioProjectionError for a damaged file, an unsupported architecture, or contradictory sizes.
     """
     file = read_gguf(path)
+    check_not_split(file)  # its later parts have no architecture
     if file.architecture not in ARCHITECTURES:
         raise AudioProjectionError(
             f"{path} has the architecture {file.architecture!r}; language models are {', '.join(ARCHITECTURES)}"
@@ -94,6 +95,17 @@ def check_llm(path: str | Path) -> GGUFFile:
     rows = len(file.texts("tokenizer.ggml.tokens"))
     check_stack(file, {"token_embd.weight": rows}, {"output.weight": rows})
     return file
+
+
+def check_not_split(file: GGUFFile) -> None:
+    """Raises AudioProjectionError for one part of a model that is split into several files."""
+    count = file.metadata.get("split.count", 1)
+    if isinstance(count, int) and count > 1:
+        number = file.metadata.get("split.no", 0)
+        raise AudioProjectionError(
+            f"{file.path} is part {number + 1 if isinstance(number, int) else '?'} of {count} of a split model: make "
+            "one file of the parts with llama.cpp's `llama-gguf-split --merge FIRST_PART OUT`"
+        )
 
 
 def check_stack(file: GGUFFile, tables: Mapping[str, int], optional: Mapping[str, int]) -> None:

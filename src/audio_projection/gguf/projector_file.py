@@ -16,7 +16,7 @@ import torch
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.reader import GGUFFile, read_gguf
 from audio_projection.gguf.writer import PlannedTensor, write_gguf
-from audio_projection.projector import Projector, ProjectorInfo, build_projector
+from audio_projection.projector import ADDED_LATER, Projector, ProjectorInfo, build_projector
 
 ARCHITECTURE = "clip"
 TYPE = "audio_projection"
@@ -92,7 +92,11 @@ def _stored(value: Any) -> Any:
 def _info(file: GGUFFile) -> ProjectorInfo:
     stored = {key.removeprefix(_KEY): value for key, value in file.metadata.items() if key.startswith(_KEY)}
     record = {"format": stored.get("format"), "version": stored.get("version")}
-    record |= {item.name: stored.get(item.name) for item in fields(ProjectorInfo)}
+    record |= {
+        item.name: stored.get(item.name)
+        for item in fields(ProjectorInfo)
+        if item.name in stored or item.name not in ADDED_LATER
+    }
     try:
         record["measurements"] = json.loads(record["measurements"] or "{}")
     except (TypeError, ValueError):

@@ -1,14 +1,26 @@
 """Text on its way in: what can be spoken, as what, and how a long text is cut into pieces spoken one by one."""
 
+from __future__ import annotations
+
+import logging
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
+from audio_projection.config import Config, TTSConfig
 from audio_projection.errors import AudioProjectionError
-from audio_projection.text.normalisation import spell_out
-from audio_projection.text.normalisation.abbreviations import BEFORE_NUMBERS, SENTENCE_OPENER, TITLES
-from audio_projection.text.normalisation.dates import MONTHS
+from audio_projection.files.locations import find_tts
+from audio_projection.text.characters import fold, learned_mark, plain_forms, read_characters
+from audio_projection.text.languages import foreign_language
+from audio_projection.text.lexicon import Lexicon
+from audio_projection.text.markup import TEXT, MarkupFilter, filtered
+from audio_projection.text.normalisation import READING, spell_out
+from audio_projection.text.normalisation.abbreviations import BEFORE_NUMBERS, TITLES
+from audio_projection.text.normalisation.patterns import MONTHS, SENTENCE_OPENER, Rule
+
+log = logging.getLogger(__name__)
 
 _JOINERS = "\u200c\u200d"  # they change how letters and emoji combine; every other format character is silent
 _PARAGRAPH = "\n\n"
@@ -21,7 +33,8 @@ _STOPS = "。！？｡．؟۔।॥։።፧။។៕܀܁܂᠃᠉"
 _SENTENCE_END = re.compile(rf"[{_STOPS}]+{_CLOSING}\s*|[.!?…‼⁇⁈⁉]+{_CLOSING}(?:\s+|$)|\n\n")
 _CLAUSE_END = re.compile(r"[，、；：،؛፣፤၊]\s*|[,;:—–)](?:\s+|$)|\s+(?=[(—–])")
 _WORD_END = re.compile(r"\s+")
-_BEFORE_WORDS = re.compile("|".join([*TITLES, "sr", "jr", "vs", r"e\.g", r"i\.e", "cf", "approx"]), re.IGNORECASE)
+_TITLES = TITLES.keys() - {"ft", "rep"}  # which end sentences too
+_BEFORE_WORDS = re.compile("|".join([*_TITLES, "sr", "jr", "vs", r"e\.g", r"i\.e", "cf", "approx"]), re.IGNORECASE)
 _MONTHS = {month[:3] for month in MONTHS} - {"May"} | {"Sept"}
 _BEFORE_FIGURES = re.compile("|".join([*BEFORE_NUMBERS, *sorted(_MONTHS)]), re.IGNORECASE)
 _INITIALS = re.compile(r"[A-Z](?:\.[A-Z])+")
@@ -40,13 +53,97 @@ def check_text(text: str) -> str:
     return _tidy(text)
 
 
-def as_spoken(text: str, normalise: str = "none") -> str:
+@dataclass(frozen=True)
+class Reading:
+    """How a text is prepared for one TTS."""
+
+    normalise: str = "none"
+    """`tts.normalise`: "english" puts everything into words and marks that a TTS which knows words only can say."""
+    lexicon: Lexicon | None = None
+    """The user's own spellings, applied first."""
+    characters: frozenset[str] | None = None
+    """What the TTS has learned; None where that is not known. With "english" nothing else comes out."""
+
+    @classmethod
+    def from_config(cls, config: Config) -> Reading:
+        """As the section `tts` says, for the TTS that it names. Raises AudioProjectionError for a lexicon or a list of
+        characters that is damaged, and for a TTS that is not there."""
+        english = config.tts.normalise == "english"
+        return cls.of(config.tts, read_characters(find_tts(config)) if english else None)
+
+    @classmethod
+    def of(cls, settings: TTSConfig, characters: frozenset[str] | None) -> Reading:
+        """As the section `tts` says, for a TTS with this list of characters."""
+        lexicon = Lexicon.from_file(settings.lexicon) if settings.lexicon else None
+        return cls(settings.normalise, lexicon, characters)
+
+    @property
+    def name(self) -> str:
+        """What cached states remember the reading by: `tts.normalise`, and the lexicon where there is one."""
+        return self.normalise + (f", lexicon {self.lexicon.name}" if self.lexicon else "")
+
+    def spoken(self, text: str) -> str:
+        """The text as the models get it; empty where nothing of it can be spoken."""
+        english = self.normalise == "english"
+        return self._english(text) if english else self._spell(_tidy(text), ())
+
+    def mark(self, mark: str) -> str:
+        """A mark of an answer as the TTS knows it; it may be nothing."""
+        return mark if self.characters is None else learned_mark(mark, self.characters)
+
+    @property
+    def rewords(self) -> bool:
+        """Whether texts may be said in other words than their own."""
+        return self.normalise == "english" or self.lexicon is not None
+
+    def _english(self, text: str) -> str:
+        markup = MarkupFilter(TEXT)
+        plain = plain_forms(_tidy("".join(kept.character for kept in filtered([text], markup))))
+        if markup.ssml:
+            _warn_once("ssml", f"SSML tags other than <break> are not spoken: <{markup.ssml[0]}> is left out")
+        language = foreign_language(plain)
+        if language:
+            _warn_once("language", f"the text looks {language}, and tts.normalise=english reads English only")
+        rules = () if language and self.characters is None else READING
+        spoken = fold(self._spell(plain, rules), self.characters)
+        return spoken if is_speakable(spoken) else ""
+
+    def _spell(self, text: str, rules: Sequence[Rule]) -> str:
+        pattern = self.lexicon.pattern() if self.lexicon else None
+        if self.lexicon and pattern:
+            lexicon = self.lexicon
+            rules = [Rule(pattern, lambda match: lexicon.spelling(match[0])), *rules]
+        return spell_out(text, rules) if rules else text
+
+
+def as_reading(reading: Reading | str) -> Reading:
+    """A reading, also of a value of `tts.normalise` alone."""
+    return reading if isinstance(reading, Reading) else Reading(reading)
+
+
+def as_spoken(text: str, reading: Reading | str = "none") -> str:
     """The text as the models get it, in training as in speaking: checked and, by `tts.normalise`, spelled out.
 
-    Raises AudioProjectionError as `check_text` does.
+    ``reading`` is the whole of it, or only the value of `tts.normalise`. Raises AudioProjectionError as `check_text`
+    does, and where nothing is left that the TTS can say.
     """
     checked = check_text(text)
-    return spell_out(checked) if normalise == "english" else checked
+    reading = as_reading(reading)
+    if reading == Reading():
+        return checked
+    spoken = reading.spoken(text)
+    if not spoken:
+        raise AudioProjectionError(f"nothing to speak: this voice can say nothing of {checked[:30]!r}")
+    return spoken
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(kind: str, message: str) -> None:
+    if kind not in _warned:
+        _warned.add(kind)
+        log.warning("%s", message)
 
 
 def check_characters(text: str) -> None:

@@ -12,6 +12,7 @@ from audio_projection.alignment.token_states import TokenStates, align_states, c
 from audio_projection.data import cached_states
 from audio_projection.data.pairs import Pair
 from audio_projection.models import Models
+from audio_projection.text.input_text import Reading
 from audio_projection.training.teacher_forcing import Utterance
 
 if TYPE_CHECKING:
@@ -25,20 +26,25 @@ class StateSource:
     but the batch that an example is in, and a resumed run has the same batches.
     """
 
-    def __init__(self, models: Models, pairs: Sequence[Pair], settings: TrainConfig, normalise: str) -> None:
+    def __init__(self, models: Models, pairs: Sequence[Pair], settings: TrainConfig, reading: Reading | str) -> None:
         """Raises AudioProjectionError when the cached states are not those that `models.llm` would give."""
         self._models, self._pairs = models, pairs
         self._in_memory: list[TokenStates] | None = None
         self.tokens = [len(models.tts.tokenize(pair.text)[0]) for pair in pairs]
         self._cached = [pair.states for pair in pairs if pair.states is not None]
         if self._cached and len(self._cached) == len(pairs):
-            cached_states.check(self._cached, models.llm, normalise)
+            cached_states.check(self._cached, models.llm, reading)
             return
         self._cached = []
         gigabytes, batch, info = settings.states_memory, settings.batch, models.projector.info
         if 4 * sum(self.tokens) * (len(info.layers) * info.llm_size + info.tts_size) <= gigabytes * 1e9:
             groups = chunks(range(len(pairs)), batch)
             self._in_memory = [features for group in groups for features in self._compute(group)]
+
+    @property
+    def needs_llm(self) -> bool:
+        """Whether batches are computed by the LLM; its tokenizer is needed in any case."""
+        return not self._cached and self._in_memory is None
 
     def at(self, indices: Sequence[int]) -> list[TokenStates]:
         """The token states of these examples, as one batch."""
@@ -65,9 +71,14 @@ class Examples:
     def __init__(self, models: Models, pairs: Sequence[Pair], settings: TrainConfig, tts_settings: TTSConfig) -> None:
         """Raises AudioProjectionError as `StateSource` does."""
         self._tts, self._language, self.pairs = models.tts, tts_settings.language, pairs
-        self._states = StateSource(models, pairs, settings, tts_settings.normalise)
+        self._states = StateSource(models, pairs, settings, Reading.of(tts_settings, models.tts.characters))
         self._prefixes: dict[str | None, Tensor] = {}
         self.frames = [len(pair.codes) for pair in pairs]
+
+    @property
+    def needs_llm(self) -> bool:
+        """Whether the LLM computes states for every batch."""
+        return self._states.needs_llm
 
     @property
     def tokens(self) -> list[int]:

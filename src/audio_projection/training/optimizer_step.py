@@ -125,11 +125,12 @@ def learning_rate(settings: TrainConfig, steps: int, step: int, seconds: float =
 
     With `max_minutes` the cosine follows steps or time, whichever is further on.
     """
-    if step < settings.warmup:
-        return settings.learning_rate * (step + 1) / settings.warmup
+    warmup = settings.warmup_steps(steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
     if settings.schedule == "constant":
         return settings.learning_rate
-    done = (step - settings.warmup) / max(1, steps - settings.warmup)
+    done = (step - warmup) / max(1, steps - warmup)
     if settings.max_minutes is not None:
         done = max(done, seconds / (60 * settings.max_minutes))
     return settings.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, done)))

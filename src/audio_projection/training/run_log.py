@@ -117,6 +117,7 @@ def plot_losses(records: list[dict[str, Any]], path: str | Path) -> None:
     """Writes the loss curve as PNG: training, held out, and held out with plain text."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -125,6 +126,7 @@ def plot_losses(records: list[dict[str, Any]], path: str | Path) -> None:
         points = [(record["step"], record[name]["talker"]) for record in records if "talker" in record.get(name, {})]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=name.replace("_", " "), linewidth=1, markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.lines:
         axes.legend()
     picture = io.BytesIO()

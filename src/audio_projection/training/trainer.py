@@ -15,9 +15,10 @@ from torch import Tensor
 from audio_projection.data.pairs import Pair
 from audio_projection.data_loader import BatchOrder, BatchWalk
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.locations import is_projector
 from audio_projection.models import Models
 from audio_projection.processes import current_processes
-from audio_projection.projector import build_projector
+from audio_projection.projector import Projector, build_projector
 from audio_projection.training.audio_samples import SpokenSample
 from audio_projection.training.checkpoints import Checkpoints, TrainingState
 from audio_projection.training.examples import Examples
@@ -46,6 +47,7 @@ class Outcome:
     held_out: float | None  # cross-entropy of codebook 0 on held-out pairs, nats
     plain: float | None  # the same with the TTS's own text embeddings
     finished: bool
+    interrupted: bool = False  # by Ctrl-C
 
     def __str__(self) -> str:
         if not self.finished:
@@ -71,7 +73,8 @@ class Trainer:
         self.finetuning = finetuning(config, models.tts)
         models.projector.info.finetune = self.finetuning.kind
         models.tts.talker.transformer.checkpointing = config.train.activation_checkpointing
-        examples, validation = (Examples(models, pairs, config.train, config.tts) for pairs in (training, held_out))
+        self.examples = [Examples(models, pairs, config.train, config.tts) for pairs in (training, held_out)]
+        examples, validation = self.examples
         layout, untuned = config.tts.layout, self.finetuning.untuned
         self.objective = Objective(config.train, layout, models.projector, models.tts, untuned)
         self.optimization = OptimizerStep(config, self.objective, examples)
@@ -87,6 +90,11 @@ class Trainer:
         self.loss: float | None = None
         self.reached: dict[str, dict[str, float]] = {}
 
+    @property
+    def needs_llm(self) -> bool:
+        """Whether training still reads texts with the LLM, as opposed to states that are cached or kept in memory."""
+        return self.settings.sample_every is not None or any(examples.needs_llm for examples in self.examples)
+
     def resume(self) -> None:
         """Loads the newest checkpoint; without one, saves the weights as they are as the first."""
         fresh = self.checkpoints.latest() is None
@@ -96,16 +104,23 @@ class Trainer:
         folder = self.checkpoints.latest()
         assert folder is not None, "one was found or has just been saved"
         state = self.checkpoints.load(folder)
-        check_same(state.settings, self._fixed_settings(), folder)
+        check_same(state.settings, self._fixed_settings(), folder, self.settings.extend)
+
         load_trained(self.objective, state.weights)
         load_optimizer_state(self.optimization.optimizer, state.optimizer)
         self.models.projector.info.measurements = state.settings["projector"]["measurements"]
         self.step, self.seconds = state.step, state.seconds
+        self._report_length(state.settings["train"])
         if not fresh:
             log.info("train: resuming from step %d (%s)", self.step, folder)
 
     def train(self, terminated: threading.Event) -> Outcome:
-        """Takes steps until all are done, the time is over or `terminated` is set; then validates and saves."""
+        """Takes steps until all are done, the time is over or `terminated` is set; then validates and saves.
+
+        A run that is finished already is left as it is.
+        """
+        if self._over() and self._is_saved():
+            return self._outcome(finished=True)
         self.run_log.begin(self.step)
         began, before = time.monotonic(), self.seconds
         if self.step == 0:
@@ -119,7 +134,7 @@ class Trainer:
                 self.step, self.loss = self.step + 1, record["loss"]
                 self.seconds = self.optimization.mean(before + time.monotonic() - began)  # decides the learning rate
                 self.run_log.add({"step": self.step, "training": record, "seconds": round(self.seconds, 2)})
-                progress.update(task, completed=self.step, loss=f"{self.loss:.3f}")
+                progress.update(task, completed=self.step, loss=losses_in_words(record, self.objective.weights))
                 done = self._stopping(terminated)
                 self._after_step(done)
         return self._finish()
@@ -152,8 +167,8 @@ class Trainer:
         self.reached = {"held_out": reached, "plain": plain}
         self.run_log.add({"step": self.step, **self.reached})
         log.info(
-            "step %d: held-out loss %.3f (plain text %.3f), codebook 0 right %.1f %% (%.1f %%)",
-            *(self.step, reached["talker"], plain["talker"]),
+            "step %d: held-out loss %s; with plain text %.3f; codebook 0 right %.1f %% (%.1f %%)",
+            *(self.step, losses_in_words(reached, self.objective.weights), plain["talker"]),
             *(100 * reached["accuracy"], 100 * plain["accuracy"]),
         )
         self.run_log.plot()
@@ -172,7 +187,32 @@ class Trainer:
             self._save_trained()
         self.run_log.close()
         self.processes.wait("the end of the run")
-        outcome = Outcome(
+        return self._outcome(finished)
+
+    def _is_saved(self) -> bool:
+        """Whether the projector of this very step is in its place, with its losses."""
+        folder = self.config.trained_projector
+        if not is_projector(folder):
+            return False
+        info = Projector.from_pretrained(folder).info
+        losses = info.measurements.get("train", {})
+        self.reached = {name: losses[name] for name in ("held_out", "plain") if losses.get(name)}
+        return info.steps == self.step and self.step > 0
+
+    def _report_length(self, begun: Mapping[str, Any]) -> None:
+        """Says how the schedule of a run goes on that was begun with another length."""
+        if self.settings.total_steps(len(self.pairs), self.accelerator.num_processes) < self.step:
+            raise AudioProjectionError(f"the run is at step {self.step} already: set train.steps to more, or leave it")
+        now = self.settings.model_dump(mode="json")
+        changed = [name for name in ("steps", "epochs", "max_minutes") if begun.get(name) != now[name]]
+        for name in changed:
+            log.info(
+                "train: train.%s was %s and is %s: the %s schedule is that of the longer run from here on",
+                *(name, begun.get(name), now[name], self.settings.schedule),
+            )
+
+    def _outcome(self, finished: bool) -> Outcome:
+        return Outcome(
             step=self.step,
             steps=self.steps,
             projector=self.config.trained_projector,
@@ -181,8 +221,6 @@ class Trainer:
             plain=self.reached["plain"]["talker"] if self.reached else None,
             finished=finished,
         )
-        log.info("train: %s", outcome)
-        return outcome
 
     def _save_trained(self) -> None:
         """Saves the projector, and the fine-tuned talker if there is one."""
@@ -217,6 +255,17 @@ class Trainer:
 
     def _fixed_settings(self) -> dict[str, Any]:
         return fixed_settings(self.config, self.models.projector.info, self.pairs, self.optimization.micro_batches)
+
+
+def losses_in_words(losses: Mapping[str, float], weights: Mapping[str, float]) -> str:
+    """The loss that runs are compared by, the cross-entropy of codebook 0, beside the others and their weighted sum."""
+    total = sum(weight * losses[name] for name, weight in weights.items() if name in losses)
+    others = [f"{name} {losses[name]:.3f}" for name in weights if name != "talker" and name in losses]
+    if "talker" not in losses:
+        return ", ".join([*others, f"sum {total:.3f}"])
+    return (
+        f"{losses['talker']:.3f} ({', '.join([*others, f'sum {total:.3f}'])})" if others else f"{losses['talker']:.3f}"
+    )
 
 
 def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

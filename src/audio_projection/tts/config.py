@@ -141,6 +141,10 @@ class Qwen3TTSConfig:
         return cls.from_dict(read_json_object(path, "a Qwen3-TTS folder"), str(path))
 
 
+_LARGEST = 100_000_000
+_MOST_LAYERS = 1_000
+
+
 @dataclass(frozen=True)
 class ConfigReader:
     """Typed look-ups in one JSON object; errors name the file and the key."""
@@ -156,10 +160,17 @@ class ConfigReader:
         return ConfigReader(value, f"{self.where}, {key}")
 
     def integer(self, key: str, default: int) -> int:
-        """An integer of at least 0."""
+        """An integer of at least 0, and no larger than anything in a model."""
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise AudioProjectionError(f"{self.where}: {key} is {value!r}, must be a whole number")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
+            raise AudioProjectionError(f"{self.where}: {key} is {value!r}, must be a whole number, at most {_LARGEST}")
+        return value
+
+    def layers(self, key: str, default: int) -> int:
+        """A number of layers."""
+        value = self.size(key, default)
+        if value > _MOST_LAYERS:
+            raise AudioProjectionError(f"{self.where}: {key} is {value}, more than {_MOST_LAYERS}")
         return value
 
     def size(self, key: str, default: int) -> int:
@@ -188,7 +199,7 @@ class ConfigReader:
 
 
 def _talker(reader: ConfigReader) -> TalkerConfig:
-    layers = reader.size("num_hidden_layers", 20)
+    layers = reader.layers("num_hidden_layers", 20)
     window = reader.size("sliding_window", 4096) if reader.flag("use_sliding_window") else None
     sizes = {"hidden": 1024, "intermediate": 2048, "kv_heads": 2, "head_dim": None}
     return TalkerConfig(
@@ -212,7 +223,7 @@ def _talker(reader: ConfigReader) -> TalkerConfig:
 
 
 def _predictor(reader: ConfigReader) -> PredictorConfig:
-    layers = reader.size("num_hidden_layers", 5)
+    layers = reader.layers("num_hidden_layers", 5)
     window = reader.size("sliding_window", 4096) if reader.flag("use_sliding_window") else None
     first = reader.integer("max_window_layers", 28)
     kinds = reader.values.get("layer_types") or [
@@ -269,6 +280,10 @@ def _check(config: Qwen3TTSConfig, where: str) -> None:
         "codec_eos_token_id": talker.codec_eos,
         "codec_bos_id": talker.codec_bos,
         "codec_pad_id": talker.codec_pad,
+        "codec_think_id": talker.codec_think,
+        "codec_nothink_id": talker.codec_nothink,
+        "codec_think_bos_id": talker.codec_think_bos,
+        "codec_think_eos_id": talker.codec_think_eos,
     }
     codec_ids |= {f"spk_id {name!r}": number for name, number in talker.speakers.items()}
     codec_ids |= {f"codec_language_id {name!r}": number for name, number in talker.languages.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json_object
 from audio_projection.sampling import Sampling
+from audio_projection.text.characters import read_characters
 from audio_projection.text.token_spans import Span
 from audio_projection.tts import prompt
 from audio_projection.tts.code_predictor import CodePredictor
@@ -43,6 +45,8 @@ class Qwen3TTS(nn.Module):
             self.speaker_encoder = SpeakerEncoder(SpeakerEncoderConfig.from_dict(config.speaker_encoder))
         self._codec: Codec | None = None
         self._tokenizer: TextTokenizer | None = None
+        self.characters: frozenset[str] | None = None
+        """What it has learned to speak (characters.json in its folder); None where that is not known."""
 
     @classmethod
     def from_pretrained(
@@ -68,6 +72,7 @@ class Qwen3TTS(nn.Module):
             tts.talker.transformer, tts.code_predictor.transformer = stacks  # type: ignore[assignment]
         load_weights(tts, folder, dtype)
         tts._tokenizer = TextTokenizer.from_folder(folder)
+        tts.characters = read_characters(folder)
         tts._codec = Codec.from_pretrained(folder / "speech_tokenizer", device)
         if tts.codec.code_groups != config.code_groups:
             raise AudioProjectionError(
@@ -75,6 +80,7 @@ class Qwen3TTS(nn.Module):
             )
         generation = folder / "generation_config.json"
         tts.generation = read_json_object(generation, "a whole Qwen3-TTS folder")
+        _check_sampling(tts, generation)
         return tts.to(device).eval().requires_grad_(False)
 
     @classmethod
@@ -135,6 +141,17 @@ class Qwen3TTS(nn.Module):
         return self.tokenizer.hash
 
     @property
+    def embeddings_hash(self) -> str:
+        """A hash of first values of the talker's embeddings and projections, which fine-tuning leaves as they are: the
+        same in any dtype, and where the layers are GGUF files."""
+        digest = hashlib.sha256()
+        for name, value in self.talker.state_dict().items():
+            if not name.startswith("transformer."):
+                digest.update(f"{name} {tuple(value.shape)}".encode())
+                digest.update(value.flatten()[:64].to(torch.bfloat16).float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
     def sampling(self) -> Sampling:
         """The sampling settings of the folder's generation_config.json."""
         return Sampling.from_dict(self.generation)
@@ -163,3 +180,11 @@ class Qwen3TTS(nn.Module):
     def prefix(self, speaker: str | Tensor | None, language: str = "auto", instruct: str | None = None) -> Tensor:
         """Input embeddings (P, H) before the text, up to and including the speaker; see `prompt.prefix`."""
         return prompt.prefix(self, speaker, language, instruct)
+
+
+def _check_sampling(tts: Qwen3TTS, where: Path) -> None:
+    """Raises AudioProjectionError for sampling settings that are no numbers or out of range."""
+    try:
+        assert tts.sampling
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AudioProjectionError(f"{where}: {error}; download it again") from None

@@ -104,12 +104,34 @@ def prefix(
     return torch.cat(parts)
 
 
+LANGUAGE_CODES = {
+    "de": "german",
+    "en": "english",
+    "es": "spanish",
+    "fr": "french",
+    "it": "italian",
+    "ja": "japanese",
+    "ko": "korean",
+    "pt": "portuguese",
+    "ru": "russian",
+    "zh": "chinese",
+}
+"""ISO 639-1 codes of Qwen3-TTS's languages."""
+
+
+def language_name(language: str) -> str:
+    """The language by the name that Qwen3-TTS has for it: of "English", "en", "en-US" or "en_GB" it is "english"."""
+    name = language.strip().lower()
+    code = name.replace("_", "-").partition("-")[0]
+    return LANGUAGE_CODES.get(code, name)
+
+
 def _language_id(tts: SpeechModel, speaker: str | Tensor | None, language: str) -> int | None:
     """The codec id of the language tag, None for automatic detection.
 
     A speaker of a dialect turns 'auto' and 'chinese' into that dialect (official: Qwen3TTS generate).
     """
-    config, name = tts.config.talker, language.lower()
+    config, name = tts.config.talker, language_name(language)
     if name in ("auto", "chinese") and isinstance(speaker, str):
         dialect = _find(config.dialects, speaker) or False
         if dialect:

@@ -72,8 +72,12 @@ class TextTokenizer:
         return self.backend.decode(ids, skip_special_tokens=False)
 
     def encode(self, text: str) -> tuple[list[int], list[Span]]:
-        """Token ids of `text` and for each its (start, end) in the text's UTF-8 bytes; the spans partition them."""
-        encoding = self.backend.encode(text, add_special_tokens=False)
+        """Token ids of `text` and for each its (start, end) in the text's UTF-8 bytes; the spans partition them.
+
+        Special tokens written in it (`<|im_end|>`) are plain characters.
+        """
+        quoted = any(special in text for special in self._special.values())
+        encoding = (self._plain if quoted else self.backend).encode(text, add_special_tokens=False)
         sizes = [self._bytes(number, token) for number, token in zip(encoding.ids, encoding.tokens, strict=True)]
         ends = list(accumulate(sizes))
         to_text = _NormalisedBytes(text)
@@ -81,6 +85,12 @@ class TextTokenizer:
             raise AudioProjectionError(f"the tokens of {text!r} do not add up to its bytes: no byte-level tokenizer?")
         borders = [to_text.original(end) for end in ends]
         return encoding.ids, list(zip([0, *borders[:-1]], borders, strict=True)) if borders else []
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The same tokenizer without its special tokens."""
+        parts = json.loads(self.backend.to_str())
+        return Tokenizer.from_str(json.dumps({**parts, "added_tokens": []}))
 
     def _bytes(self, number: int, token: str) -> int:
         """How many bytes of normalised text a token stands for: a byte-level token has one character for each."""
@@ -134,16 +144,31 @@ def _load_whole(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise AudioProjectionError(f"{path} cannot be read: {error}; download it again") from None
+        raise AudioProjectionError(f"{path} cannot be read: {_brief(error)}; download it again") from None
+
+
+def _brief(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _load_parts(folder: Path) -> Tokenizer:
     vocabulary = read_json_object(folder / "vocab.json", "a whole Qwen3-TTS folder (its tokenizer files)")
     settings = read_json_object(folder / "tokenizer_config.json", "a whole Qwen3-TTS folder (its tokenizer files)")
+    merges = _merges(folder / "merges.txt")
+    for left, right in merges:  # the library panics over some of these
+        unknown = next((token for token in (left, right, left + right) if token not in vocabulary), None)
+        if unknown is not None:
+            raise AudioProjectionError(
+                f"{folder}: vocab.json and merges.txt do not fit: {unknown!r} of a merge is not in the vocabulary; "
+                "download them again"
+            )
     try:
-        model = models.BPE(vocab=vocabulary, merges=_merges(folder / "merges.txt"))
-    except (ValueError, TypeError) as error:
-        raise AudioProjectionError(f"{folder}: vocab.json and merges.txt do not fit: {error}") from None
+        model = models.BPE(vocab=vocabulary, merges=merges)
+    except Exception as error:  # the library raises bare Exception
+        raise AudioProjectionError(
+            f"{folder}: vocab.json and merges.txt do not fit: {_brief(error)}; download them again"
+        ) from None
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -162,6 +187,8 @@ def _merges(path: Path) -> list[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise AudioProjectionError(f"{path} is missing, so {path.parent} is not a whole Qwen3-TTS folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioProjectionError(f"{path} is damaged ({error}); download it again") from None
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise AudioProjectionError(f"{path} is damaged: a line holds no pair; download it again")

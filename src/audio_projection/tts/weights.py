@@ -6,6 +6,7 @@ heads); `official_state_dict` splits them again. Every tensor must be present an
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from audio_projection.files.tensor_folder import Shape, TensorFolder, check_tensors
 from audio_projection.tts.config import Qwen3TTSConfig, TransformerConfig
 from audio_projection.tts.interface import SpeechModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ _RENAMED = (
     (r"^code_predictor\.", "talker.code_predictor."),
 )
 _CODEC_HEAD = "talker.codec_head.weight"
+_SPEAKER_ENCODER = "speaker_encoder."
 
 
 def source(name: str, shape: Shape, config: Qwen3TTSConfig) -> Source:
@@ -82,10 +86,14 @@ def load_weights(tts: SpeechModel, folder: str | Path, dtype: torch.dtype) -> No
     sources = {name: source(name, tuple(value.shape), tts.config) for name, value in _weights(tts)}
     if tts.config.talker.tied and _CODEC_HEAD not in files.names():
         sources[_CODEC_HEAD] = sources["talker.codec_embedding.weight"]
-    check_tensors({name: shape for origin in sources.values() for name, shape in origin.parts}, files)
+    others = _SPEAKER_ENCODER if tts.speaker_encoder is None else None
+    if others is not None and any(name.startswith(others) for name in files.names()):
+        kind = tts.config.kind
+        log.info("%s: its speaker encoder is not used: a %s model takes no voice from a recording", folder, kind)
+    check_tensors({name: shape for origin in sources.values() for name, shape in origin.parts}, files, others)
     state: dict[str, Tensor] = {}
     for name, origin in sources.items():
-        kept = torch.float32 if name.startswith("speaker_encoder.") else dtype
+        kept = torch.float32 if name.startswith(_SPEAKER_ENCODER) else dtype
         state[name] = origin.join([files.tensor(part).to(kept) for part, _ in origin.parts])
     for owner, module in _owners(tts):
         own = {name.removeprefix(f"{owner}."): value for name, value in state.items() if name.startswith(f"{owner}.")}

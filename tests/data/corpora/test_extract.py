@@ -86,7 +86,7 @@ def test_shares_of_many_machines_make_the_whole(
 
 def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) -> None:
     from audio_projection.fit.assemble import assemble
-    from audio_projection.models import load_tts
+    from audio_projection.models import load_llm, load_tts
 
     config = nano_config(repository, "data.source=pairs", f"data.path={features}")
     tts = load_tts(config)
@@ -107,7 +107,7 @@ def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) ->
         torch.testing.assert_close(other.states, bind(encoded.states, overlaps))
         assert torch.equal(one.states, bind(values, overlaps))
     for normalise, llm, words in (
-        (config.tts.normalise, models.llm.select(2), "another layers .*now .2"),
+        (config.tts.normalise, load_llm(nano_config(repository, "llm.layers=2")), "another layers .*now .2"),
         ("none", models.llm, "another normalise"),
         (config.tts.normalise, make_llm(), "another llm"),
     ):

@@ -46,17 +46,17 @@ def read_audio(recording: Recording, limits: DataConfig) -> DecodedAudio:
     if not recording.audio.is_file():
         raise Unusable(Reason.no_audio, str(recording.audio))
     with unusable(Reason.unreadable):
-        announced = audio.duration(recording.audio)
+        announced = recording.duration or audio.duration(recording.audio) - recording.offset
         if announced > limits.max_seconds + 1:  # saves decoding hours; an MP3's header may be a little off
             _check_length(announced, limits)
-        samples, rate = audio.decode(recording.audio)
+        samples, rate = audio.decode(recording.audio, recording.offset, recording.duration)
     if not len(samples):
         raise Unusable(Reason.no_samples)
     if not np.isfinite(samples).all():
         raise Unusable(Reason.not_finite)
     decoded = DecodedAudio(audio.mix_down(samples), rate, samples.shape[1])
     _check_length(decoded.seconds, limits)
-    _check_level(decoded.samples, limits)
+    check_level(decoded.samples, limits)
     return decoded
 
 
@@ -90,7 +90,8 @@ def _check_length(seconds: float, limits: DataConfig) -> None:
         raise Unusable(Reason.too_long, f"{seconds:.2f} s")
 
 
-def _check_level(samples: np.ndarray, limits: DataConfig) -> None:
+def check_level(samples: np.ndarray, limits: DataConfig) -> None:
+    """Raises Unusable for samples (S,) that are silent or clipped."""
     level = 10 * np.log10(np.square(samples, dtype=np.float64).mean() + 1e-12)
     if level < limits.silence_db:
         raise Unusable(Reason.silent, f"{level:.0f} dB")

@@ -1,7 +1,7 @@
 """Lhotse cuts of the checked recordings, one file for each shard: `cuts.00000.jsonl.gz`.
 
 `lhotse.CutSet.from_files(sorted(folder.glob("cuts.*.jsonl.gz")))` reads them all, with the shards shuffled. Each cut is
-a whole recording with one supervision; audio files are not copied.
+a whole recording, or a segment of one, with one supervision; audio files are not copied.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from audio_projection.data.corpora.checks import DecodedAudio
 from audio_projection.data.corpora.items import Recording
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_bytes
+from audio_projection.files.audio import duration
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -29,10 +30,10 @@ def to_cut(recording: Recording, text: str, audio: DecodedAudio) -> dict[str, An
 
     channels = list(range(audio.channels))
     source = lhotse.AudioSource("file", channels, str(recording.audio.absolute()))
-    whole = lhotse.Recording(
-        recording.id, [source], audio.rate, len(audio.samples), audio.seconds, channel_ids=channels
-    )
+    length = len(audio.samples) if is_whole(recording) else round(duration(recording.audio) * audio.rate)
+    whole = lhotse.Recording(recording.id, [source], audio.rate, length, length / audio.rate, channel_ids=channels)
     cut = whole.to_cut()
+    cut.start, cut.duration = recording.offset, audio.seconds
     channel = channels if audio.channels > 1 else 0
     cut.supervisions = [
         lhotse.SupervisionSegment(
@@ -41,6 +42,11 @@ def to_cut(recording: Recording, text: str, audio: DecodedAudio) -> dict[str, An
     ]
     cut.id = recording.id
     return cut.to_dict()
+
+
+def is_whole(recording: Recording) -> bool:
+    """Whether a recording is all of its file, not a segment of it."""
+    return not recording.offset and recording.duration is None
 
 
 def write_cuts(folder: Path, shard: int, cuts: Iterable[dict[str, Any]]) -> None:
@@ -65,4 +71,7 @@ def read_cuts(folder: Path, shard: int) -> list[Recording]:
 
 def _to_recording(cut: Any) -> Recording:
     (spoken,) = cut.supervisions
-    return Recording(cut.id, Path(cut.recording.sources[0].source), spoken.text, spoken.speaker)
+    segment = cut.start > 0 or cut.duration < cut.recording.duration
+    duration = cut.duration if segment else None
+    path = Path(cut.recording.sources[0].source)
+    return Recording(cut.id, path, spoken.text, spoken.speaker, cut.start, duration)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from audio_projection.data.corpora import columns
 from audio_projection.data.corpora.items import Dropped, Item, Reason, Recording, printable
 from audio_projection.data.corpora.layouts import sentence_case
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_bytes
 
-_TEXTS = ("text", "sentence", "transcription", "normalized_text")
-_SPEAKERS = ("speaker_id", "speaker", "client_id")
 _A_FOLDER = 1000  # files
 
 
 def unpack(path: Path, split: str | None, folder: Path) -> Iterator[Item]:
     """The rows of a dataset that `save_to_disk` wrote; audio in its tables is written to `folder`, once.
 
-    Texts in capitals become sentence case, as LibriSpeech's do. Raises AudioProjectionError without the `datasets`
+    Texts in capitals become sentence case, as LibriSpeech's do. Where ids repeat (FLEURS has one for each sentence, not
+    for each recording) the rows are known by their numbers. Raises AudioProjectionError without the `datasets`
     package, for a folder that is no dataset, for several splits without `split`, and without audio or text.
     """
     import_datasets()
     table = _load(path, split)
     audio, text, speaker = _columns(path, table)
     table = _undecoded(table, audio)
+    names = _ids(table)
     for number, row in enumerate(table):
-        name = str(row.get("id") or f"row {number}")
+        name = names[number]
         file = _audio_file(row[audio], number, folder)
         if file is None:
             yield Dropped(name, path, Reason.no_audio, f"row {number}")
@@ -35,7 +37,18 @@ def unpack(path: Path, split: str | None, folder: Path) -> Iterator[Item]:
             yield Dropped(name, file, Reason.no_transcript, f"row {number}")
         else:
             reader = None if speaker is None or row[speaker] is None else str(row[speaker])
-            yield Recording(name, file, sentence_case(row[text]) if row[text].isupper() else row[text], reader)
+            recased = row[text].isupper()
+            words = sentence_case(row[text]) if recased else row[text]
+            yield Recording(name, file, words, reader, recased=recased)
+
+
+def _ids(table: Any) -> list[str]:
+    """A name for each row: the column `id` where all of its values differ, else the row's number."""
+    given = list(table["id"]) if "id" in table.column_names else []
+    names = [f"row {number}" if name in (None, "") else str(name) for number, name in enumerate(given)]
+    if not names or max(Counter(names).values()) > 1:
+        return [f"row {number}" for number in range(len(table))]
+    return names
 
 
 def import_datasets() -> Any:
@@ -72,17 +85,14 @@ def _load(path: Path, split: str | None) -> Any:
 def _columns(path: Path, table: Any) -> tuple[str, str, str | None]:
     """Names of the columns with audio, text and speaker."""
     audio = [name for name, feature in table.features.items() if type(feature).__name__ == "Audio"]
-    text, speaker = _first(_TEXTS, table.column_names), _first(_SPEAKERS, table.column_names)
+    present = table.column_names
+    text, speaker = columns.first(columns.TEXT, present), columns.first(columns.SPEAKER, present)
     if len(audio) != 1 or text is None:
         raise AudioProjectionError(
-            f"{path} has the columns {', '.join(table.column_names)}: one of type Audio is needed and one named "
-            f"{', '.join(_TEXTS[:-1])} or {_TEXTS[-1]}"
+            f"{path} has the columns {', '.join(present)}: one of type Audio is needed and one named "
+            f"{', '.join(columns.TEXT[:-1])} or {columns.TEXT[-1]}"
         )
     return audio[0], text, speaker
-
-
-def _first(names: Sequence[str], present: Sequence[str]) -> str | None:
-    return next((name for name in names if name in present), None)
 
 
 def _undecoded(table: Any, column: str) -> Any:

@@ -34,8 +34,8 @@ from audio_projection.files.atomic import remove_unfinished, write_json
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_tts
 from audio_projection.files.progress import shown, size_in_words
-from audio_projection.models import load_llm, use_threads
-from audio_projection.text.input_text import as_spoken
+from audio_projection.models import load_reading_llm, use_threads
+from audio_projection.text.input_text import Reading, as_spoken
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig
@@ -71,9 +71,11 @@ class MachineShare:
 class Extractor:
     """Makes pairs of recordings with frozen encoders, and with the LLM states of their texts unless `llm` is None."""
 
-    def __init__(self, encoder: RecordingEncoder, llm: LanguageModel | None, normalise: str, batch: int) -> None:
+    def __init__(
+        self, encoder: RecordingEncoder, llm: LanguageModel | None, reading: Reading | str, batch: int
+    ) -> None:
         """`batch`: texts that the LLM reads at once."""
-        self.encoder, self.llm, self.normalise, self._batch = encoder, llm, normalise, batch
+        self.encoder, self.llm, self.reading, self._batch = encoder, llm, reading, batch
 
     @classmethod
     def from_config(cls, config: Config, states: bool, number: int = 0) -> Extractor:
@@ -81,14 +83,14 @@ class Extractor:
         config = config.model_copy(update={"device": _device(config.device, number)})
         use_threads(config.threads or 1)
         encoder = RecordingEncoder.from_pretrained(find_tts(config), choose_device(config.device))
-        return cls(encoder, load_llm(config) if states else None, config.tts.normalise, config.fit.batch)
+        return cls(encoder, load_reading_llm(config) if states else None, Reading.from_config(config), config.fit.batch)
 
     @property
     def conditions(self) -> dict[str, Any]:
         """Everything that the pairs depend on besides the corpus."""
         made = {"source": "features", **self.encoder.conditions}
         if self.llm is not None:
-            made["states"] = cached_states.conditions(self.llm, self.normalise)
+            made["states"] = cached_states.conditions(self.llm, self.reading)
         return made
 
     def make_part(self, corpus: PreparedCorpus, out: Path, part: int) -> None:
@@ -115,7 +117,7 @@ class Extractor:
             yield from pairs
             return
         for group in chunks(pairs, self._batch):
-            texts = [as_spoken(pair.text, self.normalise) for pair in group]
+            texts = [as_spoken(pair.text, self.reading) for pair in group]
             for pair, values in zip(group, cached_states.compute(self.llm, texts), strict=True):
                 yield replace(pair, states=CachedStates(values, {}))
 
@@ -131,6 +133,7 @@ def extract(prepared: Path, out: Path, config: Config, share: MachineShare, proc
             "its states"
         )
     corpus = PreparedCorpus(prepared)
+    _check_place(corpus)
     extractor = Extractor.from_config(config, states)
     conditions = {"parts": corpus.shards, "corpus": corpus.digest, **extractor.conditions}
     folder = PairFolder(out, conditions)
@@ -145,6 +148,16 @@ def extract(prepared: Path, out: Path, config: Config, share: MachineShare, proc
     for _ in shown(run_shards(make, missing, processes), "encoding the recordings", len(missing)):
         pass
     return _finish(folder)
+
+
+def _check_place(corpus: PreparedCorpus) -> None:
+    """Raises AudioProjectionError when none of the first recordings is where it was: the corpus was moved."""
+    first = next((found for shard in range(corpus.shards) if (found := read_cuts(corpus.folder, shard))), [])
+    if first and not any(recording.audio.is_file() for recording in first):
+        raise AudioProjectionError(
+            f"the recordings of {corpus.folder} are not where they were, for instance {first[0].audio}: move the "
+            "corpus back, or prepare it again from its new place"
+        )
 
 
 def _load_and_make(
@@ -177,7 +190,7 @@ def _announce(corpus: PreparedCorpus, extractor: Extractor, parts: list[int], ou
     if llm is not None:
         tokens = 0
         for part in shown(parts, "counting tokens", len(parts)):
-            texts = [as_spoken(item.text, extractor.normalise) for item in read_cuts(corpus.folder, part)]
+            texts = [as_spoken(item.text, extractor.reading) for item in read_cuts(corpus.folder, part)]
             tokens += sum(len(llm.tokenize(text)) for text in texts)
         needed = tokens * len(llm.layers) * llm.hidden_size * cached_states.BYTES
         size += needed

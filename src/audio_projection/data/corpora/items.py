@@ -29,12 +29,15 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True)
 class Recording:
-    """An audio file with its transcript; `speaker` is the corpus's own name of the speaker."""
+    """An audio file, or a segment of one, with its transcript; `speaker` is the corpus's own name of the speaker."""
 
     id: str
     audio: Path
     text: str
     speaker: str | None = None
+    offset: float = 0.0  # s, where the segment begins
+    duration: float | None = None  # s; None: to the end of the file
+    recased: bool = False  # the transcript was in capitals and became a sentence
 
 
 @dataclass(frozen=True)

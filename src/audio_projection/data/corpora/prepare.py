@@ -17,7 +17,7 @@ from typing import Any
 from audio_projection.alignment.token_states import chunks
 from audio_projection.config import DataConfig
 from audio_projection.data.corpora.checks import check_pace, clean_text, letters, read_audio
-from audio_projection.data.corpora.cuts import to_cut, write_cuts
+from audio_projection.data.corpora.cuts import is_whole, to_cut, write_cuts
 from audio_projection.data.corpora.dataset import unpack
 from audio_projection.data.corpora.items import Dropped, Item, Recording, Unusable, printable
 from audio_projection.data.corpora.layouts import read_items, vetted
@@ -26,10 +26,12 @@ from audio_projection.data.corpora.workers import run_shards
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import remove_unfinished, write_json
 from audio_projection.files.json_reader import read_json
+from audio_projection.files.lock import folder_lock
 from audio_projection.files.progress import shown
 
 FORMAT = "audio-projection-prepared"
 VERSION = 1
+_IN_WORDS = {"digest": "digest of its recordings and transcripts"}
 LIMITS = ("min_seconds", "max_seconds", "silence_db", "clipped_share", "slowest", "fastest")
 """Keys of `data` that decide which recordings are kept."""
 
@@ -55,6 +57,11 @@ class PreparedCorpus:
     def __init__(self, folder: Path) -> None:
         """Raises AudioProjectionError for a foreign or unfinished folder."""
         self.folder = folder
+        if (folder / "pairs.json").is_file() and not (folder / "prepare.json").is_file():
+            raise AudioProjectionError(
+                f"no prepared corpus in {folder}: these are pairs, which are encoded already; train with "
+                f"data.source=pairs data.path={folder}"
+            )
         if not (folder / "prepare.json").is_file():
             raise AudioProjectionError(f"no prepared corpus in {folder}: make it with `audio-projection data prepare`")
         record = _read_record(folder)
@@ -76,6 +83,13 @@ def prepare(corpus: Corpus, out: Path, limits: DataConfig, shard_size: int, proc
     or none that passes the checks, and when `out` was made from something else or cannot be written.
     """
     items = corpus.items(out)
+    with folder_lock(out):
+        return _prepare(corpus, items, out, limits, shard_size, processes)
+
+
+def _prepare(
+    corpus: Corpus, items: list[Item], out: Path, limits: DataConfig, shard_size: int, processes: int
+) -> CorpusReport:
     shards = list(chunks(items, shard_size))
     _claim(out, _record(corpus, items, limits, len(shards)))
     for folder in (out, _check_file(out, 0).parent):
@@ -118,6 +132,7 @@ def check_shard(out: Path, limits: DataConfig, task: tuple[int, Sequence[Item]])
         _check_file(out, number),
         {
             "kept": len(cuts),
+            "recased": sum(item.recased for item in items if isinstance(item, Recording)),
             "seconds": seconds,
             "durations": durations.counts,
             "paces": paces.counts,
@@ -147,7 +162,9 @@ def _record(corpus: Corpus, items: Sequence[Item], limits: DataConfig, shards: i
     digest = hashlib.sha256()
     for item in items:
         if isinstance(item, Recording):
-            cells: Sequence[str] = (item.id, str(item.audio), item.text, str(item.speaker))
+            cells: tuple[str, ...] = (item.id, str(item.audio), item.text, str(item.speaker))
+            if not is_whole(item):
+                cells += (str(item.offset), str(item.duration))
         else:
             cells = item.cells
         digest.update("\0".join((*cells, "\n")).encode(errors="surrogateescape"))
@@ -171,8 +188,9 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
     present = _read_record(out)
     for name, value in record.items():
         if present.get(name) != value:
+            words = _IN_WORDS.get(name, name)
             raise AudioProjectionError(
-                f"{out} was prepared from something else ({name} {str(present.get(name))[:20]}, now "
+                f"{out} was prepared from something else ({words} {str(present.get(name))[:20]}, now "
                 f"{str(value)[:20]}); choose another folder, or delete that one"
             )
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-TEXTS = "transcripts in capitals became sentences, control characters and odd spacing went, nothing else changed"
+TEXTS = "control characters and odd spacing in transcripts went, nothing else changed"
+RECASED = "transcripts in capitals became sentences"
 
 
 @dataclass
@@ -56,6 +57,7 @@ class CorpusReport:
     source: str
     kept: int = 0
     seconds: float = 0.0
+    recased: int = 0  # transcripts in capitals
     durations: Histogram = field(default_factory=Histogram.durations)
     paces: Histogram = field(default_factory=Histogram.paces)
     dropped: list[Dropped] = field(default_factory=list)
@@ -66,6 +68,7 @@ class CorpusReport:
         report = cls(source)
         for shard in shards:
             report.kept += shard["kept"]
+            report.recased += shard.get("recased", 0)
             report.seconds = math.fsum((report.seconds, shard["seconds"]))
             report.durations.merge(shard["durations"])
             report.paces.merge(shard["paces"])
@@ -81,7 +84,8 @@ class CorpusReport:
 
     @property
     def headline(self) -> str:
-        return f"{self.source}: {self.kept + len(self.dropped):,} items; {TEXTS}"
+        recased = f"{self.recased:,} {RECASED}, " if self.recased else ""
+        return f"{self.source}: {self.kept + len(self.dropped):,} items; {recased}{TEXTS}"
 
     def table(self) -> Table:
         """For the terminal: kept, and dropped by reason with an example."""
@@ -117,6 +121,7 @@ class CorpusReport:
         """PNG: histograms of duration and pace of what was kept, and dropped items by reason."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
         figure = Figure(figsize=(12, 4), layout="constrained")
         FigureCanvasAgg(figure)
@@ -126,10 +131,12 @@ class CorpusReport:
             edges = [number * histogram.width for number in range(histogram.shown)]
             place.bar(edges, histogram.counts[: histogram.shown], width=histogram.width, align="edge")
             place.set(xlabel=name, ylabel="recordings kept")
+            place.yaxis.set_major_locator(MaxNLocator(integer=True))
         reasons = {"kept": self.kept, **self.reasons}
         bars = axes[2].barh(list(reasons), list(reasons.values()))
         axes[2].bar_label(bars, fmt="{:,.0f}")
-        axes[2].set(xlabel="items", xscale="symlog")
+        axes[2].set(xlabel="items", xscale="symlog", xlim=(0, 8 * max(reasons.values(), default=1) + 1))
+        axes[2].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes[2].invert_yaxis()
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=100)

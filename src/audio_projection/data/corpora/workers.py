@@ -8,13 +8,15 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.interruption import Interrupted, StopRequest, stop_requested
 
+INTERRUPTED = "interrupted; what is finished is kept: run the same command again, it goes on where it stopped"
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Make = Callable[[int], Callable[[Task], Result]]
@@ -24,14 +26,18 @@ Make = Callable[[int], Callable[[Task], Result]]
 def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
     """Yields `make(number)(task)` for every task as they finish; with one process everything runs in this one.
 
-    Raises what a task raises; the workers then end at once, as they do when this process is killed.
+    Raises what a task raises; the workers then end at once, as they do when this process is killed. Ctrl-C lets the
+    tasks that are begun end, and raises Interrupted if others are left.
     """
     processes = min(processes, len(tasks))
     if processes <= 1:
-        work = make(0) if tasks else None
-        for task in tasks:
-            assert work is not None
-            yield work(task)
+        with stop_requested("this shard") as stop:
+            work = make(0) if tasks else None
+            for task in tasks:
+                if stop.is_set():
+                    raise Interrupted(INTERRUPTED)
+                assert work is not None
+                yield work(task)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that torch's threads hold
     numbers = context.Queue()
@@ -40,8 +46,8 @@ def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) 
     lifeline, held = context.Pipe(duplex=False)
     with ProcessPoolExecutor(processes, context, _begin, (make, numbers, lifeline)) as pool:
         try:
-            for future in as_completed([pool.submit(_work, task) for task in tasks]):
-                yield future.result()
+            with stop_requested("the shards that are begun") as stop:
+                yield from _results([pool.submit(_work, task) for task in tasks], stop)
         except BrokenProcessPool:
             held.close()
             raise AudioProjectionError(
@@ -51,6 +57,19 @@ def run_shards(make: Make[Task, Result], tasks: Sequence[Task], processes: int) 
         except BaseException:
             held.close()
             raise
+
+
+def _results(futures: Sequence[Future[Any]], stop: StopRequest) -> Iterator[Any]:
+    """Results as they come; after a request to stop only those of tasks that had begun, then raises Interrupted."""
+    left_out = False
+    for future in as_completed(futures):
+        if stop.is_set():
+            cancelled = [each.cancel() for each in futures if not each.done()]
+            left_out = left_out or any(cancelled)
+        if not future.cancelled():
+            yield future.result()
+    if left_out:
+        raise Interrupted(INTERRUPTED)
 
 
 _worker: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 _LONGEST = 9  # digits without commas that are read as one number; phone and card numbers are longer
@@ -26,15 +27,23 @@ def _cardinal(number: int) -> str:
     return f"{words} {'and ' if rest < 100 else ''}{_cardinal(rest)}" if rest else words
 
 
-def digit_words(digits: str) -> str:
-    return " ".join(number_words(int(digit)) for digit in digits)
+def digit_words(digits: str, zero: str = "zero") -> str:
+    return " ".join(number_words(int(digit)) if digit != "0" else zero for digit in digits)
 
 
 def figure_words(figure: str) -> str:
-    """1,234.5, .5 or 007 in words."""
-    whole, point, decimals = figure.partition(".")
+    """1,234.5, 1 000, .5, 007 or a continental 1.500,25 in words."""
+    whole, point, decimals = english_figure(figure).partition(".")
     words = [_integer(whole)] if whole else []
     return " ".join(words + (["point", digit_words(decimals)] if point else []))
+
+
+def english_figure(figure: str) -> str:
+    """A figure with a decimal point: "22,1" is 22.1, "1.500,00" is 1500.00, "1,234" stays."""
+    figure = figure.replace(" ", "")
+    if re.fullmatch(r"[0-9]{1,3}(?:\.[0-9]{3})*,[0-9]{1,2}", figure):
+        return figure.replace(".", "").replace(",", ".")
+    return figure
 
 
 def _integer(figure: str) -> str:
@@ -48,6 +57,10 @@ def year_words(figure: str) -> str:
     return number_words(int(figure), "year")
 
 
+def ordinal_words(number: int) -> str:
+    return number_words(number, "ordinal")
+
+
 def plural(words: str) -> str:
     if words.endswith("y"):
         return words[:-1] + "ies"
@@ -55,13 +68,15 @@ def plural(words: str) -> str:
 
 
 def fraction_words(figure: str) -> str:
-    """3/4, 1/100th or 2 1/2 in words; 50/50 and 24/7 are said as they stand, 10/3 is ten over three."""
-    whole, _, part = figure.rpartition(" ")
-    above, below = (int(number) for number in re.split("[/⁄]", part.rstrip("ths")))
+    """3/4, 1/100th, 2 1/2, 3-1/2 or 2½ in words; 50/50 and 24/7 are said as they stand, 10/3 is ten over three."""
+    figure = re.sub(r"(?<=[0-9])(?=[^0-9/⁄ .,a-z-])", " ", figure)
+    figure = unicodedata.normalize("NFKC", figure).replace("⁄", "/")
+    whole, _, part = figure.replace("-", " ").rpartition(" ")
+    above, below = (int(number) for number in part.rstrip("thsrdn").split("/"))
     if not above < below or figure == "9/11":
-        between = " over " if above > below and figure != "24/7" else " "
+        between = " over " if above > below and figure != "24/7" and above + below != 100 else " "
         return f"{figure_words(whole)} {number_words(above)}{between}{number_words(below)}".strip()
-    name = {1: "whole", 2: "half", 4: "quarter"}.get(below) or number_words(below, "ordinal")
+    name = {1: "whole", 2: "half", 4: "quarter"}.get(below) or ordinal_words(below)
     if above != 1:
         name = "halves" if below == 2 else plural(name)
     part = f"{'a' if whole and above == 1 else number_words(above)} {name}"

@@ -14,25 +14,26 @@ import torch
 
 from audio_projection.config import NANO
 from audio_projection.data.pairs import PairFolder
-from audio_projection.data_loader import corpus_recordings, read_texts
+from audio_projection.data_loader import corpus_recordings, held_out_count, read_texts
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import NANO_FOLDER
-from audio_projection.fit.ridge import ridge_memory
 from audio_projection.llm.hidden_states import resolve_layers
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
-from audio_projection.training.flops import (
+from audio_projection.training.estimates.flops import (
     PEAKS,
     PREFIX,
     REACHED,
     LLMSizes,
     SpeechAmount,
+    StackSizes,
     TTSSizes,
     fit_flops,
     hours,
     training_flops,
 )
-from audio_projection.tts.config import Qwen3TTSConfig
+from audio_projection.training.estimates.memory import GPUS, RESERVE, Batch, Peaks, fits, memory_peaks
+from audio_projection.tts.config import Qwen3TTSConfig, TransformerConfig
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig, LLMConfig, TTSConfig
@@ -41,9 +42,12 @@ FRAME_RATE = 12.5
 _TOKENS_A_SECOND = 3.5  # text tokens of read English
 
 # Sizes of the models of configs/default.yaml, for a machine that has not downloaded them yet.
-KNOWN_LLMS = {"meta-llama/Llama-3.1-8B-Instruct": LLMSizes(4096, 32, 8_030_261_248)}
+KNOWN_LLMS = {"meta-llama/Llama-3.1-8B-Instruct": LLMSizes(4096, 32, 8_030_261_248, 128_256)}
 KNOWN_TTS = {
-    f"Qwen/Qwen3-TTS-12Hz-{name}": TTSSizes(*sizes, 16, parameters, 170_000_000, talker_stack, 78_655_744, lora)
+    f"Qwen/Qwen3-TTS-12Hz-{name}": TTSSizes(
+        *(StackSizes(*sizes, 2048, 1024), StackSizes(1024, 5, 3072, 2048, 1024), 151_936, 3072, 2048, 16),
+        *(parameters, 170_000_000, talker_stack, 78_655_744, lora),
+    )
     for names, sizes, parameters, talker_stack, lora in (
         (
             ("1.7B-Base", "1.7B-CustomVoice", "1.7B-VoiceDesign"),
@@ -101,6 +105,7 @@ def estimate_run(config: Config) -> RunEstimate:
         projector = build_projector(info)
     utterances, hours = _data(config.data, config.tts.normalise)
     known = utterances if utterances is not None or config.train.steps is None else 0
+    trained = None if known is None else max(1, known - held_out_count(known, config.data.held_out))
     return RunEstimate(
         llm=llm,
         tts=tts,
@@ -108,7 +113,7 @@ def estimate_run(config: Config) -> RunEstimate:
         layers=f"one of 1 to {llm.layers}, by the probe" if probing else ", ".join(map(str, layers)),
         utterances=utterances,
         hours=hours,
-        steps=None if known is None else config.train.total_steps(max(1, known - config.data.held_out)),
+        steps=None if trained is None else config.train.total_steps(trained),
     )
 
 
@@ -133,16 +138,15 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
     states, projected = (batch, tokens, len(projector.info.layers), llm.hidden), (batch, tokens, tts.hidden)
     yield f"  LLM states {states} -> projected embeddings {projected}"
     yield f"  codes ({batch}, {frames}, {groups}) -> talker input ({batch}, {frames + tokens + PREFIX}, {tts.hidden})"
-    yield "memory, about:"
-    for what, size in _memory(config, estimate, frames + tokens + PREFIX).items():
-        yield f"  {what}: {size / 1e9:.2f} GB"
+    yield from _memory(peaks_of(config, estimate, Batch(batch, tokens, frames, frames + tokens + PREFIX)), config.llm)
     yield f"data: {_source(config.data, config.tts.name)}"
     if estimate.utterances is None:
         yield "  utterances: not known before the data are there"
     else:
         length = estimate.hours
         spoken = "" if length is None else f", {length:.1f} h, {length * 3600 * FRAME_RATE:,.0f} frames"
-        yield f"  utterances: {estimate.utterances:,}{spoken}; held out: {config.data.held_out}"
+        held_out = held_out_count(estimate.utterances, config.data.held_out)
+        yield f"  utterances: {estimate.utterances:,}{spoken}; held out: {held_out}"
     yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
     steps = f"{train.epochs:g} epochs" if estimate.steps is None else f"{estimate.steps:,} steps"
     stop = f", at most {train.max_minutes:g} minutes" if train.max_minutes is not None else ""
@@ -177,30 +181,43 @@ def _time(hours: float) -> str:
     return f"{hours:.1f} h" if hours >= 1 else f"{max(hours * 60, 0.1):.1f} min"
 
 
-def _memory(config: Config, estimate: RunEstimate, positions: int) -> dict[str, float]:
-    """Bytes by purpose, roughly. `kept`: activations that the talker keeps for its backward pass, for each position."""
-    llm, tts = estimate.llm, estimate.tts
-    width = 4 if config.tts.dtype == "float32" or config.device == "cpu" else 2
-    llm_width = 4 if config.llm.dtype == "float32" else 2
-    kept = width * tts.layers * (12 * tts.hidden + 4 * tts.intermediate)
-    parts = {
-        "LLM weights": float(llm_width * llm.parameters),
-        "TTS weights": float(width * tts.parameters + 4 * tts.codec_parameters),
-        "projector, gradient, Adam moments": 16.0 * estimate.parameters,
-        "the same of the fine-tuned talker": 16.0 * tts.finetuned(config.tts),
-        "normal equations of the fit": float(ridge_memory(llm.hidden, tts.hidden))
-        if config.projector.kind == "linear"
-        else 0.0,
-        "activations of a training step": float(config.train.batch * positions * kept),
-        "LLM states in memory, at most": config.train.states_memory * 1e9,
-    }
-    return {name: size for name, size in parts.items() if size or "fine-tuned" not in name}
+def _memory(peaks: Peaks, llm: LLMConfig) -> Iterator[str]:
+    for name, parts in (("fit", peaks.fitting), ("training", peaks.training)):
+        listed = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in parts.items())
+        yield f"GPU memory at the peak of the {name}, about: {sum(parts.values()) / 1e9:.2f} GB ({listed})"
+    if llm.backend == "gguf":
+        yield "  the LLM's weights are in main memory: llama.cpp computes its states on the CPU"
+    yield f"GPU memory in total, about: {peaks.total / 1e9:.2f} GB and {RESERVE / 1e9:.0f} GB for CUDA itself"
+    for size, names in GPUS.items():
+        verdict = "fits" if fits(peaks.total, size) else "does not fit"
+        yield f"  {verdict} a GPU of {size} GB ({names}: {size * 2**30 / 1e9:.1f} GB of 1e9 bytes)"
+    if not fits(peaks.total, min(GPUS)):
+        yield (
+            "  less memory: train.batch (and more train.grad_accumulation), train.activation_checkpointing=true, "
+            "llm.quantise=4bit, llm.backend=gguf, or states made before by `data features --states`"
+        )
+
+
+def peaks_of(config: Config, estimate: RunEstimate, batch: Batch) -> Peaks:
+    tokens = None if estimate.hours is None else round(estimate.hours * 3600 * _TOKENS_A_SECOND)
+    layers = estimate.projector.info.layers
+    cached = _states_are_cached(config.data)
+    return memory_peaks(config, estimate.llm, estimate.tts, estimate.parameters, layers, batch, tokens, cached)
+
+
+def _states_are_cached(data: DataConfig) -> bool:
+    """Whether the ready pairs have their LLM states with them."""
+    try:
+        return data.source == "pairs" and "states" in PairFolder(data.path or Path()).conditions
+    except AudioProjectionError:
+        return False
 
 
 def _source(data: DataConfig, tts_name: str) -> str:
     if data.source == "self":
         return f"codes that the text-fed TTS makes of the texts {data.texts}"
-    what = f"LibriSpeech {data.subset}" if data.source == "librispeech" else data.source
+    names = {"librispeech": "LibriSpeech", "libritts": "LibriTTS"}
+    what = f"{names[data.source]} {data.subset}" if data.source in names else data.source
     voices = ", each recording's x-vector as its voice" if tts_name.endswith("Base") else ""
     there = "" if data.path is not None and Path(data.path).exists() else " (not there yet)"
     return f"{what} in {data.path}{there}{voices}"
@@ -238,7 +255,8 @@ def _llm_sizes(llm: LLMConfig, models_dir: Path | None) -> LLMSizes:
             model = AutoModelForCausalLM.from_config(settings)
     except (OSError, ValueError, KeyError) as error:
         raise AudioProjectionError(f"{path} is not the config.json of a causal language model ({error})") from None
-    return LLMSizes(settings.hidden_size, settings.num_hidden_layers, _count(model))
+    tied = bool(getattr(settings, "tie_word_embeddings", False))
+    return LLMSizes(settings.hidden_size, settings.num_hidden_layers, _count(model), settings.vocab_size, tied)
 
 
 def _tts_sizes(settings: TTSConfig, models_dir: Path | None) -> TTSSizes:
@@ -256,11 +274,13 @@ def _tts_sizes(settings: TTSConfig, models_dir: Path | None) -> TTSSizes:
         parameters = _count(tts)
         codec = Codec(CodecConfig.from_dict(read_json(codec_path))) if codec_path.is_file() else None
         codec_parameters = 0 if codec is None else _count(codec.decoder) + _count(codec.encoder)
-    talker, stack = sizes.talker.transformer, tts.talker.transformer
+    stack = tts.talker.transformer
     return TTSSizes(
-        hidden=sizes.hidden_size,
-        layers=talker.num_layers,
-        intermediate=talker.intermediate_size,
+        talker=_stack_sizes(sizes.talker.transformer),
+        predictor=_stack_sizes(sizes.predictor.transformer),
+        vocabulary=sizes.talker.text_vocab_size,
+        codes=sizes.talker.vocab_size,
+        predictor_codes=sizes.predictor.vocab_size,
         code_groups=sizes.code_groups,
         parameters=parameters,
         codec_parameters=codec_parameters,
@@ -268,6 +288,11 @@ def _tts_sizes(settings: TTSConfig, models_dir: Path | None) -> TTSSizes:
         predictor_stack=_count(tts.code_predictor.transformer),
         lora=sum(each.in_features + each.out_features for each in stack.modules() if isinstance(each, torch.nn.Linear)),
     )
+
+
+def _stack_sizes(stack: TransformerConfig) -> StackSizes:
+    query, key = stack.num_heads * stack.head_dim, stack.num_kv_heads * stack.head_dim
+    return StackSizes(stack.hidden_size, stack.num_layers, stack.intermediate_size, query, key)
 
 
 def _count(module: torch.nn.Module) -> int:

@@ -26,11 +26,19 @@ PREFIX = 11
 
 @dataclass(frozen=True)
 class LLMSizes:
-    """Sizes of an LLM: hidden size, number of layers, number of parameters."""
+    """Sizes of an LLM: hidden size, number of layers, of parameters, and of rows in its embedding matrix."""
 
     hidden: int
     layers: int
     parameters: int
+    vocabulary: int
+    tied: bool = False  # the output head is the embedding matrix
+
+    def reading(self, layer: int) -> int:
+        """Parameters that reading up to a layer needs: the embeddings and the layers below, no output head."""
+        table = self.vocabulary * self.hidden
+        inside = self.parameters - table * (1 if self.tied else 2)
+        return table + inside * max(layer, 1) // self.layers
 
     def up_to(self, layer: int) -> float:
         """Parameters that a token passes up to a layer, roughly: embedding and output matrices count as layers."""
@@ -38,18 +46,36 @@ class LLMSizes:
 
 
 @dataclass(frozen=True)
+class StackSizes:
+    """Sizes of a decoder stack; `query` and `key` are heads times head size (values are as large as keys)."""
+
+    hidden: int
+    layers: int
+    intermediate: int
+    query: int
+    key: int
+
+
+@dataclass(frozen=True)
 class TTSSizes:
     """Sizes of a Qwen3-TTS; the numbers from `parameters` on count parameters."""
 
-    hidden: int  # of text embeddings and talker states
-    layers: int  # of the talker
-    intermediate: int  # inner size of the talker's MLPs
+    talker: StackSizes
+    predictor: StackSizes
+    vocabulary: int  # of the text
+    codes: int  # of the talker, special ones among them
+    predictor_codes: int
     code_groups: int
     parameters: int  # without the codec
     codec_parameters: int
     talker_stack: int  # the talker's transformer alone
     predictor_stack: int  # the code predictor's transformer alone
     lora: int  # LoRA of rank 1 on the talker
+
+    @property
+    def hidden(self) -> int:
+        """Size of a text embedding and of a talker state."""
+        return self.talker.hidden
 
     def finetuned(self, settings: TTSConfig) -> int:
         """Number of parameters that `tts.finetune` trains."""

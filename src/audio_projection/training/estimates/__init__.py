@@ -1,0 +1,1 @@
+"""What a training run would take, estimated from configuration numbers alone: FLOPs, hours, GPU memory."""

@@ -98,7 +98,8 @@ class Engine:
         self._unread: list[tuple[list[Utterance], Tensor, Tensor]] = []  # frames whose ends the host does not know
         self._news = threading.Condition(threading.RLock())
         # On a CPU there is nothing to wait for: ends are read at once, so that no frame is decoded in vain. The codec
-        # decodes each utterance by itself (as fast but for the first chunks): sound does not depend on neighbours.
+        # decodes each utterance by itself, so that its samples do not depend on neighbours at all; together, only the
+        # short first chunks would be faster.
         self._on_cpu = tts.device.type == "cpu"
 
     @property

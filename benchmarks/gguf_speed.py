@@ -243,8 +243,7 @@ def prefill(exported: Path, threads: int, layer: int) -> dict[str, Any]:
 
 def own_run(exported: str, threads: int) -> Callable[[int], list[list[int]]]:
     """Speaking by this package, from text to sound: frames wanted -> codes."""
-    from audio_projection.tts import Sampling
-    from audio_projection.tts import decode
+    from audio_projection.tts import Sampling, decode
 
     tts = loaded_tts(Path(exported), threads)
 

@@ -276,7 +276,7 @@ class Voice:
         language: str | None = None,
         seed: int | None = None,
         control: str | None = None,
-    ) -> SpeechStream:
+    ) -> Iterator[np.ndarray]:
         """Speaks a text as a stream: samples (s,), float32, chunk by chunk while they are made.
 
             for chunk in voice.stream("Hello world. How are you?"):

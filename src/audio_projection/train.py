@@ -46,9 +46,9 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
         summary_writer()  # fails before anything that takes long
     processes = PartialState(cpu=choose_device(config.device).type == "cpu")
     with folder_lock(config.run_dir) if processes.is_main_process else nullcontext():
+        check_layers(config)  # what is refused loses no checkpoint, also with resume=False
         checkpoints = _checkpoints(config, resume)
         check_settings(config, checkpoints)
-        check_layers(config)
         start = None if config.train.start is None else _start(config, checkpoints)
         try:
             models, training, held_out = _prepared(config, processes, checkpoints, start)

@@ -16,10 +16,12 @@ from audio_projection.data.pairs import Pair
 from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import write_json
 from audio_projection.files.interruption import Interrupted, stop_requested
+from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import given_projector
 from audio_projection.files.lock import folder_lock
-from audio_projection.fit.assemble import assemble
+from audio_projection.fit.assemble import assemble, fit_conditions
 from audio_projection.fit.closed_form import fit_projector
 from audio_projection.models import Models, check_layers, choose_device, load_projector, load_tts, use_threads
 from audio_projection.projector import Projector
@@ -77,9 +79,27 @@ def _prepared(
     if checkpoints.latest() is None and start is not None:
         _take_over(models.projector, start)
     elif checkpoints.latest() is None:
-        fit_projector(config.fit, models.llm, tts, models.projector, texts)
+        _fit_once(config, models, texts, processes.is_main_process)
     models.projector.set_voice(voice, source)
     return models, training, held_out
+
+
+def _fit_once(config: Config, models: Models, texts: Sequence[str], writing: bool) -> None:
+    """Fits the projector, and keeps it in fit/ of the run's folder: a run that is stopped then need not fit again."""
+    projector, folder = models.projector, config.run_dir / "fit"
+    made_of = fit_conditions(config.fit, models.llm, models.tts, texts) | {
+        "layers": models.llm.layers,
+        "projector": config.projector.model_dump(mode="json", exclude={"path"}),
+    }
+    if (folder / "made_of.json").is_file() and read_json(folder / "made_of.json") == made_of:
+        fitted = load_projector(folder)
+        projector.load_state_dict(fitted.state_dict())
+        projector.info.measurements["fit"] = fitted.info.measurements["fit"]
+        log.info("fit: as it was done before (%s)", folder)
+    elif fit_projector(config.fit, models.llm, models.tts, projector, texts) is not None and writing:
+        (folder / "made_of.json").unlink(missing_ok=True)
+        projector.save_pretrained(folder)
+        write_json(folder / "made_of.json", made_of)
 
 
 def _start(config: Config, checkpoints: Checkpoints) -> Projector | None:

@@ -133,8 +133,11 @@ def train_projector(config: Config, models: Models, training: Sequence[Pair], he
     and projector/. SIGTERM and Ctrl-C end the run with a checkpoint. Raises AudioProjectionError when the checkpoint is
     damaged or was made with other settings, models or data.
     """
-    trainer = Trainer(config, models, training, held_out)
-    trainer.resume()
+    try:
+        trainer = Trainer(config, models, training, held_out)
+        trainer.resume()
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before a step was done: the same command goes on from there") from None
     with stop_requested("this step", signal.SIGTERM) as stop:
         outcome = trainer.train(stop)
     return replace(outcome, interrupted=stop.by_keyboard and not outcome.finished)

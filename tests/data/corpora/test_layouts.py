@@ -204,6 +204,9 @@ def test_the_wrong_level_of_the_others_names_the_right_one(tmp_path: Path) -> No
     ):
         with pytest.raises(AudioProjectionError, match=f"give {right}"):
             read_recordings(source, path)
+        with pytest.raises(AudioProjectionError, match=f"give {right}"):
+            find_corpus(DataConfig(source=source, path=path))
+    assert find_corpus(DataConfig(source="common_voice", path=language)) == language
     with pytest.raises(AudioProjectionError, match="no dev.tsv in .*choose one of train with --subset"):
         read_recordings("common_voice", language, "dev")
     with pytest.raises(AudioProjectionError, match="is a folder: give the file in it that lists the recordings .train"):

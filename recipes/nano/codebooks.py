@@ -1,15 +1,11 @@
-"""Stage: the codec's target latents, its codebooks, and the codes of the speech whose sound was kept.
-
-    python recipes/nano/codebooks.py work/speech
+"""The codec's target latents, its codebooks and its codes (`fit_codebooks.py` makes them).
 
 A frame is 80 ms: eight log-mel columns, reduced by PCA to a latent.  Codebook 0 is k-means on the directions of the
 latent that tell phones apart (canonical correlation analysis, Hotelling, 1936): what is being said.  The other
 codebooks are residual k-means of the whole latent: how it sounds.  So each of the two quantisers of the official codec
-can be computed from the latent alone, as its encoder does.  Writes `codebooks.safetensors`, then `codes-0000.safetensors`
-for each shard with sound; codes that exist are kept.
+can be computed from the latent alone, as its encoder does.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -168,3 +164,11 @@ def read_phones(folder: Path, number: int) -> list[Tensor]:
         ends = shard["ends"][first:last]
         found.append(shard["phones"][first:last].long()[quarters(ends, frames_of(int(ends[-1])))])
     return found
+
+
+def usage(folder: Path) -> str:
+    """How many frames were coded, and how evenly codebook 0 is used."""
+    codes = torch.cat([load_file(path)["codes"][:, 0] for path in sorted(folder.glob("codes-*.safetensors"))])
+    shares = torch.bincount(codes.long(), minlength=ENTRIES) / len(codes)
+    entropy = -(shares * shares.clamp_min(1e-9).log2()).sum()
+    return f"{len(codes)} frames in {folder}, {entropy:.2f} of {np.log2(ENTRIES):.0f} bits a frame in codebook 0"

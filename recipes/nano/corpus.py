@@ -1,7 +1,7 @@
 """Stage: sentences spoken by the teacher, in shards, with the times of their phones and words.
 
-    python recipes/nano/corpus.py work/sentences.txt work/speech --audio-shards 15
-    python recipes/nano/corpus.py work/sentences.txt work/speech --books work/codec/codebooks.safetensors
+    python recipes/nano/corpus.py work/sentences.txt work/speech --audio-shards 60
+    python recipes/nano/corpus.py work/sentences.txt work/speech --books work/codebooks.safetensors
 
 The first call speaks the first shards and keeps their sound, for the codec; the second speaks the rest, encodes it at
 once and keeps the codes alone.  A shard is four files with one number:
@@ -28,7 +28,7 @@ from codebooks import encode
 from safetensors.numpy import load_file, save_file
 from teacher import SAMPLE_RATE, Spoken, teacher
 
-SHARD = 1_000
+SHARD = 250
 """Sentences of a shard."""
 
 

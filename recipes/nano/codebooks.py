@@ -22,8 +22,8 @@ FRAME = 1_920
 HOP = 240
 FFT = 1_024
 MELS = 100
-FLOOR = 1e-3
-LATENT = 128
+FLOOR = 2e-3
+LATENT = 96
 LEADING = 16
 """Components whose mean variance is made 1."""
 PHONETIC = 64
@@ -71,7 +71,7 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cat([(sizes - 2 * part @ centres.T).argmin(1) for part in points.split(20_000)])
 
 
-def kmeans(points: Tensor, rounds: int = 20) -> Tensor:
+def kmeans(points: Tensor, rounds: int = 15) -> Tensor:
     """(n, d) -> (ENTRIES, d) centres by Lloyd's algorithm; an empty centre moves to a random point."""
     centres = points[torch.randperm(len(points))[:ENTRIES]].clone()
     for _ in range(rounds):
@@ -90,7 +90,7 @@ def inverse_root(covariance: Tensor, floor: float) -> Tensor:
 
 
 def phonetic_directions(latents: Tensor, phones: Tensor) -> Tensor:
-    """(LATENT, PHONETIC): the canonical directions of latents (n, LATENT) with phones (n, 4), as long as they correlate."""
+    """(LATENT, PHONETIC): canonical directions of latents (n, LATENT) with phones (n, 4), as long as they correlate."""
     named = torch.nn.functional.one_hot(phones, len(PHONES)).float().flatten(1)
     named = named - named.mean(0)
     centred = latents - latents.mean(0)

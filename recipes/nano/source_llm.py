@@ -1,4 +1,4 @@
-"""Tokens, merges and token embeddings of the LLM that the text table begins from: a GGUF file or a transformers folder."""
+"""Tokens, merges and embeddings of the LLM that the text table begins from: a GGUF file or a transformers folder."""
 
 import json
 from dataclasses import dataclass

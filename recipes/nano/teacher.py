@@ -19,11 +19,12 @@ STEP = 600
 PAUSE = 0
 PHONES = (
     "pau", "ə", "ɹ", "t", "n", "ɪ", "s", "d", "l", "i", "z", "k", "ð", "m", "ɛ", "ʌ", "æ", "w", "h", "p", "I", "v", "b",
-    "f", "A", "ɑ", "ɔ", "O", "u", "ŋ", "ᵊ", "ɡ", "ʃ", "ɜ", "j", "ɐ", "T", "ʊ", "W", "ʧ", "ʤ", "θ", "ᵻ", "Y", "ʒ", "other",
+    "f", "A", "ɑ", "ɔ", "O", "u", "ŋ", "ᵊ", "ɡ", "ʃ", "ɜ", "j", "ɐ", "T", "ʊ", "W", "ʧ", "ʤ", "θ", "ᵻ", "Y", "ʒ",
+    "other",
 )  # fmt: skip
 """The teacher's alphabet for American English (capitals are diphthongs, T the flap), a pause, and all rare symbols."""
 STRESS = "ˈˌ"
-MARKS = ";:,.!?—…\"()“”"
+MARKS = ';:,.!?—…"()“”'
 DURATIONS = "/Clip_output_0"
 """Output of the node that bounds the durations."""
 SILENCE = 2_400
@@ -189,7 +190,7 @@ def merged(phones: list[Phone]) -> list[Phone]:
 def cut(phones: list[Phone], first: int, last: int) -> list[Phone]:
     """Without the first and last steps."""
     found = list(phones)
-    for steps, place, next_place in ((first, 0, 1), (last, -1, -2)):
+    for steps, place in ((first, 0), (last, -1)):
         left = float(steps)
         while left >= found[place].steps and len(found) > 1:
             left -= found[place].steps

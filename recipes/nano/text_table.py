@@ -77,7 +77,7 @@ def carriers(short: dict[str, int], words: dict[str, list[str]], chance: random.
 
 
 def word_pieces(texts: Iterable[str]) -> list[str]:
-    """The different pieces that texts are cut into before bytes are merged, letters only: words and spaces before them."""
+    """The different words of texts, each with the space before it, as they are cut before bytes are merged."""
     cut = bpe.tokenizer([]).pre_tokenizer
     pieces = {piece.replace("Ġ", " ") for text in texts for piece, _ in cut.pre_tokenize_str(text)}
     return sorted(piece for piece in pieces if piece.strip().isalpha() and piece.isascii())

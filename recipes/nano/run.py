@@ -33,13 +33,14 @@ from typing import Any
 RECIPE = Path(__file__).resolve().parent
 REPOSITORY = RECIPE.parents[1]
 NANO_LLM = REPOSITORY / "src" / "audio_projection" / "nano" / "llm"
+MADE = "{repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts tts.speaker=heart"
 PROJECTOR = (
-    "-m audio_projection train --config {repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts"
-    " data.source=pairs data.path={work}/pairs data.texts={work}/texts.txt output_dir={work}/runs --projector "
+    f"-m audio_projection train --config {MADE} data.source=pairs data.path={{work}}/pairs"
+    " data.texts={work}/texts.txt output_dir={work}/runs --projector "
 )
 SPEAK = (
-    "-m audio_projection speak --config {repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts"
-    " --projector {work}/runs/linear/projector --text 'Hello world.' --output {work}/hello.wav"
+    f"-m audio_projection speak --config {MADE} --projector {{work}}/runs/linear/projector"
+    " --text 'Hello world.' --output {work}/hello.wav"
 )
 HELD_OUT = " --without {repository}/benchmarks/heldout.txt {repository}/benchmarks/robustness.txt"
 ENVIRONMENT = {

@@ -71,6 +71,7 @@ def carriers(short: dict[str, int], words: dict[str, list[str]], chance: random.
     chance.shuffle(needed)
     inner = [word for word in needed if word.startswith(" ")]
     made = [chance.choice(OPENINGS).format(word) for word in needed if word[0].isalpha()]
+    inner += inner[: -len(inner) % 3]
     for start in range(0, len(inner) - 2, 3):
         made.append(chance.choice(LISTS).format(*inner[start : start + 3]))
     return made

@@ -57,13 +57,13 @@ ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 NEEDED = {
-    "hibari": "hibari-tts==0.2.1",
+    "hibari": "hibari-tts",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "librosa": "librosa",
     "gguf": "gguf",
 }
-"""Modules that only the recipe needs, and the packages that bring them."""
+"""Modules that only the recipe needs, and the packages that bring them (the extra `recipe`)."""
 STOPPED = 143
 """Exit code after SIGTERM."""
 
@@ -317,7 +317,7 @@ def check_tools() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         packages = " ".join(NEEDED[name] for name in missing)
-        raise SystemExit(f"error: the recipe needs more packages: pip install {packages}")
+        raise SystemExit(f"error: the recipe needs {packages}: pip install -e '.[recipe]'")
 
 
 def main() -> None:

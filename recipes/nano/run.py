@@ -112,20 +112,6 @@ STAGES = (
     ),
     Stage("codebooks", "fit_codebooks.py {work}", "--fit-shards 12", "--fit-shards 2", ("codebooks.safetensors",)),
     Stage(
-        "codes",
-        "corpus.py {work}/sentences.txt {work}/speech --books {work}/codebooks.safetensors",
-        "",
-        "--shard 30",
-        ("speech/codes-0000.safetensors",),
-    ),
-    Stage(
-        "talker",
-        "talker.py {work}",
-        "--steps 9000",
-        "--steps 8 --batch 4 --held-out 10 --save-every 2",
-        ("talker.safetensors",),
-    ),
-    Stage(
         "acoustic-model",
         "acoustic_model.py {work}",
         "--steps 1500",
@@ -140,6 +126,20 @@ STAGES = (
         ("decoder.safetensors",),
     ),
     Stage("encoder", "encoder.py {work}", "--steps 3200", "--steps 2 --batch 2 --frames 12", ("encoder.safetensors",)),
+    Stage(
+        "codes",
+        "corpus.py {work}/sentences.txt {work}/speech --books {work}/codebooks.safetensors",
+        "",
+        "--shard 30",
+        ("speech/codes-0000.safetensors",),
+    ),
+    Stage(
+        "talker",
+        "talker.py {work}",
+        "--steps 9000",
+        "--steps 8 --batch 4 --held-out 10 --save-every 2",
+        ("talker.safetensors",),
+    ),
     Stage(
         "folder",
         "folder.py {work}",

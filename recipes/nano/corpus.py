@@ -19,11 +19,9 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 from codebooks import encode
 from safetensors.numpy import load_file, save_file
 from teacher import SAMPLE_RATE, Spoken, teacher
@@ -50,9 +48,8 @@ def speak(texts: Sequence[str]) -> tuple[list[str], list[Spoken]]:
     return [text for text, _ in found], [spoken for _, spoken in found]
 
 
-def write_shard(folder: Path, number: int, texts: Sequence[str], books: Path | None) -> int:
+def write_shard(folder: Path, number: int, texts: Sequence[str], books: Path | None) -> None:
     """Speak one shard; without codebooks its sound is kept, with them its codes."""
-    torch.set_num_threads(1)
     kept, spoken = speak(texts)
     times = {
         "phones": np.concatenate([np.array(each.phones, np.uint8) for each in spoken]),
@@ -70,7 +67,6 @@ def write_shard(folder: Path, number: int, texts: Sequence[str], books: Path | N
     part = folder / f"text-{number:04d}.part"
     part.write_text(json.dumps(kept), encoding="utf-8")
     os.replace(part, part.with_suffix(".json"))
-    return number
 
 
 def shard_numbers(folder: Path) -> list[int]:
@@ -112,7 +108,6 @@ def main() -> None:
     group.add_argument("--audio-shards", type=int, help="speak so many shards and keep their sound")
     group.add_argument("--books", type=Path, help="speak the others too and keep their codes by these codebooks")
     parser.add_argument("--shard", type=int, default=SHARD, help="sentences of a shard")
-    parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     lines = arguments.sentences.read_text(encoding="utf-8").splitlines()
@@ -120,10 +115,9 @@ def main() -> None:
     present = set(shard_numbers(arguments.folder))
     wanted = list(enumerate(shards))[: arguments.audio_shards]
     new = [(number, texts) for number, texts in wanted if number not in present]
-    with ProcessPoolExecutor(arguments.processes) as pool:
-        jobs = [pool.submit(write_shard, arguments.folder, *each, arguments.books) for each in new]
-        for job in jobs:
-            print(f"shard {job.result()} of {len(wanted)} spoken", flush=True)
+    for number, texts in new:
+        write_shard(arguments.folder, number, texts, arguments.books)
+        print(f"shard {number} of {len(wanted)} spoken", flush=True)
     spoken = sum(len(read_texts(arguments.folder, number)) for number in shard_numbers(arguments.folder))
     print(f"{spoken} sentences, {hours(arguments.folder):.2f} hours of speech in {arguments.folder}")
 

@@ -255,8 +255,8 @@ def test_times_of_phones_from_the_teacher_s_steps() -> None:
 
 def test_the_last_phone_does_not_sound_through_the_silence() -> None:
     teacher = program("teacher")
-    phones = teacher.timed("ɡO", [4, 2, 16, 1], 0, 1)
-    assert [(phone.word, phone.steps) for phone in phones] == [(None, 4), (0, 2), (0, 10), (None, 6)]
+    phones = teacher.timed("ɡO", [4, 2, 18, 1], 0, 1)
+    assert [(phone.word, phone.steps) for phone in phones] == [(None, 4), (0, 2), (0, 10), (None, 8)]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ SILENCE = 2_400
 """Samples of silence that are left before and after speech."""
 BEFORE, AFTER = 900, 8_500
 """Samples that speech begins before the end of the opening pause, and that it ends before the end of all: measured."""
-FADE = 6.0
+LEAD = 2
+"""Steps by which phones sound before their durations say so: measured, a linear map from spectra to phones is right in
+55 % of the columns with it and in 47 % without."""
+FADE = 8.0
 """Steps at the end of speech in which nothing is heard any more."""
 LETTER_A = re.compile(r"(?<=\b[A-Z] )A\b(?! [a-z])|\bA(?= [A-Z]\b)|(?<=letter )A\b|(?<=vitamin )A\b|\bA(?=[.,?!])")
 
@@ -119,7 +122,7 @@ class Teacher:
         steps = durations.reshape(-1)
         first = int(max(0, steps[0] * STEP - BEFORE - SILENCE)) // STEP
         last = max(0, AFTER - SILENCE) // STEP
-        phones = timed(kept, steps, first, last)
+        phones = timed(kept, steps, first + LEAD, last - LEAD)
         samples = samples[first * STEP : len(samples) - last * STEP]
         return (samples.clip(-1, 1) * 32_767).astype(np.int16), phones
 

@@ -363,3 +363,11 @@ def test_another_text_needs_another_folder(toy: Path, tmp_path: Path) -> None:
     text.write_text("Another sentence.\n")
     with pytest.raises(SystemExit, match="another text"):
         recipe.Recipe(toy, text, True)
+
+
+def test_a_linear_map_is_found_and_noise_is_not() -> None:
+    report = program("table_report")
+    torch.manual_seed(0)
+    source = torch.randn(600, 12)
+    assert report.linear_r2(source, source @ torch.randn(12, 5) + 3) > 0.99
+    assert report.linear_r2(source, torch.randn(600, 5)) < 0.05

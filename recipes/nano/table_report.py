@@ -45,7 +45,7 @@ def main() -> None:
     step = load(work / "talker.safetensors", both, [])
     table = linear_r2(source, talker.model.text_embedding.weight)
     rows = linear_r2(source, talker.text_rows(torch.arange(len(source))))
-    print(f"talker: step {step}; R2 of the table {table:.3f}, as it began {began:.3f}, of the text embeddings {rows:.3f}")
+    print(f"talker: step {step}; R2 of the table {table:.3f} (begun at {began:.3f}), of the embeddings {rows:.3f}")
 
 
 if __name__ == "__main__":

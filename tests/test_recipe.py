@@ -371,3 +371,13 @@ def test_a_linear_map_is_found_and_noise_is_not() -> None:
     source = torch.randn(600, 12)
     assert report.linear_r2(source, source @ torch.randn(12, 5) + 3) > 0.99
     assert report.linear_r2(source, torch.randn(600, 5)) < 0.05
+
+
+def test_checkpoints_are_due_by_steps_or_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = program("checkpoint")
+    now = 0.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
+    due = checkpoint.Due(every=100, steps=250)
+    assert [step for step in range(1, 251) if due(step)] == [100, 200, 250]
+    now = 301.0
+    assert due(201) and not due(202)

@@ -15,7 +15,7 @@ from pathlib import Path
 import librosa
 import torch
 import torch.nn.functional as F
-from checkpoint import load, rate_at, save
+from checkpoint import Due, load, rate_at, save
 from codebooks import sounding
 from corpus import audio_numbers, read_audio
 from safetensors.torch import load_file
@@ -112,7 +112,7 @@ def main() -> None:
     folder = arguments.work / "speech"
     *numbers, last = audio_numbers(folder)
     learned, new = Utterances(folder, numbers[: arguments.shards]), Utterances(folder, [last])
-    began = time.time()
+    due, began = Due(100, arguments.steps), time.time()
     while step < arguments.steps:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         audio, phones = learned.batch(model, arguments.batch, step + 1)
@@ -122,8 +122,9 @@ def main() -> None:
         optim.step()
         optim.zero_grad()
         step += 1
-        if step % 100 == 0 or step == arguments.steps:
+        if due(step):
             save(path, model, [optim], step)
+        if step % 100 == 0 or step == arguments.steps:
             shown = f"held out: {known(model, new):.1%} of the phones"
             print(f"{step} {time.time() - began:.0f}s loss {loss.item():.3f} | {shown}", flush=True)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import librosa
 import torch
 from acoustic_model import AcousticModel
-from checkpoint import load, rate_at, save
+from checkpoint import Due, load, rate_at, save
 from codebooks import ENTRIES, FRAME, GROUPS, LATENT
 from corpus import audio_numbers, read_audio
 from critics import Critics
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=14)
     parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     parts = with_critics(build(load_file(arguments.work / "codebooks.safetensors")))
@@ -180,7 +180,8 @@ def main() -> None:
     step = load(path, parts, [optim, critics_optim])
     segments = Segments(arguments.work / "speech", arguments.shards, arguments.frames)
     print(f"{sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    began, average = time.time(), {}
+    due, began = Due(arguments.save_every, arguments.steps), time.time()
+    average: dict[str, float] = {}
     while step < arguments.steps:
         share = rate_at(step, arguments.steps)
         optim.param_groups[0]["lr"] = arguments.rate * share
@@ -207,7 +208,7 @@ def main() -> None:
         if step % 20 == 0 or step == arguments.steps:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in average.items())
             print(f"{step} {time.time() - began:.0f}s {shown}", flush=True)
-        if step % arguments.save_every == 0 or step == arguments.steps:
+        if due(step):
             save(path, parts, [optim, critics_optim], step)
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from checkpoint import load, rate_at, save
+from checkpoint import Due, load, rate_at, save
 from codebooks import ENTRIES, FRAME, GROUPS, LATENT, latents_of, mel_patches, quantise
 from corpus import audio_numbers, read_audio
 from safetensors.torch import load_file
@@ -110,7 +110,7 @@ def main() -> None:
     known = Utterances(folder, numbers[: arguments.shards], books, arguments.frames)
     new = Utterances(folder, [last], books, arguments.frames)
     print(f"{sum(p.numel() for p in trained) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    began = time.time()
+    due, began = Due(100, arguments.steps), time.time()
     while step < arguments.steps:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         audio, latents = known.batch(arguments.batch, step + 1)
@@ -122,8 +122,9 @@ def main() -> None:
         optim.step()
         optim.zero_grad()
         step += 1
-        if step % 100 == 0 or step == arguments.steps:
+        if due(step):
             save(path, encoder, [optim], step)
+        if step % 100 == 0 or step == arguments.steps:
             shown = equal_codes(encoder, new)
             print(f"{step} {time.time() - began:.0f}s loss {loss.item():.3f} | held out {shown}", flush=True)
 

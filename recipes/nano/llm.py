@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from checkpoint import load, save
+from checkpoint import Due, load, save
 from conversations import conversation
 from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, shared_tokenizer
 from torch.nn import functional as F
@@ -150,7 +150,7 @@ def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, token
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
     )
     first = load(checkpoint, model, [optimizer])
-    started, total, seen = time.process_time(), 0.0, 0
+    started, total, seen, due = time.process_time(), 0.0, 0, Due(50, steps)
     for step, batch in endless(sequences, tokens, first):
         if step >= steps:
             break
@@ -162,8 +162,9 @@ def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, token
         optimizer.step()
         optimizer.zero_grad()
         total, seen = total + loss.item(), seen + count
-        if (step + 1) % 50 == 0 or step + 1 == steps:
+        if due(step + 1):
             save(checkpoint, model, [optimizer], step + 1)
+        if (step + 1) % 50 == 0 or step + 1 == steps:
             spent = time.process_time() - started
             print(f"step {step + 1}/{steps}: loss {total / seen:.3f}, {spent:.0f} s of processor", flush=True)
             total, seen = 0.0, 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from checkpoint import load, rate_at, save
+from checkpoint import Due, load, rate_at, save
 from muon import Muon
 from safetensors.torch import load_file
 from talker_data import Batch, Corpus
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.12, help="share of frames for the predictor")
     parser.add_argument("--streaming", type=float, default=0.9, help="share of batches in the streaming layout")
     parser.add_argument("--held-out", type=int, default=200, help="so many first utterances are never trained on")
-    parser.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--judge-every", type=int, default=500, help="steps between held-out losses")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -143,7 +143,7 @@ def main() -> None:
     step = load(path, both, optims)
     print(f"{size / 1e6:.2f} M parameters, {len(corpus.utterances)} utterances, from step {step}", flush=True)
     average: dict[str, float] = {}
-    began = time.time()
+    due, began = Due(arguments.save_every, arguments.steps), time.time()
     while step < arguments.steps:
         share = rate_at(step, arguments.steps)
         for optim in optims:
@@ -166,7 +166,7 @@ def main() -> None:
         average = {name: 0.95 * average.get(name, value) + 0.05 * value for name, value in new.items()}
         if step % 20 == 0:
             print(f"{step} {time.time() - began:.0f}s {shown(average)}", flush=True)
-        if step % arguments.save_every == 0 or step == arguments.steps:
+        if due(step):
             save(path, both, optims, step)
         if step % arguments.judge_every == 0 or step == arguments.steps:
             for streaming in (True, False):

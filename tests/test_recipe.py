@@ -96,8 +96,8 @@ def test_a_second_call_repeats_nothing(made: Path) -> None:
     assert again.returncode == 0 and files() == before and time.monotonic() - began < 60
     lines = again.stdout.strip().splitlines()
     assert [line.split()[0] for line in lines] == [*(stage.name for stage in recipe.STAGES), "all"]
-    other = call(RECIPE / "run.py", made)
-    assert other.returncode == 1 and "another text or size" in other.stderr
+    other = call(RECIPE / "run.py", made, "--llm", recipe.NANO_LLM)
+    assert other.returncode == 1 and "another text, LLM or size" in other.stderr
 
 
 @pytest.mark.timeout(1800)
@@ -363,6 +363,15 @@ def test_another_text_needs_another_folder(toy: Path, tmp_path: Path) -> None:
     text.write_text("Another sentence.\n")
     with pytest.raises(SystemExit, match="another text"):
         recipe.Recipe(toy, text, True)
+
+
+def test_another_llm_needs_another_folder(toy: Path, tmp_path: Path) -> None:
+    llm = tmp_path / "llm.gguf"
+    llm.write_bytes(b"GGUF")
+    assert recipe.Recipe(toy, None, True, llm).go()
+    llm.write_bytes(b"GGUF of another")
+    with pytest.raises(SystemExit, match="another text, LLM"):
+        recipe.Recipe(toy, None, True, llm)
 
 
 def test_a_linear_map_is_found_and_noise_is_not() -> None:

@@ -202,10 +202,10 @@ class Recipe:
             "repository": REPOSITORY,
         }
         self.path = self.work / "recipe.json"
-        made_of = {"smoke": smoke, "text": hashlib.sha256(text.read_bytes()).hexdigest() if text else None}
+        made_of = {"smoke": smoke, "text": digest(text) if text else None, "llm": digest(llm)}
         self.record = self.read() or {"made_of": made_of, "stages": {}}
         if self.record["made_of"] != made_of:
-            raise SystemExit(f"error: {work} was begun with another text or size; choose another folder")
+            raise SystemExit(f"error: {work} was begun with another text, LLM or size; choose another folder")
         try:
             (self.work / "logs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -289,6 +289,11 @@ class Recipe:
         return "\n".join([*lines, f"{'all':14} {total}"])
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of the weights in it."""
+    return hashlib.sha256((path / "model.safetensors" if path.is_dir() else path).read_bytes()).hexdigest()
+
+
 def spend(command: list[str], log: Path) -> tuple[int, Cost, str]:
     """Run a command to its end, its words also into a file: exit code, cost and last line."""
     began, last, stopped = time.monotonic(), "", 0
@@ -333,8 +338,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.text and not arguments.text.is_file():
         parser.error(f"no text file {arguments.text}")
-    if arguments.llm and not arguments.llm.exists():
-        parser.error(f"no LLM at {arguments.llm}")
+    if arguments.llm and not (arguments.llm.is_file() or (arguments.llm / "model.safetensors").is_file()):
+        parser.error(f"no LLM at {arguments.llm}: neither a GGUF file nor a folder with model.safetensors")
     if not arguments.llm and not arguments.smoke:
         parser.error("--llm is needed: a GGUF file or a transformers folder, for instance SmolLM2-135M-Instruct")
     if arguments.text and "prompts" in [arguments.first, *(arguments.only or [])]:

@@ -1,6 +1,6 @@
 """Stage: the codec's encoder, trained to find the latents of speech from its waveform.
 
-    python recipes/nano/encoder.py work --steps 3200
+    python recipes/nano/encoder.py work --steps 5000
 
 Plain regression, to the latents and to their phonetic directions alike: those vary little, and codebook 0
 is read from them.  The codebooks are those of the decoder, so encoding speech gives the codes that the
@@ -92,7 +92,7 @@ def equal_codes(encoder: CodecEncoder, utterances: Utterances) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=3_200)
+    parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--shards", type=int, default=30)

@@ -125,7 +125,7 @@ STAGES = (
         "--steps 2 --critics-from 1 --batch 2 --frames 8",
         ("decoder.safetensors",),
     ),
-    Stage("encoder", "encoder.py {work}", "--steps 3200", "--steps 2 --batch 2 --frames 12", ("encoder.safetensors",)),
+    Stage("encoder", "encoder.py {work}", "--steps 5000", "--steps 2 --batch 2 --frames 12", ("encoder.safetensors",)),
     Stage(
         "codes",
         "corpus.py {work}/sentences.txt {work}/speech --books {work}/codebooks.safetensors",
@@ -136,7 +136,7 @@ STAGES = (
     Stage(
         "talker",
         "talker.py {work}",
-        "--steps 9000",
+        "--steps 12000",
         "--steps 8 --batch 4 --held-out 10 --save-every 2",
         ("talker.safetensors",),
     ),

@@ -1,6 +1,6 @@
 """Stage: the talker and code predictor, trained on text and codes.
 
-    python recipes/nano/talker.py work --steps 9000
+    python recipes/nano/talker.py work --steps 12000
 
 Cross-entropy of the codes, and two lessons from the teacher's own timing that fade with the rate: one head of the
 middle layers is shown which text is being spoken (guided attention, Tachibana et al., 2017), and a head beside the
@@ -122,7 +122,7 @@ def held_out(both: nn.ModuleDict, corpus: Corpus, size: int, streaming: bool) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path, help="folder with speech/, tts/ and text_table.safetensors")
-    parser.add_argument("--steps", type=int, default=9_000)
+    parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=48, help="utterances of a step, fewer where they are long")
     parser.add_argument("--frames", type=int, default=3_600, help="frames of a step at most")
     parser.add_argument("--rate", type=float, default=1.5e-3)

@@ -1,9 +1,10 @@
 """How well the voice in the making is understood, and how it sounds, while its trainings go on.
 
-    python recipes/nano/judge.py work --rows teacher codec plain --whisper whisper-base --sentences 40
+    python recipes/nano/judge.py work --rows teacher codes codec plain --whisper whisper-base --sentences 40
 
 Sentences of a file (by default those that are held out of all training) are spoken by the teacher, by the teacher
-through the fixed codes and the trained decoder, and by the talker from plain text.  Whisper (faster-whisper, beam 5,
+through the fixed codes (made sound by Griffin and Lim's algorithm: what the codes keep, whatever the decoder makes of
+it; or by the trained decoder), and by the talker from plain text.  Whisper (faster-whisper, beam 5,
 temperature 0, English normaliser on both sides) counts the words that it hears wrong; DNSMOS judges the sound where
 speechmos is installed.  Needs faster-whisper, whisper-normalizer and jiwer.
 """
@@ -15,12 +16,13 @@ from pathlib import Path
 
 import decoder
 import jiwer
+import librosa
 import numpy as np
 import soundfile
 import soxr
 import torch
 from checkpoint import load
-from codebooks import latents_of, mel_patches, quantise
+from codebooks import FFT, FLOOR, HOP, MELS, latents_of, mel_filters, mel_patches, quantise
 from faster_whisper import WhisperModel
 from folder import VOICE
 from safetensors.torch import load_file
@@ -43,6 +45,25 @@ def taught(work: Path, texts: list[str]) -> Iterator[Samples]:
         yield np.zeros(SAMPLE_RATE, np.float32) if spoken is None else spoken.audio.astype(np.float32) / 32_768
 
 
+def codes_of(samples: Samples, books: dict[str, torch.Tensor]) -> torch.Tensor:
+    """int64 (F, 16)."""
+    return quantise(latents_of(mel_patches(torch.from_numpy(samples)), books), books)
+
+
+def griffin_lim(work: Path, texts: list[str]) -> Iterator[Samples]:
+    """The teacher's codes as spectra, with phases by Griffin and Lim."""
+    books = load_file(work / "codebooks.safetensors")
+    to_patches, to_bins = torch.linalg.pinv(books["basis"]), torch.linalg.pinv(mel_filters())
+    for samples in taught(work, texts):
+        codes = codes_of(samples, books)
+        latents = sum(book[codes[:, number]] for number, book in enumerate(books["rest"], 1))
+        mels = (latents @ to_patches + books["mean"]).exp() - FLOOR
+        bins = (to_bins @ mels.clamp_min(0).reshape(-1, MELS).T).clamp_min(1e-6).numpy()
+        made = librosa.griffinlim(bins, n_iter=60, hop_length=HOP, n_fft=FFT, center=False, random_state=0)
+        margin = (FFT - HOP) // 2
+        yield made[margin : margin + len(samples)]
+
+
 @torch.inference_mode()
 def coded(work: Path, texts: list[str]) -> Iterator[Samples]:
     """The teacher's speech, its codes by the codebooks, and the decoder's sound of them."""
@@ -51,7 +72,7 @@ def coded(work: Path, texts: list[str]) -> Iterator[Samples]:
     step = load(work / "decoder.safetensors", parts, [])
     print(f"decoder: step {step}", flush=True)
     for samples in taught(work, texts):
-        codes = quantise(latents_of(mel_patches(torch.from_numpy(samples)), books), books)
+        codes = codes_of(samples, books)
         made = parts["decoder"].synthesize(parts["decoder"].quantizer(codes[None]))
         yield made[0].numpy()[: len(samples)]
 
@@ -67,7 +88,12 @@ def plain(work: Path, texts: list[str]) -> Iterator[Samples]:
         yield tts.codec.decode(codes).numpy()
 
 
-ROWS: dict[str, Callable[[Path, list[str]], Iterator[Samples]]] = {"teacher": taught, "codec": coded, "plain": plain}
+ROWS: dict[str, Callable[[Path, list[str]], Iterator[Samples]]] = {
+    "teacher": taught,
+    "codes": griffin_lim,
+    "codec": coded,
+    "plain": plain,
+}
 
 
 def dnsmos(samples: Samples) -> dict[str, float]:

@@ -45,7 +45,7 @@ demo: $(STAMP)
 test: $(STAMP) flite
 	"$(BIN)/python" -m pytest
 
-# The teacher of the nano voice: without it the tests of its recipe and of the evaluation's first rows are skipped.
+# The teacher of the shipped voice: without it the tests of the evaluation's first rows are skipped.
 flite:
 	@command -v flite >/dev/null \
 		|| { [ "$$(id -u)" = 0 ] && { apt-get update -qq && apt-get install -y -qq flite; } >/dev/null 2>&1; } \

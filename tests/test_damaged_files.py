@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from audio_projection.config import LLMConfig
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.locations import find_model
+from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.projector import Projector
 from audio_projection.tts import Qwen3TTS
@@ -94,6 +98,23 @@ def test_files_of_a_language_model(tmp_path: Path, name: str, count: int) -> Non
 def test_a_projectors_record(tmp_path: Path, count: int) -> None:
     tiny_projector().save_pretrained(tmp_path)
     assert_words(lambda: Projector.from_pretrained(tmp_path), tmp_path / "projector.json", count)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_index_of_shards(tmp_path: Path, count: int) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "model-1.safetensors")
+    save_file({"b": torch.ones(3)}, tmp_path / "model-2.safetensors")
+    places = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 20}, "weight_map": places}))
+    (tmp_path / "config.json").write_text("{}")
+
+    def load() -> None:
+        find_model(LLMConfig(name=str(tmp_path)), None)
+        files = TensorFolder(tmp_path)
+        assert [files.tensor(name).shape for name in files.names()] and files.shapes()
+
+    assert_words(load, index, count)
 
 
 def test_a_merge_that_the_vocabulary_does_not_know(tmp_path: Path) -> None:

@@ -86,9 +86,8 @@ def lay_out_inputs(folder: Path) -> None:
     rows = []
     for number in range(24):
         write_sound(folder / f"recordings/{number}.wav", noise(2.5, seed=number))
-        rows.append(
-            f"recordings/{number}.wav\tThe quick brown fox ran over the hill, number {'so ' * (number % 3)}again."
-        )
+        foxes = "fox " * (1 + number % 9) + "and so on " * (number // 9)
+        rows.append(f"recordings/{number}.wav\tThe quick {foxes}ran.")
     (folder / "recordings.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 

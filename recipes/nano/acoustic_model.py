@@ -1,11 +1,11 @@
-"""A small acoustic model: which phone sounds in each 10 ms of speech.
+"""Stage: a small acoustic model, which phone sounds in each 10 ms of speech.
 
-    python recipes/nano/acoustic_model.py work/codec --steps 1500
+    python recipes/nano/acoustic_model.py work --steps 1500
 
-The decoder is judged by what its layers make of the sound (`decoder.py`): spectra that are equally far from
-the true ones are not equally easy to understand.  Trained on the teacher's speech and flite's own timing, with
-noise and at any loudness.  Resumes from its checkpoint when repeated, and prints the share of phones that it
-knows on a shard that it was not trained on.
+The decoder is judged by what its layers make of the sound (`decoder.py`): spectra that are equally far from the true
+ones are not equally easy to understand.  Trained on the teacher's speech and its own timing, with noise and at any
+loudness.  Resumes from its checkpoint when repeated, and prints the share of phones that it knows on a shard that it
+was not trained on.
 """
 
 import argparse
@@ -15,16 +15,17 @@ from pathlib import Path
 import librosa
 import torch
 import torch.nn.functional as F
-from checkpoint import load, rate_at, save
-from codebooks import SAMPLE_RATE, shard_numbers, sounding
-from corpus import PHONES
+from checkpoint import Due, load, rate_at, save
+from codebooks import sounding
+from corpus import audio_numbers, read_audio
 from safetensors.torch import load_file
+from teacher import PHONES, SAMPLE_RATE
 from torch import Tensor, nn
 
-WINDOW, HOP, FFT, MELS = 400, 160, 512, 40
+WINDOW, HOP, FFT, MELS = 600, 240, 1024, 64
 CHANNELS = 192
 DILATIONS = (1, 1, 2, 4)
-SEGMENT = 24_000
+SEGMENT = 36_000
 """Samples that it is trained on at a time."""
 
 
@@ -60,17 +61,17 @@ class AcousticModel(nn.Module):
 
 
 class Utterances:
-    """Random segments of speech and the phones that flite says sound in them."""
+    """Random segments of speech and the phones that the teacher says sound in them."""
 
     def __init__(self, folder: Path, numbers: list[int]) -> None:
         self.spoken: list[tuple[Tensor, Tensor, Tensor]] = []
         for number in numbers:
-            shard = load_file(folder / f"speech-{number:04d}.safetensors")
-            for i in range(len(shard["offsets"]) - 1):
-                a, b = shard["offsets"][i : i + 2].tolist()
-                c, d = shard["phone_offsets"][i : i + 2].tolist()
-                if b - a > SEGMENT:
-                    self.spoken.append((shard["audio"][a:b], shard["phones"][c:d].long(), shard["ends"][c:d]))
+            times = load_file(folder / f"phones-{number:04d}.safetensors")
+            limits = times["offsets"].tolist()
+            for samples, first, last in zip(read_audio(folder, number), limits[:-1], limits[1:], strict=True):
+                if len(samples) > SEGMENT:
+                    sound = torch.from_numpy(samples.copy())
+                    self.spoken.append((sound, times["phones"][first:last].long(), times["ends"][first:last]))
 
     def batch(self, model: AcousticModel, size: int, step: int) -> tuple[Tensor, Tensor]:
         """Samples (B, SEGMENT) and phones (B, columns), drawn by the step number alone."""
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -107,9 +109,10 @@ def main() -> None:
     optim = torch.optim.AdamW(model.parameters(), arguments.rate, weight_decay=0.01)
     path = arguments.work / "acoustic_model.safetensors"
     step = load(path, model, [optim])
-    *numbers, last = shard_numbers(arguments.work)
-    learned, new = Utterances(arguments.work, numbers), Utterances(arguments.work, [last])
-    began = time.time()
+    folder = arguments.work / "speech"
+    *numbers, last = audio_numbers(folder)
+    learned, new = Utterances(folder, numbers[: arguments.shards]), Utterances(folder, [last])
+    due, began = Due(100, arguments.steps), time.time()
     while step < arguments.steps:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         audio, phones = learned.batch(model, arguments.batch, step + 1)
@@ -119,8 +122,9 @@ def main() -> None:
         optim.step()
         optim.zero_grad()
         step += 1
-        if step % 100 == 0 or step == arguments.steps:
+        if due(step):
             save(path, model, [optim], step)
+        if step % 100 == 0 or step == arguments.steps:
             shown = f"held out: {known(model, new):.1%} of the phones"
             print(f"{step} {time.time() - began:.0f}s loss {loss.item():.3f} | {shown}", flush=True)
 

@@ -1,6 +1,7 @@
 """Resumable training of the recipes: one safetensors file with weights, optimiser states and the step."""
 
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -12,6 +13,23 @@ from torch import Tensor, nn
 def rate_at(step: int, steps: int, warmup: int = 100) -> float:
     """Share of the peak learning rate: warm-up, constant, linear to zero over the last 55 %."""
     return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.55 * steps)))
+
+
+class Due:
+    """Tells when a checkpoint is due: every so many steps, or after five minutes where steps are slow."""
+
+    SECONDS = 300.0
+
+    def __init__(self, every: int, steps: int) -> None:
+        self.every, self.steps, self.last = every, steps, time.monotonic()
+
+    def __call__(self, step: int) -> bool:
+        """Whether one is due after `step`; at the last step always."""
+        late = time.monotonic() - self.last > self.SECONDS
+        if not late and step % self.every and step != self.steps:
+            return False
+        self.last = time.monotonic()
+        return True
 
 
 def save(path: Path, model: nn.Module, optims: list[torch.optim.Optimizer], step: int) -> None:

@@ -1,69 +1,60 @@
-"""Stage 2: the codec's target latents, codebooks and the codes of all speech.
+"""The codec's target latents, its codebooks and its codes (`fit_codebooks.py` makes them).
 
-    python recipes/nano/codebooks.py work/codec
-    python recipes/nano/codebooks.py work/talker --books work/codec/codebooks.safetensors
-
-A frame is 80 ms: five log-mel columns, reduced by PCA to a 64-dimensional latent.  Codebook 0 is
-k-means on the directions of the latent that tell flite's phones apart (canonical correlation analysis,
-Hotelling, 1936): what is being said.  Codebooks 1-3 are residual k-means of the whole latent: how it
-sounds.  So each of the two quantisers of the official codec can be computed from the latent alone, as
-its encoder does.  Writes `codebooks.safetensors`, then `codes-0000.safetensors` for each speech shard
-(`codes` int16 (frames, 4), `offsets` int64); codes that exist are kept.
+A frame is 80 ms: eight log-mel columns, reduced by PCA to a latent.  Codebook 0 is k-means on the directions of the
+latent that tell phones apart (canonical correlation analysis, Hotelling, 1936): what is being said.  The other
+codebooks are residual k-means of the whole latent: how it sounds.  So each of the two quantisers of the official codec
+can be computed from the latent alone, as its encoder does.
 """
 
-import argparse
 import os
-import shutil
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import librosa
 import numpy as np
 import torch
-from corpus import PHONES
 from safetensors.torch import load_file, save_file
+from teacher import PHONES, SAMPLE_RATE
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
-FRAME = 1_280
-HOP = 256
+FRAME = 1_920
+HOP = 240
 FFT = 1_024
-MELS = 80
-LATENT = 64
+MELS = 100
+FLOOR = 2e-3
+LATENT = 96
 LEADING = 16
 """Components whose mean variance is made 1."""
-PHONETIC = 48
+PHONETIC = 64
 ENTRIES = 512
-GROUPS = 4
+GROUPS = 16
 QUARTERS = 4
 
 
-def frames_of(audio: Tensor) -> int:
+def frames_of(samples: int) -> int:
     """Frames that cover the samples, the last one padded."""
-    return -(-len(audio) // FRAME)
+    return -(-samples // FRAME)
+
+
+@cache
+def mel_filters() -> Tensor:
+    return torch.tensor(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT, n_mels=MELS))
 
 
 def mel_patches(audio: Tensor) -> Tensor:
-    """float32 samples (S,) -> log-mel patches (frames, 400), each centred on its 80 ms."""
-    filters = torch.tensor(librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT, n_mels=MELS))
-    frames = frames_of(audio)
+    """float32 samples (S,) -> log-mel patches (frames, 800), each centred on its 80 ms."""
+    frames = frames_of(len(audio))
     margin = (FFT - HOP) // 2
     padded = torch.nn.functional.pad(audio, (margin, frames * FRAME - len(audio) + margin))
     spectrum = torch.stft(padded, FFT, HOP, window=torch.hann_window(FFT), center=False, return_complex=True).abs()
-    return torch.log(filters @ spectrum + 1e-3).T.reshape(frames, -1)
+    return torch.log(mel_filters() @ spectrum + FLOOR).T.reshape(frames, -1)
 
 
-def read_speech(folder: Path, number: int) -> list[Tensor]:
-    """The utterances of one speech shard, float32 in [-1, 1]."""
-    shard = load_file(folder / f"speech-{number:04d}.safetensors")
-    audio = shard["audio"].float() / 32_768
-    bounds = shard["offsets"].tolist()
-    return [audio[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-
-
-def quarters(phones: Tensor, ends: Tensor, frames: int) -> Tensor:
+def quarters(ends: Tensor, frames: int) -> Tensor:
     """Which phone of an utterance, int64 (frames, 4), sounds in the middle of each quarter of a frame.
 
-    `phones` (P,) gives their number only; `ends` (P,) are in samples.
+    Phones are given by their `ends` (P,) in samples; the last one goes on for ever.
     """
     middles = (torch.arange(frames * QUARTERS) + 0.5) * FRAME / QUARTERS
     return sounding(ends, middles).view(frames, QUARTERS)
@@ -74,28 +65,13 @@ def sounding(ends: Tensor, places: Tensor) -> Tensor:
     return torch.searchsorted(ends, places, right=True).clamp_max(len(ends) - 1)
 
 
-def read_phones(folder: Path, number: int) -> list[Tensor]:
-    """The phone in each quarter of each frame of the utterances of one shard, int64 (frames, 4)."""
-    shard = load_file(folder / f"speech-{number:04d}.safetensors")
-    samples, bounds = shard["offsets"].diff().tolist(), shard["phone_offsets"].tolist()
-    found = []
-    for length, a, b in zip(samples, bounds[:-1], bounds[1:], strict=True):
-        phones = shard["phones"][a:b].long()
-        found.append(phones[quarters(phones, shard["ends"][a:b], -(-length // FRAME))])
-    return found
-
-
-def shard_numbers(folder: Path) -> list[int]:
-    """Numbers of the complete speech shards (their JSON is written last)."""
-    return sorted(int(path.stem.split("-")[1]) for path in folder.glob("speech-*.json"))
-
-
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
     """Index of each point's nearest centre."""
-    return torch.cat([torch.cdist(part, centres).argmin(1) for part in points.split(20_000)])
+    sizes = centres.square().sum(1)
+    return torch.cat([(sizes - 2 * part @ centres.T).argmin(1) for part in points.split(20_000)])
 
 
-def kmeans(points: Tensor, rounds: int = 20) -> Tensor:
+def kmeans(points: Tensor, rounds: int = 15) -> Tensor:
     """(n, d) -> (ENTRIES, d) centres by Lloyd's algorithm; an empty centre moves to a random point."""
     centres = points[torch.randperm(len(points))[:ENTRIES]].clone()
     for _ in range(rounds):
@@ -114,7 +90,7 @@ def inverse_root(covariance: Tensor, floor: float) -> Tensor:
 
 
 def phonetic_directions(latents: Tensor, phones: Tensor) -> Tensor:
-    """(64, PHONETIC): the canonical directions of latents (n, 64) with phones (n, 4), as long as they correlate."""
+    """(LATENT, PHONETIC): canonical directions of latents (n, LATENT) with phones (n, 4), as long as they correlate."""
     named = torch.nn.functional.one_hot(phones, len(PHONES)).float().flatten(1)
     named = named - named.mean(0)
     centred = latents - latents.mean(0)
@@ -125,7 +101,7 @@ def phonetic_directions(latents: Tensor, phones: Tensor) -> Tensor:
 
 
 def fit(patches: Tensor, phones: Tensor) -> dict[str, Tensor]:
-    """PCA and codebooks from log-mel patches (n, 400) and their phones (n, 4)."""
+    """PCA and codebooks from log-mel patches (n, 800) and their phones (n, 4)."""
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
     basis = vectors.flip(1)[:, :LATENT]
@@ -139,7 +115,7 @@ def fit(patches: Tensor, phones: Tensor) -> dict[str, Tensor]:
     for group in range(1, GROUPS):
         rest.append(kmeans(residual))
         residual = residual - rest[-1][nearest(residual, rest[-1])]
-        left = residual.pow(2).mean() / latents.pow(2).mean()
+        left = residual.square().mean() / latents.square().mean()
         print(f"codebook {group}: {left:.4f} of the variance left", flush=True)
     basis = (basis / scale).contiguous()
     return {"mean": mean, "basis": basis, "phonetic": phonetic, "first": first, "rest": torch.stack(rest)}
@@ -153,8 +129,13 @@ def known(codes: Tensor, phones: Tensor) -> float:
     return counts.amax(-1).sum().item() / phones.numel()
 
 
+def latents_of(patches: Tensor, books: dict[str, Tensor]) -> Tensor:
+    """Log-mel patches (n, 800) -> latents (n, LATENT)."""
+    return (patches - books["mean"]) @ books["basis"]
+
+
 def quantise(latents: Tensor, books: dict[str, Tensor]) -> Tensor:
-    """Latents (n, 64) -> codes (n, 4)."""
+    """Latents (n, LATENT) -> codes (n, 16)."""
     codes = [nearest(latents @ books["phonetic"], books["first"])]
     residual = latents
     for book in books["rest"]:
@@ -163,14 +144,26 @@ def quantise(latents: Tensor, books: dict[str, Tensor]) -> Tensor:
     return torch.stack(codes, 1)
 
 
-def encode_shard(folder: Path, number: int, books: dict[str, Tensor]) -> None:
-    """Write the codes of one speech shard."""
-    patches = [mel_patches(audio) for audio in read_speech(folder, number)]
-    latents = (torch.cat(patches) - books["mean"]) @ books["basis"]
-    offsets = torch.tensor(np.cumsum([0] + [len(patch) for patch in patches]))
-    part = folder / f"codes-{number:04d}.part"
-    save_file({"codes": quantise(latents, books).short(), "offsets": offsets}, part)
-    os.replace(part, part.with_suffix(".safetensors"))
+def encode(audio: Sequence[np.ndarray], books: Path, path: Path) -> None:
+    """Write the codes of utterances (int16 samples) as one shard."""
+    tables = load_file(books)
+    patches = [mel_patches(torch.from_numpy(samples).float() / 32_768) for samples in audio]
+    codes = quantise(latents_of(torch.cat(patches), tables), tables)
+    offsets = torch.tensor([0, *map(len, patches)]).cumsum(0)
+    part = path.with_suffix(".part")
+    save_file({"codes": codes.short(), "offsets": offsets}, part)
+    os.replace(part, path)
+
+
+def read_phones(folder: Path, number: int) -> list[Tensor]:
+    """The phone in each quarter of each frame of the utterances of one shard, int64 (frames, 4)."""
+    shard = load_file(folder / f"phones-{number:04d}.safetensors")
+    limits = shard["offsets"].tolist()
+    found = []
+    for first, last in zip(limits, limits[1:], strict=False):
+        ends = shard["ends"][first:last]
+        found.append(shard["phones"][first:last].long()[quarters(ends, frames_of(int(ends[-1])))])
+    return found
 
 
 def usage(folder: Path) -> str:
@@ -179,32 +172,3 @@ def usage(folder: Path) -> str:
     shares = torch.bincount(codes.long(), minlength=ENTRIES) / len(codes)
     entropy = -(shares * shares.clamp_min(1e-9).log2()).sum()
     return f"{len(codes)} frames in {folder}, {entropy:.2f} of {np.log2(ENTRIES):.0f} bits a frame in codebook 0"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--fit-shards", type=int, default=6)
-    parser.add_argument("--books", type=Path, help="codebooks.safetensors fitted on other speech, used as they are")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
-    path = arguments.work / "codebooks.safetensors"
-    if arguments.books:
-        shutil.copyfile(arguments.books, path)
-    if not path.exists():
-        numbers = shard_numbers(arguments.work)[: arguments.fit_shards]
-        patches = [mel_patches(audio) for n in numbers for audio in read_speech(arguments.work, n)]
-        phones = [each for n in numbers for each in read_phones(arguments.work, n)]
-        save_file(fit(torch.cat(patches), torch.cat(phones)), path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
-    books = load_file(path)
-    for number in shard_numbers(arguments.work):
-        if not (arguments.work / f"codes-{number:04d}.safetensors").exists():
-            encode_shard(arguments.work, number, books)
-            print(f"shard {number} encoded", flush=True)
-    print(usage(arguments.work))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,37 +1,46 @@
-"""Stage 5: the nano codec's decoder, trained to turn the fixed codes into speech.
+"""Stage: the codec's decoder, trained to turn the fixed codes into speech.
 
-    python recipes/nano/decoder.py work/ --steps 2000
+    python recipes/nano/decoder.py work --steps 12000 --critics-from 7000
 
-Two losses: log-mel and log-magnitude distances at four window lengths, and the distance of what an acoustic
-model hears (`acoustic_model.py`; the feature matching of GANs, with a listener in the critic's place).  Every
-fourth batch holds the first frames of utterances, so that speech learns to begin; of the others, the first two
-frames lack their past and do not count.  Resumes from its checkpoint when repeated.
+Log-mel and log-magnitude distances at four window lengths, and the distance of what an acoustic model hears
+(`acoustic_model.py`: feature matching with a listener in the critic's place).  Later critics of the sound join
+(`critics.py`): spectra alone leave a buzz.  Every fourth batch holds the first frames of utterances, so that speech
+learns to begin; of the others, the first two frames lack their past and do not count.  Resumes from its checkpoint when
+repeated.
 """
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import librosa
 import torch
 from acoustic_model import AcousticModel
-from checkpoint import load, rate_at, save
-from codebooks import ENTRIES, FRAME, GROUPS, LATENT, SAMPLE_RATE
+from checkpoint import Due, load, rate_at, save
+from codebooks import ENTRIES, FRAME, GROUPS, LATENT
+from corpus import audio_numbers, read_audio
+from critics import Critics
 from safetensors.torch import load_file
 from snake import fuse
+from teacher import SAMPLE_RATE
 from torch import Tensor, nn
 
 from audio_projection.tts.codec.config import CodecDecoderConfig
 from audio_projection.tts.codec.decoder import CodecDecoder
 
 CONFIG = CodecDecoderConfig(
-    num_quantizers=GROUPS, codebook_size=ENTRIES, codebook_dim=2 * LATENT, latent_dim=128, hidden_size=128,
-    intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=32,
-    sliding_window=32, decoder_dim=256, upsample_rates=(8, 5, 4, 2), upsampling_ratios=(2, 2),
+    num_quantizers=GROUPS, codebook_size=ENTRIES, codebook_dim=2 * LATENT, latent_dim=192, hidden_size=192,
+    intermediate_size=384, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=48,
+    sliding_window=32, decoder_dim=256, upsample_rates=(8, 5, 4, 3), upsampling_ratios=(2, 2),
     layer_scale_initial_scale=0.1,
 )  # fmt: skip
 HEARD = 8.0
 """Weight of what is heard beside the spectra."""
+FOOLING, MATCHING = 0.2, 0.6
+"""Weights of the critics' verdict and of their features."""
+JUDGED = 5
+"""Frames of a segment that the critics see: they cost more than all else."""
 WINDOWS = ((256, 20), (512, 40), (1024, 80), (2048, 120))
 
 
@@ -48,6 +57,11 @@ def build(books: dict[str, Tensor]) -> CodecDecoder:
         quantizer.rvq_rest.output_proj.weight.copy_(torch.cat((identity, torch.zeros_like(identity))))
         quantizer.rvq_first.output_proj.weight.copy_(torch.cat((torch.zeros_like(identity), identity)))
     return decoder
+
+
+def with_critics(decoder: CodecDecoder) -> nn.ModuleDict:
+    """What a checkpoint of this stage holds."""
+    return nn.ModuleDict({"decoder": decoder, "critics": Critics()})
 
 
 class SpectralLoss(nn.Module):
@@ -90,20 +104,19 @@ def distance(pair: Tensor) -> Tensor:
 
 
 class Segments:
-    """Random segments of `frames` frames: codes (B, frames, 4) and samples (B, frames * FRAME)."""
+    """Random segments of `frames` frames: codes (B, frames, 16) and samples (B, frames * FRAME)."""
 
     def __init__(self, folder: Path, shards: int, frames: int) -> None:
         self.frames = frames
         self.codes: list[Tensor] = []
         self.audio: list[Tensor] = []
-        for number in range(shards):
-            codes = load_file(folder / f"codes-{number:04d}.safetensors")
-            speech = load_file(folder / f"speech-{number:04d}.safetensors")
-            bounds, limits = codes["offsets"].tolist(), speech["offsets"].tolist()
-            for i in range(len(bounds) - 1):
-                if bounds[i + 1] - bounds[i] > frames:
-                    self.codes.append(codes["codes"][bounds[i] : bounds[i + 1]])
-                    self.audio.append(speech["audio"][limits[i] : limits[i + 1]])
+        for number in audio_numbers(folder)[:shards]:
+            coded = load_file(folder / f"codes-{number:04d}.safetensors")
+            utterances = coded["codes"].split(coded["offsets"].diff().tolist())
+            for codes, samples in zip(utterances, read_audio(folder, number), strict=True):
+                if len(codes) > frames:
+                    self.codes.append(codes)
+                    self.audio.append(torch.from_numpy(samples.copy()))
 
     def batch(self, size: int, step: int) -> tuple[Tensor, Tensor]:
         """Drawn by the step number alone; every fourth batch begins where utterances begin."""
@@ -122,46 +135,81 @@ def opens(step: int) -> bool:
     return step % 4 == 0
 
 
+@dataclass(frozen=True)
+class Judges:
+    """All that tells made samples from true ones."""
+
+    spectral: SpectralLoss
+    heard: HeardLoss
+    critics: Critics
+
+    def losses(self, made: Tensor, true: Tensor) -> dict[str, Tensor]:
+        """Without the critics."""
+        return {"spectral": self.spectral(made, true), "heard": self.heard(made, true)}
+
+
+def shortened(made: Tensor, true: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """A part of JUDGED frames of both, drawn by the step number."""
+    size = JUDGED * FRAME
+    generator = torch.Generator().manual_seed(step)
+    start = int(torch.randint(max(1, made.shape[1] - size), (1,), generator=generator))
+    return made[:, start : start + size], true[:, start : start + size]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=10_900)
+    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--critics-from", type=int, default=7_000, help="first step that the critics judge")
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--frames", type=int, default=14)
-    parser.add_argument("--shards", type=int, default=6)
+    parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    decoder = build(load_file(arguments.work / "codebooks.safetensors"))
-    spectral, listener = SpectralLoss(), AcousticModel()
+    parts = with_critics(build(load_file(arguments.work / "codebooks.safetensors")))
+    decoder, listener = parts["decoder"], AcousticModel()
     if not load(arguments.work / "acoustic_model.safetensors", listener, []):
         parser.error(f"{arguments.work} has no acoustic model: run acoustic_model.py first")
-    heard = HeardLoss(listener)
+    judges = Judges(SpectralLoss(), HeardLoss(listener), parts["critics"])
     fuse(decoder)
     optim = torch.optim.AdamW(decoder.parameters(), arguments.rate, betas=(0.8, 0.99))
+    critics_optim = torch.optim.AdamW(judges.critics.parameters(), arguments.rate / 2, betas=(0.8, 0.99))
     path = arguments.work / "decoder.safetensors"
-    step = load(path, decoder, [optim])
-    segments = Segments(arguments.work, arguments.shards, arguments.frames)
+    step = load(path, parts, [optim, critics_optim])
+    segments = Segments(arguments.work / "speech", arguments.shards, arguments.frames)
     print(f"{sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    began, average = time.time(), None
+    due, began = Due(arguments.save_every, arguments.steps), time.time()
+    average: dict[str, float] = {}
     while step < arguments.steps:
-        optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
+        share = rate_at(step, arguments.steps)
+        optim.param_groups[0]["lr"] = arguments.rate * share
+        critics_optim.param_groups[0]["lr"] = arguments.rate / 2 * share
         codes, audio = segments.batch(arguments.batch, step)
-        made = decoder.synthesize(decoder.quantizer(codes))
         settled = 0 if opens(step) else 2 * FRAME
-        pair = made[:, settled:], audio[:, settled:]
-        found = torch.stack((spectral(*pair), heard(*pair)))
-        (found[0] + HEARD * found[1]).backward()
+        made, true = decoder.synthesize(decoder.quantizer(codes))[:, settled:], audio[:, settled:]
+        found = judges.losses(made, true)
+        loss = found["spectral"] + HEARD * found["heard"]
+        if step >= arguments.critics_from:
+            short = shortened(made, true, step)
+            found["critics"] = judges.critics.own_loss(*short)
+            found["critics"].backward()
+            critics_optim.step()
+            found["fooling"], found["matching"] = judges.critics.losses(*short)
+            loss = loss + FOOLING * found["fooling"] + MATCHING * found["matching"]
+        loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 3.0)
         optim.step()
-        optim.zero_grad()
+        parts.zero_grad()
         step += 1
-        average = found.detach() if average is None else average.lerp(found.detach(), 0.03)
+        new = {name: float(value.detach()) for name, value in found.items()}
+        average = {name: 0.97 * average.get(name, value) + 0.03 * value for name, value in new.items()}
         if step % 20 == 0 or step == arguments.steps:
-            shown = f"spectral distance {average[0]:.3f}, heard {average[1]:.4f}"
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in average.items())
             print(f"{step} {time.time() - began:.0f}s {shown}", flush=True)
-        if step % 100 == 0 or step == arguments.steps:
-            save(path, decoder, [optim], step)
+        if due(step):
+            save(path, parts, [optim, critics_optim], step)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Stage 6: the nano codec's encoder, trained to find the latents of speech from its waveform.
+"""Stage: the codec's encoder, trained to find the latents of speech from its waveform.
 
-    python recipes/nano/encoder.py work/ --steps 1500
+    python recipes/nano/encoder.py work --steps 5000
 
 Plain regression, to the latents and to their phonetic directions alike: those vary little, and codebook 0
 is read from them.  The codebooks are those of the decoder, so encoding speech gives the codes that the
@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 import torch
-from checkpoint import load, rate_at, save
-from codebooks import ENTRIES, FRAME, GROUPS, LATENT, SAMPLE_RATE, mel_patches, quantise
+from checkpoint import Due, load, rate_at, save
+from codebooks import ENTRIES, FRAME, GROUPS, LATENT, latents_of, mel_patches, quantise
+from corpus import audio_numbers, read_audio
 from safetensors.torch import load_file
+from teacher import SAMPLE_RATE
 from torch import Tensor, nn
 
 from audio_projection.tts.codec.encoder import CodecEncoder
@@ -23,9 +25,9 @@ from audio_projection.tts.codec.encoder import CodecEncoder
 CONFIG = {
     "model_type": "mimi", "sampling_rate": SAMPLE_RATE, "frame_rate": 12.5, "audio_channels": 1,
     "codebook_size": ENTRIES, "codebook_dim": LATENT, "vector_quantization_hidden_dimension": LATENT,
-    "hidden_size": 128, "num_filters": 16, "num_quantizers": GROUPS, "num_semantic_quantizers": 1,
-    "upsample_groups": 128, "num_hidden_layers": 2, "intermediate_size": 256, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "head_dim": 32, "upsampling_ratios": [8, 5, 4, 4], "use_causal_conv": False,
+    "hidden_size": 192, "num_filters": 20, "num_quantizers": GROUPS, "num_semantic_quantizers": 1,
+    "upsample_groups": 192, "num_hidden_layers": 2, "intermediate_size": 384, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 48, "upsampling_ratios": [8, 6, 5, 4], "use_causal_conv": False,
     "sliding_window": 250, "use_cache": False, "layer_scale_initial_scale": 0.1, "hidden_act": "gelu",
     "max_position_embeddings": 8000, "rope_theta": 10000.0,
 }  # fmt: skip
@@ -42,7 +44,7 @@ def build(books: dict[str, Tensor]) -> CodecEncoder:
         for layer, book in zip(layers, [first, *books["rest"]], strict=True):
             layer.codebook.embed_sum.copy_(book)
             layer.codebook.cluster_usage.fill_(1.0)
-        acoustic.input_proj.weight.copy_(torch.eye(LATENT, 128)[..., None])
+        acoustic.input_proj.weight.copy_(torch.eye(LATENT, CONFIG["hidden_size"])[..., None])
         phonetic = books["phonetic"]
         semantic.input_proj.weight.zero_()
         semantic.input_proj.weight[: phonetic.shape[1], :LATENT, 0] = phonetic.T
@@ -53,22 +55,18 @@ def build(books: dict[str, Tensor]) -> CodecEncoder:
 class Utterances:
     """Segments of speech and the latents of their frames."""
 
-    def __init__(self, folder: Path, numbers: range, books: dict[str, Tensor], frames: int) -> None:
+    def __init__(self, folder: Path, numbers: list[int], books: dict[str, Tensor], frames: int) -> None:
         self.books, self.frames = books, frames
-        self.audio: list[Tensor] = []
-        for number in numbers:
-            shard = load_file(folder / f"speech-{number:04d}.safetensors")
-            bounds = shard["offsets"].tolist()
-            parts = [shard["audio"][a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-            self.audio += [part for part in parts if len(part) > (frames + 1) * FRAME]
+        utterances = (torch.from_numpy(samples.copy()) for number in numbers for samples in read_audio(folder, number))
+        self.audio = [samples for samples in utterances if len(samples) > (frames + 1) * FRAME]
 
     def batch(self, size: int, step: int) -> tuple[Tensor, Tensor]:
-        """Samples (B, S) and latents (B, frames, 64)."""
+        """Samples (B, S) and latents (B, frames, LATENT)."""
         generator = torch.Generator().manual_seed(step)
         audio, latents = [], []
         for number in torch.randint(len(self.audio), (size,), generator=generator).tolist():
             whole = self.audio[number].float() / 32_768
-            frames = (mel_patches(whole) - self.books["mean"]) @ self.books["basis"]
+            frames = latents_of(mel_patches(whole), self.books)
             start = int(torch.randint(len(whole) // FRAME - self.frames, (1,), generator=generator))
             audio.append(whole[start * FRAME : (start + self.frames) * FRAME])
             latents.append(frames[start : start + self.frames])
@@ -94,10 +92,10 @@ def equal_codes(encoder: CodecEncoder, utterances: Utterances) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=3_200)
+    parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--shards", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--rate", type=float, default=2e-3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -107,10 +105,12 @@ def main() -> None:
     optim = torch.optim.AdamW(trained, arguments.rate, betas=(0.9, 0.98))
     path = arguments.work / "encoder.safetensors"
     step = load(path, encoder, [optim])
-    known = Utterances(arguments.work, range(arguments.shards), books, arguments.frames)
-    new = Utterances(arguments.work, range(arguments.shards, arguments.shards + 1), books, arguments.frames)
+    folder = arguments.work / "speech"
+    *numbers, last = audio_numbers(folder)
+    known = Utterances(folder, numbers[: arguments.shards], books, arguments.frames)
+    new = Utterances(folder, [last], books, arguments.frames)
     print(f"{sum(p.numel() for p in trained) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    began = time.time()
+    due, began = Due(100, arguments.steps), time.time()
     while step < arguments.steps:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         audio, latents = known.batch(arguments.batch, step + 1)
@@ -122,8 +122,9 @@ def main() -> None:
         optim.step()
         optim.zero_grad()
         step += 1
-        if step % 100 == 0 or step == arguments.steps:
+        if due(step):
             save(path, encoder, [optim], step)
+        if step % 100 == 0 or step == arguments.steps:
             shown = equal_codes(encoder, new)
             print(f"{step} {time.time() - began:.0f}s loss {loss.item():.3f} | held out {shown}", flush=True)
 

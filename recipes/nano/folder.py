@@ -1,9 +1,9 @@
-"""Stage 7: the trained parts put together as an official Qwen3-TTS folder.
+"""Stage: the trained parts put together as an official Qwen3-TTS folder.
 
-    python recipes/nano/folder.py work/talker work/codec tts/
+    python recipes/nano/folder.py work
 
-Writes config.json, generation_config.json, model.safetensors and speech_tokenizer/ beside the
-tokenizer's files, float16, from the newest checkpoints of the other stages.
+Writes config.json, generation_config.json, model.safetensors and speech_tokenizer/ beside the tokenizer's files in
+`work/tts`, float16, from the newest checkpoints of the other stages.
 """
 
 import argparse
@@ -14,10 +14,9 @@ import decoder
 import encoder
 import torch
 from checkpoint import load
-from codebooks import ENTRIES, FRAME, GROUPS, SAMPLE_RATE
+from codebooks import ENTRIES, FRAME, GROUPS
 from safetensors.torch import load_file, save_file
 from talker_model import (
-    ASSISTANT,
     BOS,
     ENGLISH,
     EOS,
@@ -25,22 +24,26 @@ from talker_model import (
     NOTHINK,
     PAD,
     PREDICTOR,
-    RMS,
     ROPE_THETA,
+    SPEAKER,
     TALKER,
-    TEXT_VOCABULARY,
+    TEXT_WIDTH,
     THINK,
     THINK_BOS,
     THINK_EOS,
     VOCABULARY,
+    PhoneHead,
     Sizes,
     Talker,
-    Teacher,
 )
-from tokenizer import SPECIAL
+from teacher import SAMPLE_RATE
+from text_ids import TextIds
 from torch import Tensor, nn
 
 from audio_projection.tts.codec.config import CodecConfig
+
+VOICE = "heart"
+"""The teacher's name for its voice."""
 
 
 def stack_config(sizes: Sizes) -> dict[str, object]:
@@ -54,7 +57,7 @@ def stack_config(sizes: Sizes) -> dict[str, object]:
     }  # fmt: skip
 
 
-def model_config() -> dict[str, object]:
+def model_config(ids: TextIds) -> dict[str, object]:
     """The official config.json."""
     third = TALKER.head // 6
     sections = [TALKER.head // 2 - 2 * third, third, third]
@@ -64,19 +67,17 @@ def model_config() -> dict[str, object]:
     talker_config = stack_config(TALKER) | {
         "model_type": "qwen3_tts_talker", "vocab_size": VOCABULARY,
         "rope_scaling": {"interleaved": True, "mrope_section": sections, "rope_type": "default", "type": "default"},
-        "text_hidden_size": TALKER.hidden, "text_vocab_size": TEXT_VOCABULARY, "position_id_per_seconds": 13,
+        "text_hidden_size": TEXT_WIDTH, "text_vocab_size": ids.vocabulary, "position_id_per_seconds": 13,
         "codec_pad_id": PAD, "codec_bos_id": BOS, "codec_eos_token_id": EOS, "codec_think_id": THINK,
         "codec_nothink_id": NOTHINK, "codec_think_bos_id": THINK_BOS, "codec_think_eos_id": THINK_EOS,
-        "codec_language_id": {"english": ENGLISH}, "spk_id": {"rms": RMS}, "spk_is_dialect": {"rms": False},
+        "codec_language_id": {"english": ENGLISH}, "spk_id": {VOICE: SPEAKER}, "spk_is_dialect": {VOICE: False},
         "code_predictor_config": predictor,
     }  # fmt: skip
-    ids = {text: ENTRIES + i for i, text in enumerate(SPECIAL)}
     return {
         "architectures": ["Qwen3TTSForConditionalGeneration"], "model_type": "qwen3_tts",
         "tokenizer_type": "qwen3_tts_tokenizer_12hz", "tts_model_size": "nano", "tts_model_type": "custom_voice",
-        "im_start_token_id": ids["<|im_start|>"], "im_end_token_id": ids["<|im_end|>"],
-        "assistant_token_id": ASSISTANT, "tts_pad_token_id": ids["<tts_pad>"],
-        "tts_bos_token_id": ids["<tts_text_bos>"], "tts_eos_token_id": ids["<tts_text_eod>"],
+        "im_start_token_id": ids.im_start, "im_end_token_id": ids.im_end, "assistant_token_id": ids.assistant,
+        "tts_pad_token_id": ids.pad, "tts_bos_token_id": ids.bos, "tts_eos_token_id": ids.eos,
         "talker_config": talker_config,
     }  # fmt: skip
 
@@ -103,18 +104,16 @@ def write(path: Path, values: dict[str, object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("talker", type=Path, help="work folder of the talker")
-    parser.add_argument("codec", type=Path, help="work folder of the codec")
-    parser.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
-    books = load_file(arguments.codec / "codebooks.safetensors")
+    parser.add_argument("work", type=Path)
+    work = parser.parse_args().work
+    folder, books = work / "tts", load_file(work / "codebooks.safetensors")
+    ids = TextIds.from_folder(folder)
     parts = {
-        "talker": nn.ModuleDict({"talker": Talker(), "teacher": Teacher()}),
-        "decoder": decoder.build(books),
+        "talker": nn.ModuleDict({"talker": Talker(ids), "phones": PhoneHead()}),
+        "decoder": decoder.with_critics(decoder.build(books)),
         "encoder": encoder.build(books),
     }
     for name, part in parts.items():
-        work = arguments.talker if name == "talker" else arguments.codec
         step = load(work / f"{name}.safetensors", part, [])
         if not step:
             parser.error(f"{work} has no trained {name}: run {name}.py first")
@@ -124,9 +123,9 @@ def main() -> None:
         input_sample_rate=SAMPLE_RATE, output_sample_rate=SAMPLE_RATE, encode_downsample_rate=FRAME,
     )  # fmt: skip
     assert codec.samples_per_frame == FRAME
-    speech = arguments.folder / "speech_tokenizer"
-    write(arguments.folder / "config.json", model_config())
-    write(arguments.folder / "generation_config.json", GENERATION)
+    speech = folder / "speech_tokenizer"
+    write(folder / "config.json", model_config(ids))
+    write(folder / "generation_config.json", GENERATION)
     write(speech / "config.json", codec.to_dict())
     features = {
         "feature_extractor_type": "EncodecFeatureExtractor", "feature_size": 1, "padding_side": "right",
@@ -134,11 +133,11 @@ def main() -> None:
     }  # fmt: skip
     write(speech / "preprocessor_config.json", features)
     with torch.no_grad():
-        weights = half(parts["decoder"], "decoder.") | half(parts["encoder"], "encoder.")
-        save_file(half(parts["talker"]["talker"], "talker."), arguments.folder / "model.safetensors", {"format": "pt"})
+        weights = half(parts["decoder"]["decoder"], "decoder.") | half(parts["encoder"], "encoder.")
+        save_file(half(parts["talker"]["talker"], "talker."), folder / "model.safetensors", {"format": "pt"})
         save_file(weights, speech / "model.safetensors", {"format": "pt"})
-    size = sum(path.stat().st_size for path in arguments.folder.rglob("*") if path.is_file())
-    print(f"{arguments.folder}: {size / 1e6:.1f} MB")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

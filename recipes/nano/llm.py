@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from checkpoint import load, save
+from checkpoint import Due, load, save
 from conversations import conversation
 from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, shared_tokenizer
 from torch.nn import functional as F
@@ -30,9 +30,9 @@ SEED = 0
 PEAK_RATE = 3e-3
 
 
-def sentences(path: Path, without: Path | None, longest: int = 200) -> list[str]:
+def sentences(path: Path, without: list[Path], longest: int = 200) -> list[str]:
     """All lines of 3 to `longest` characters, each once whatever its case, in seeded random order."""
-    held_out = {letters(line) for line in without.read_text(encoding="utf-8").splitlines()} if without else set()
+    held_out = {letters(line) for each in without for line in each.read_text(encoding="utf-8").splitlines()}
     found: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         text = re.sub(r"\s+", " ", line.split("\t")[-1]).strip()
@@ -150,7 +150,7 @@ def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, token
         [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
     )
     first = load(checkpoint, model, [optimizer])
-    started, total, seen = time.process_time(), 0.0, 0
+    started, total, seen, due = time.process_time(), 0.0, 0, Due(50, steps)
     for step, batch in endless(sequences, tokens, first):
         if step >= steps:
             break
@@ -162,8 +162,9 @@ def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, token
         optimizer.step()
         optimizer.zero_grad()
         total, seen = total + loss.item(), seen + count
-        if (step + 1) % 50 == 0 or step + 1 == steps:
+        if due(step + 1):
             save(checkpoint, model, [optimizer], step + 1)
+        if (step + 1) % 50 == 0 or step + 1 == steps:
             spent = time.process_time() - started
             print(f"step {step + 1}/{steps}: loss {total / seen:.3f}, {spent:.0f} s of processor", flush=True)
             total, seen = 0.0, 0
@@ -175,8 +176,8 @@ def main() -> None:
     parser.add_argument("tts", type=Path, help="folder of the TTS's vocab.json and merges.txt")
     parser.add_argument("work", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--without", type=Path, help="file of sentences that must not be learned")
-    parser.add_argument("--merges", type=int, default=188, help="the first so many of the TTS's 256")
+    parser.add_argument("--without", type=Path, nargs="*", default=[], help="files of sentences not to be learned")
+    parser.add_argument("--merges", type=float, default=0.5, help="share of the TTS's merges, the first ones")
     parser.add_argument("--steps", type=int, default=3900)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--held-out", type=int, default=1000, help="sentences that it is judged by")
@@ -209,8 +210,7 @@ def main() -> None:
     model.float()
     trigram = Trigram(raw, len(tokenizer))
     judged = {"held_out": held_out}
-    if arguments.without:
-        judged[arguments.without.name] = arguments.without.read_text(encoding="utf-8").splitlines()
+    judged |= {path.name: path.read_text(encoding="utf-8").splitlines() for path in arguments.without}
     for name, judged_texts in judged.items():
         ids = plain(tokenizer, judged_texts)
         record["perplexity"][name] = {"model": perplexity(model, ids), "trigram": trigram.perplexity(ids)}

@@ -9,6 +9,7 @@ identity.
 import json
 from pathlib import Path
 
+import bpe
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -33,10 +34,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def shared_tokenizer(tts: Path, merges: int) -> PreTrainedTokenizerFast:
-    """Every byte and the first `merges` merges of the TTS in this folder."""
-    lines = (tts / "merges.txt").read_text(encoding="utf-8").splitlines()[1 : merges + 1]
-    pairs = [(first, second) for first, second in (line.split(" ") for line in lines)]
+def shared_tokenizer(tts: Path, share: float) -> PreTrainedTokenizerFast:
+    """Every byte and the first merges of the TTS in this folder, `share` of them all."""
+    _, merges = bpe.read(tts)
+    pairs = merges[: round(share * len(merges))]
     entries = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(first + second for first, second in pairs)]
     vocabulary = {entry: index for index, entry in enumerate(entries)}
     tokenizer = Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=True))

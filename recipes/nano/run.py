@@ -1,11 +1,13 @@
-"""The whole recipe: every stage in order, from a text file to speech.
+"""The whole recipe: every stage in order, from a text file and an LLM's token embeddings to speech.
 
-    python recipes/nano/run.py work --text prompts.txt
+    python recipes/nano/run.py work --text prompts.txt --llm SmolLM2-135M-Instruct.gguf
     python recipes/nano/run.py work --smoke
 
 Each stage is a command of its own, shown before it runs, and can be run by hand too.  Without `--text` the
-first stage makes a text (`prompts.py`).  All that is made lies under the work folder: models in `tts/` and
-`llm/`, projectors in `runs/`, each stage's words in `logs/`, and in `recipe.json` what each stage took.
+first stage makes a text (`prompts.py`).  The text table begins from the LLM that `--llm` names, a GGUF file or a
+transformers folder; a smoke run takes the nano LLM that comes with this project.  All that is made lies under
+the work folder: models in `tts/` and `llm/`, projectors in `runs/`, each stage's words in `logs/`, and in
+`recipe.json` what each stage took.
 
 A stage that is complete is not repeated, one that was cut off goes on where it was, and what comes after a
 stage that had to run is made again.  `--from` runs a stage and all after it again, `--only` runs the named
@@ -14,7 +16,6 @@ nothing worth hearing.
 """
 
 import argparse
-import ctypes
 import hashlib
 import importlib.util
 import json
@@ -31,15 +32,17 @@ from typing import Any
 
 RECIPE = Path(__file__).resolve().parent
 REPOSITORY = RECIPE.parents[1]
+NANO_LLM = REPOSITORY / "src" / "audio_projection" / "nano" / "llm"
+MADE = "{repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts tts.speaker=heart"
 PROJECTOR = (
-    "-m audio_projection train --config {repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts"
-    " data.source=pairs data.path={work}/pairs data.texts={work}/texts.txt output_dir={work}/runs --projector "
+    f"-m audio_projection train --config {MADE} data.source=pairs data.path={{work}}/pairs"
+    " data.texts={work}/texts.txt output_dir={work}/runs --projector "
 )
 SPEAK = (
-    "-m audio_projection speak --config {repository}/configs/nano.yaml llm.name={work}/llm tts.name={work}/tts"
-    " --projector {work}/runs/linear/projector --text 'Hello world.' --output {work}/hello.wav"
+    f"-m audio_projection speak --config {MADE} --projector {{work}}/runs/linear/projector"
+    " --text 'Hello world.' --output {work}/hello.wav"
 )
-HELD_OUT = " --without {repository}/benchmarks/heldout.txt"
+HELD_OUT = " --without {repository}/benchmarks/heldout.txt {repository}/benchmarks/robustness.txt"
 ENVIRONMENT = {
     # One thread unless told otherwise: on a small machine more of them wait for each other most of the time.
     "OMP_NUM_THREADS": "1",
@@ -53,6 +56,14 @@ ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+NEEDED = {
+    "hibari": "hibari-tts",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "librosa": "librosa",
+    "gguf": "gguf",
+}
+"""Modules that only the recipe needs, and the packages that bring them (the extra `recipe`)."""
 STOPPED = 143
 """Exit code after SIGTERM."""
 
@@ -86,59 +97,52 @@ STAGES = (
         "prompts", "prompts.py {work}/prompts.txt", "--sentences 100000 --wordnet", "--sentences 1500", ("prompts.txt",)
     ),
     Stage(
-        "codec-speech",
-        "corpus.py {text} {work}/codec" + HELD_OUT,
-        "--sentences 6000 --longest 75 --processes 2",
-        "--sentences 60 --longest 75 --shard 20",
-        ("codec/speech-0000.json",),
-    ),
-    Stage("codec-codes", "codebooks.py {work}/codec", "", "", ("codec/codebooks.safetensors",)),
-    Stage(
-        "talker-speech",
-        "corpus.py {text} {work}/talker" + HELD_OUT,
-        "--sentences 40000 --longest 125 --processes 2",
-        "--sentences 80 --longest 125 --shard 40",
-        ("talker/speech-0000.json",),
+        "text-table",
+        "text_table.py {text} {work} --llm {llm}" + HELD_OUT,
+        "--sentences 60000 --kinds 8000",
+        "--sentences 60 --kinds 20 --used 200 --spoken 1",
+        ("sentences.txt", "text_table.safetensors", "tts/vocab.json", "tts/merges.txt"),
     ),
     Stage(
-        "talker-codes",
-        "codebooks.py {work}/talker --books {work}/codec/codebooks.safetensors",
-        "",
-        "",
-        ("talker/codes-0000.safetensors",),
+        "speech",
+        "corpus.py {work}/sentences.txt {work}/speech",
+        "--audio-shards 30",
+        "--audio-shards 2 --shard 30",
+        ("speech/text-0000.json",),
     ),
-    Stage("tokenizer", "tokenizer.py {work}/talker {work}/tts", "", "", ("tts/vocab.json", "tts/merges.txt")),
-    Stage(
-        "talker",
-        "talker.py {work}/talker {work}/tts",
-        "--steps 9800",
-        "--steps 8 --batch 4 --held-out 10 --save-every 2",
-        ("talker/talker.safetensors",),
-    ),
+    Stage("codebooks", "fit_codebooks.py {work}", "--fit-shards 12", "--fit-shards 2", ("codebooks.safetensors",)),
     Stage(
         "acoustic-model",
-        "acoustic_model.py {work}/codec",
+        "acoustic_model.py {work}",
         "--steps 1500",
         "--steps 2 --batch 2",
-        ("codec/acoustic_model.safetensors",),
+        ("acoustic_model.safetensors",),
     ),
     Stage(
         "decoder",
-        "decoder.py {work}/codec",
-        "--steps 10900 --batch 6",
-        "--steps 2 --batch 2 --shards 3",
-        ("codec/decoder.safetensors",),
+        "decoder.py {work}",
+        "--steps 12000 --critics-from 7000",
+        "--steps 2 --critics-from 1 --batch 2 --frames 8",
+        ("decoder.safetensors",),
+    ),
+    Stage("encoder", "encoder.py {work}", "--steps 5000", "--steps 2 --batch 2 --frames 12", ("encoder.safetensors",)),
+    Stage(
+        "codes",
+        "corpus.py {work}/sentences.txt {work}/speech --books {work}/codebooks.safetensors",
+        "",
+        "--shard 30",
+        ("speech/codes-0000.safetensors",),
     ),
     Stage(
-        "encoder",
-        "encoder.py {work}/codec",
-        "--steps 3200 --batch 12 --frames 24",
-        "--steps 2 --batch 2 --shards 2",
-        ("codec/encoder.safetensors",),
+        "talker",
+        "talker.py {work}",
+        "--steps 12000",
+        "--steps 8 --batch 4 --held-out 10 --save-every 2",
+        ("talker.safetensors",),
     ),
     Stage(
         "folder",
-        "folder.py {work}/talker {work}/codec {work}/tts",
+        "folder.py {work}",
         "",
         "",
         ("tts/config.json", "tts/model.safetensors", "tts/speech_tokenizer/model.safetensors"),
@@ -153,9 +157,7 @@ STAGES = (
     Stage(
         "texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "--sentences 3000", "--sentences 60", ("texts.txt",)
     ),
-    Stage(
-        "pairs", "pairs.py {work}/talker {work}/pairs", "--shards 16", "--shards 1", ("pairs/pairs.json",), ("pairs",)
-    ),
+    Stage("pairs", "pairs.py {work}", "--shards 64", "--shards 2", ("pairs/pairs.json",), ("pairs",)),
     *(
         Stage(
             kind,
@@ -190,19 +192,20 @@ class Cost:
 class Recipe:
     """The stages of one work folder, and the record of those that are complete."""
 
-    def __init__(self, work: Path, text: Path | None, smoke: bool) -> None:
+    def __init__(self, work: Path, text: Path | None, smoke: bool, llm: Path = NANO_LLM) -> None:
         self.work, self.smoke = work.resolve(), smoke
         self.stages = [stage for stage in STAGES if text is None or stage.name != "prompts"]
         self.places = {
             "work": self.work,
             "text": text.resolve() if text else self.work / "prompts.txt",
+            "llm": llm.resolve(),
             "repository": REPOSITORY,
         }
         self.path = self.work / "recipe.json"
-        made_of = {"smoke": smoke, "text": hashlib.sha256(text.read_bytes()).hexdigest() if text else None}
+        made_of = {"smoke": smoke, "text": digest(text) if text else None, "llm": digest(llm)}
         self.record = self.read() or {"made_of": made_of, "stages": {}}
         if self.record["made_of"] != made_of:
-            raise SystemExit(f"error: {work} was begun with another text or size; choose another folder")
+            raise SystemExit(f"error: {work} was begun with another text, LLM or size; choose another folder")
         try:
             (self.work / "logs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -286,6 +289,11 @@ class Recipe:
         return "\n".join([*lines, f"{'all':14} {total}"])
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of the weights in it."""
+    return hashlib.sha256((path / "model.safetensors" if path.is_dir() else path).read_bytes()).hexdigest()
+
+
 def spend(command: list[str], log: Path) -> tuple[int, Cost, str]:
     """Run a command to its end, its words also into a file: exit code, cost and last line."""
     began, last, stopped = time.monotonic(), "", 0
@@ -311,12 +319,10 @@ def spend(command: list[str], log: Path) -> tuple[int, Cost, str]:
 
 def check_tools() -> None:
     """Stop before anything is made when a stage could not run."""
-    try:
-        ctypes.CDLL("libflite.so.1")
-    except OSError:
-        raise SystemExit("error: flite's library is missing: apt-get install libflite1") from None
-    if importlib.util.find_spec("librosa") is None:
-        raise SystemExit("error: librosa is missing: pip install librosa")
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        packages = " ".join(NEEDED[name] for name in missing)
+        raise SystemExit(f"error: the recipe needs {packages}: pip install -e '.[recipe]'")
 
 
 def main() -> None:
@@ -324,6 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=f"Stages: {', '.join(names)}.")
     parser.add_argument("work", type=Path, help="folder for all that is made")
     parser.add_argument("--text", type=Path, help="file of sentences, a line each; none: a text is made")
+    parser.add_argument("--llm", type=Path, help="GGUF file or folder of the LLM that the text table begins from")
     parser.add_argument("--smoke", action="store_true", help="toy sizes: proves that every stage works")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--from", dest="first", choices=names, metavar="STAGE", help="run it and all after it again")
@@ -331,11 +338,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.text and not arguments.text.is_file():
         parser.error(f"no text file {arguments.text}")
+    if arguments.llm and not (arguments.llm.is_file() or (arguments.llm / "model.safetensors").is_file()):
+        parser.error(f"no LLM at {arguments.llm}: neither a GGUF file nor a folder with model.safetensors")
+    if not arguments.llm and not arguments.smoke:
+        parser.error("--llm is needed: a GGUF file or a transformers folder, for instance SmolLM2-135M-Instruct")
     if arguments.text and "prompts" in [arguments.first, *(arguments.only or [])]:
         parser.error("the stage prompts makes a text, and --text gives one")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
     check_tools()
-    recipe = Recipe(arguments.work, arguments.text, arguments.smoke)
+    recipe = Recipe(arguments.work, arguments.text, arguments.smoke, arguments.llm or NANO_LLM)
     well = recipe.go(arguments.first, arguments.only)
     print(f"\n{recipe.table()}")
     if not well:

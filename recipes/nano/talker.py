@@ -1,13 +1,13 @@
-"""Stage 4: the nano talker and code predictor, trained on text and codes.
+"""Stage: the talker and code predictor, trained on text and codes.
 
-    python recipes/nano/talker.py work/ tts/ --steps 9800
+    python recipes/nano/talker.py work --steps 12000
 
-Cross-entropy of the codes, and two lessons from flite's own timing that fade with the rate: one head of
-the middle layers is shown which text is being spoken (guided attention, Tachibana et al., 2017), and a
-head beside the model names the phones of the frame to come.  Batches are streaming or non-streaming
-(`--streaming`).  Matrices are trained by Muon, the rest by AdamW, at a rate that is constant first and
-then falls to zero.  A checkpoint is written every 100 steps and picked up when the command is repeated,
-also with another `--steps`.  Held-out losses are printed beside the training losses.
+Cross-entropy of the codes, and two lessons from the teacher's own timing that fade with the rate: one head of the
+middle layers is shown which text is being spoken (guided attention, Tachibana et al., 2017), and a head beside the
+model names the phones of the frame to come.  Batches are streaming or non-streaming (`--streaming`).  Matrices are
+trained by Muon, the rest by AdamW, at a rate that is constant first and then falls to zero.  A checkpoint is written
+every few minutes and picked up when the command is repeated, also with another `--steps`.  Held-out losses are
+printed beside the training losses.
 """
 
 import argparse
@@ -16,15 +16,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from checkpoint import load, rate_at, save
+from checkpoint import Due, load, rate_at, save
 from muon import Muon
+from safetensors.torch import load_file
 from talker_data import Batch, Corpus
-from talker_model import GUIDED, NONE, Talker, Teacher, seen
+from talker_model import GUIDED, NONE, PhoneHead, Talker, seen
 from torch import Tensor, nn
-from transformers import Qwen2TokenizerFast
 
 LESSON = 0.3
 """Weight of each of the two lessons."""
+REST = 2.0
+"""Weight of codebooks 1 and up together, beside 1 of codebook 0."""
+FADING = 0.85
+"""A codebook's weight in parts of the one before: each adds less to the sound."""
 
 
 def forget(batch: Batch, generator: torch.Generator) -> Batch:
@@ -40,9 +44,9 @@ def forget(batch: Batch, generator: torch.Generator) -> Batch:
 
 
 def blur(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise on the text rows of half of the utterances, up to 0.7 of their size.
+    """Noise on the text embeddings (B, S, H) of half of the utterances, up to 0.7 of their size.
 
-    Projected rows are near the true ones, never equal; rows that stay apart under noise forgive it.
+    Projected embeddings are near the true ones, never equal; embeddings that stay apart under noise forgive it.
     """
     sigma = (1.4 * torch.rand(len(rows), 1, 1, generator=generator) - 0.7).clamp_min(0)
     size = rows.detach().square().mean(-1, keepdim=True).sqrt()
@@ -64,10 +68,10 @@ def guided(query: Tensor, key: Tensor, guide: Tensor) -> Tensor:
     return (scores[known].logsumexp(-1) - mass).mean()
 
 
-def losses(model: Talker, teacher: Teacher, batch: Batch, rows: Tensor, share: float) -> dict[str, Tensor]:
-    """The four losses and the accuracy of codebook 0; `rows`: text rows (B, S, H)."""
+def losses(model: Talker, phones: PhoneHead, batch: Batch, rows: Tensor, share: float) -> dict[str, Tensor]:
+    """The four losses and the accuracy of codebook 0; `rows`: text embeddings (B, S, H)."""
     embeds = rows + model.code_rows(batch.codec, batch.rest)
-    passed = model.model(embeds, model.prefix())
+    passed = model.model(embeds, model.opening())
     hidden = passed.hidden
     spoken = batch.targets[..., 0] != NONE
     logits, labels = model.codec_head(hidden[spoken]), batch.targets[..., 0][spoken]
@@ -75,14 +79,21 @@ def losses(model: Talker, teacher: Teacher, batch: Batch, rows: Tensor, share: f
     codes = batch.targets[frames]
     chosen = torch.randperm(len(codes))[: int(share * len(codes))]
     predicted = model.predict_rest(hidden[frames][chosen], codes[chosen])
-    named = teacher(passed.states[GUIDED[-1]][frames])
+    named = phones(passed.states[GUIDED[-1]][frames])
     return {
         "first": F.cross_entropy(logits, labels),
-        "rest": F.cross_entropy(predicted.flatten(0, 1), codes[chosen][:, 1:].flatten()),
+        "rest": residual(predicted, codes[chosen][:, 1:]),
         "text": sum(guided(*passed.heads[layer], batch.guide) for layer in GUIDED) / len(GUIDED),
         "phones": F.cross_entropy(named.flatten(0, 1), batch.phones[frames].flatten()),
         "right": (logits.argmax(-1) == labels).float().mean().detach(),
     }
+
+
+def residual(logits: Tensor, codes: Tensor) -> Tensor:
+    """Cross-entropy of the residual codebooks, a weighted mean: logits (M, 15, 512), codes (M, 15)."""
+    each = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none").mean(0)
+    weights = FADING ** torch.arange(len(each))
+    return (each * weights).sum() / weights.sum()
 
 
 def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
@@ -102,36 +113,37 @@ def held_out(both: nn.ModuleDict, corpus: Corpus, size: int, streaming: bool) ->
     """Losses on the first utterances, which are never trained on."""
     torch.manual_seed(0)
     found = []
-    for start in range(0, size, 50):
-        batch = corpus.batch(list(range(start, min(start + 50, size))), streaming)
-        found.append(losses(both["talker"], both["teacher"], batch, both["talker"].text_embeddings(batch.text), 0.2))
+    for start in range(0, size, 25):
+        batch = corpus.batch(list(range(start, min(start + 25, size))), streaming)
+        found.append(losses(both["talker"], both["phones"], batch, both["talker"].text_embeddings(batch.text), 0.2))
     return shown({name: sum(float(each[name]) for each in found) / len(found) for name in found[0]})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path)
-    parser.add_argument("tts", type=Path, help="folder with the tokenizer")
-    parser.add_argument("--steps", type=int, default=9_800)
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("work", type=Path, help="folder with speech/, tts/ and text_table.safetensors")
+    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--batch", type=int, default=48, help="utterances of a step, fewer where they are long")
+    parser.add_argument("--frames", type=int, default=3_600, help="frames of a step at most")
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--share", type=float, default=0.2, help="share of frames for the predictor")
+    parser.add_argument("--share", type=float, default=0.12, help="share of frames for the predictor")
     parser.add_argument("--streaming", type=float, default=0.9, help="share of batches in the streaming layout")
-    parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--held-out", type=int, default=200, help="so many first utterances are never trained on")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--judge-every", type=int, default=500, help="steps between held-out losses")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    corpus = Corpus(arguments.work, Qwen2TokenizerFast.from_pretrained(arguments.tts))
-    corpus.refresh()
-    both = nn.ModuleDict({"talker": Talker(), "teacher": Teacher()})
+    corpus = Corpus(arguments.work / "speech", arguments.work / "tts")
+    both = nn.ModuleDict({"talker": Talker(corpus.ids), "phones": PhoneHead()})
     model = both["talker"]
+    model.begin_from(load_file(arguments.work / "text_table.safetensors")["source"])
     size = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{size / 1e6:.2f} M parameters, {len(corpus.utterances)} utterances", flush=True)
     optims = optimisers(both, arguments.rate)
     path = arguments.work / "talker.safetensors"
     step = load(path, both, optims)
+    print(f"{size / 1e6:.2f} M parameters, {len(corpus.utterances)} utterances, from step {step}", flush=True)
     average: dict[str, float] = {}
-    began = time.time()
+    due, began = Due(arguments.save_every, arguments.steps), time.time()
     while step < arguments.steps:
         share = rate_at(step, arguments.steps)
         for optim in optims:
@@ -140,10 +152,11 @@ def main() -> None:
         torch.manual_seed(step)
         generator = torch.Generator().manual_seed(step)
         streaming = torch.rand(1, generator=generator).item() < arguments.streaming
-        batch = corpus.batch(corpus.draw(arguments.batch, arguments.held_out, step), streaming)
+        numbers = corpus.draw(arguments.batch, arguments.frames, arguments.held_out, step)
+        batch = corpus.batch(numbers, streaming, generator)
         rows = blur(model.text_embeddings(batch.text), generator)
-        found = losses(model, both["teacher"], forget(batch, generator), rows, arguments.share)
-        (found["first"] + found["rest"] + LESSON * share * (found["text"] + found["phones"])).backward()
+        found = losses(model, both["phones"], forget(batch, generator), rows, arguments.share)
+        (found["first"] + REST * found["rest"] + LESSON * share * (found["text"] + found["phones"])).backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         for optim in optims:
             optim.step()
@@ -153,10 +166,9 @@ def main() -> None:
         average = {name: 0.95 * average.get(name, value) + 0.05 * value for name, value in new.items()}
         if step % 20 == 0:
             print(f"{step} {time.time() - began:.0f}s {shown(average)}", flush=True)
-        if step % arguments.save_every == 0 or step == arguments.steps:
+        if due(step):
             save(path, both, optims, step)
-            corpus.refresh()
-        if step % 200 == 0 or step == arguments.steps:
+        if step % arguments.judge_every == 0 or step == arguments.steps:
             for streaming in (True, False):
                 layout = "streaming" if streaming else "non-streaming"
                 print(f"held out {step} {layout}: {held_out(both, corpus, arguments.held_out, streaming)}", flush=True)

@@ -1,7 +1,7 @@
-"""The nano talker and code predictor as they are trained, under the official parameter names.
+"""The talker and code predictor as they are trained, under the official parameter names.
 
-Lean on purpose: one causal pass over right-padded batches, nothing cached.  What is trained here is read
-by `audio_projection.tts` unchanged.
+Lean on purpose: one causal pass over right-padded batches, nothing cached.  What is trained here is read by the
+package's own Qwen3-TTS unchanged.
 """
 
 from dataclasses import dataclass, field
@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from codebooks import ENTRIES, GROUPS, QUARTERS
-from corpus import PHONES
+from teacher import PHONES
+from text_ids import TextIds
 from torch import Tensor, nn
 
 VOCABULARY = ENTRIES + 1_024
-TEXT_VOCABULARY = ENTRIES + 8
 NONE = -1
 PAD, BOS, EOS = ENTRIES + 100, ENTRIES + 101, ENTRIES + 102
 THINK, NOTHINK, THINK_BOS, THINK_EOS = ENTRIES + 106, ENTRIES + 107, ENTRIES + 108, ENTRIES + 109
-ENGLISH, RMS = ENTRIES + 2, ENTRIES + 200
-TEXT_PAD, TEXT_BOS, TEXT_EOS = ENTRIES + 3, ENTRIES + 4, ENTRIES + 5
-IM_START, ASSISTANT, LINE_END = ENTRIES + 1, 263, 198
-PREFIX_TEXT = [IM_START, ASSISTANT, LINE_END] + [TEXT_PAD] * 5 + [TEXT_BOS]
-PREFIX_CODEC = [NONE] * 3 + [THINK, THINK_BOS, ENGLISH, THINK_EOS, RMS, PAD]
+ENGLISH, SPEAKER = ENTRIES + 2, ENTRIES + 200
+OPENING_CODES = [NONE] * 3 + [THINK, THINK_BOS, ENGLISH, THINK_EOS, SPEAKER, PAD]
+"""The codec channel beside `TextIds.opening`."""
 EPSILON = 1e-6
 ROPE_THETA = 10_000.0
+TEXT_WIDTH = 320
+"""Width of the text table; `TextProjection` makes the talker's of it."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,13 @@ class Sizes:
     intermediate: int
     heads: int
     kv_heads: int
-
-    @property
-    def head(self) -> int:
-        return self.hidden // self.heads
+    head: int
 
 
-TALKER = Sizes(hidden=256, layers=5, intermediate=768, heads=4, kv_heads=2)
-PREDICTOR = Sizes(hidden=256, layers=2, intermediate=512, heads=4, kv_heads=2)
+TALKER = Sizes(hidden=320, layers=6, intermediate=768, heads=6, kv_heads=2, head=64)
+PREDICTOR = Sizes(hidden=320, layers=1, intermediate=1024, heads=6, kv_heads=2, head=64)
+"""As wide as the talker, so that the official small_to_mtp_projection is absent.  One layer: the sum of a residual
+quantiser's codes is linear, and each further layer is walked fifteen times a frame."""
 GUIDED = (1, 2, 3)
 """Layers whose first head is shown which text is being spoken."""
 
@@ -82,11 +81,11 @@ class Attention(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        narrow = sizes.kv_heads * sizes.head
-        self.q_proj = nn.Linear(sizes.hidden, sizes.hidden, bias=False)
+        wide, narrow = sizes.heads * sizes.head, sizes.kv_heads * sizes.head
+        self.q_proj = nn.Linear(sizes.hidden, wide, bias=False)
         self.k_proj = nn.Linear(sizes.hidden, narrow, bias=False)
         self.v_proj = nn.Linear(sizes.hidden, narrow, bias=False)
-        self.o_proj = nn.Linear(sizes.hidden, sizes.hidden, bias=False)
+        self.o_proj = nn.Linear(wide, sizes.hidden, bias=False)
         self.q_norm, self.k_norm = Norm(sizes.head), Norm(sizes.head)
 
     def forward(self, x: Tensor, place: tuple[Tensor, Tensor], past: Memory | None) -> tuple[Tensor, Tensor, Memory]:
@@ -151,7 +150,7 @@ class Stack(nn.Module):
         self.norm = Norm(sizes.hidden)
 
     def forward(self, x: Tensor, before: Tensor | None = None) -> Passed:
-        """x (B, S, H), after rows (1, P, H) that all sequences begin with."""
+        """x (B, S, H), after embeddings (1, P, H) that all sequences begin with."""
         start = 0 if before is None else before.shape[1]
         cosines, sines = rotary(start + x.shape[1], self.sizes.head)
         passed, memory = Passed(x), None
@@ -166,16 +165,16 @@ class Stack(nn.Module):
 
 
 class TextProjection(nn.Module):
-    def __init__(self, hidden: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.linear_fc1, self.linear_fc2 = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.linear_fc1, self.linear_fc2 = nn.Linear(TEXT_WIDTH, TEXT_WIDTH), nn.Linear(TEXT_WIDTH, TALKER.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear_fc2(F.silu(self.linear_fc1(x)))
 
 
 class Predictor(nn.Module):
-    """As wide as the talker, so the official small_to_mtp_projection is absent."""
+    """Codebooks 1 and up of a frame, one after another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -185,12 +184,13 @@ class Predictor(nn.Module):
 
 
 class Talker(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, ids: TextIds) -> None:
         super().__init__()
+        self.ids = ids
         self.model = Stack(TALKER)
-        self.model.text_embedding = nn.Embedding(TEXT_VOCABULARY, TALKER.hidden)
+        self.model.text_embedding = nn.Embedding(ids.vocabulary, TEXT_WIDTH)
         self.model.codec_embedding = nn.Embedding(VOCABULARY, TALKER.hidden)
-        self.text_projection = TextProjection(TALKER.hidden)
+        self.text_projection = TextProjection()
         self.codec_head = nn.Linear(TALKER.hidden, VOCABULARY, bias=False)
         self.code_predictor = Predictor()
         for name, parameter in self.named_parameters():
@@ -201,17 +201,25 @@ class Talker(nn.Module):
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
 
+    def begin_from(self, source: Tensor, size: float = 0.5) -> None:
+        """Start the text table as an LLM's embeddings (tokens, width): their leading components, `size` on average."""
+        centred = source - source.mean(0)
+        values, vectors = torch.linalg.eigh(centred.T @ centred)
+        table = centred @ vectors.flip(1)[:, :TEXT_WIDTH]
+        with torch.no_grad():
+            self.model.text_embedding.weight.copy_(table * size / table.square().mean().sqrt())
+
     def text_embeddings(self, text: Tensor) -> Tensor:
-        """The rows that a projector imitates: ids (B, S) -> (B, S, H)."""
+        """The text embeddings that a projector imitates: ids (B, S) -> (B, S, H)."""
         return self.text_projection(self.model.text_embedding(text))
 
-    def prefix(self) -> Tensor:
-        """The rows (1, 9, H) before the text: assistant's turn, English, speaker rms."""
-        text, codec = torch.tensor([PREFIX_TEXT]), torch.tensor([PREFIX_CODEC])
+    def opening(self) -> Tensor:
+        """The embeddings (1, 9, H) before the text: assistant's turn, English, the speaker."""
+        text, codec = torch.tensor([self.ids.opening]), torch.tensor([OPENING_CODES])
         return self.text_embeddings(text) + self.code_rows(codec, torch.full((*codec.shape, GROUPS - 1), NONE))
 
     def code_rows(self, codec: Tensor, rest: Tensor) -> Tensor:
-        """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 3), NONE where empty -> (B, S, H)."""
+        """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 15), NONE where empty -> (B, S, H)."""
         first = self.model.codec_embedding(codec.clamp_min(0)) * (codec != NONE)[..., None]
         tables = torch.cat([table.weight for table in self.code_predictor.model.codec_embedding])
         shifts = ENTRIES * torch.arange(GROUPS - 1)
@@ -219,7 +227,7 @@ class Talker(nn.Module):
         return first + bags.view_as(first) * (rest[..., :1] != NONE)
 
     def predict_rest(self, hidden: Tensor, codes: Tensor) -> Tensor:
-        """hidden (M, H), codes (M, 4) -> logits (M, 3, 512)."""
+        """hidden (M, H), codes (M, 16) -> logits (M, 15, 512)."""
         tables = self.code_predictor.model.codec_embedding
         inputs = [hidden, self.model.codec_embedding(codes[:, 0])]
         inputs += [table(codes[:, i + 1]) for i, table in enumerate(tables[:-1])]
@@ -227,13 +235,13 @@ class Talker(nn.Module):
         return torch.stack([head(out[:, i + 1]) for i, head in enumerate(self.code_predictor.lm_head)], 1)
 
 
-class Teacher(nn.Module):
-    """What only training needs: a head that names the phones of the frame to come."""
+class PhoneHead(nn.Module):
+    """What only training needs: names the phones of the frame to come."""
 
     def __init__(self) -> None:
         super().__init__()
         self.phones = nn.Linear(TALKER.hidden, QUARTERS * len(PHONES))
 
     def forward(self, state: Tensor) -> Tensor:
-        """State (M, H) -> logits (M, 4, 41) of the phone in each quarter of the frame."""
+        """State (M, H) -> logits (M, 4, phones) of the phone in each quarter of the frame."""
         return self.phones(state).unflatten(-1, (QUARTERS, len(PHONES)))

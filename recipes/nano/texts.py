@@ -1,4 +1,4 @@
-"""Stage 9: texts for the projectors, written by the nano language model itself.
+"""Stage: texts for the projectors, written by the nano language model itself.
 
     python recipes/nano/texts.py src/audio_projection/nano/llm src/audio_projection/nano/texts.txt
 
@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from corpus import SPOKEN, clean
+from sentences import SPOKEN, clean, held_out_keys, key
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 
@@ -35,15 +35,14 @@ def main() -> None:
     parser.add_argument("llm", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--sentences", type=int, default=3_000)
-    parser.add_argument("--without", type=Path, help="file of sentences that must not be used")
+    parser.add_argument("--without", type=Path, nargs="*", default=[], help="files of sentences not to be used")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(arguments.llm)
     model = LlamaForCausalLM.from_pretrained(arguments.llm, dtype=torch.float32)
-    held_out = arguments.without.read_text().lower().splitlines() if arguments.without else []
+    taken, lines = held_out_keys(arguments.without), []
     turn = tokenizer.convert_tokens_to_ids("<|start_header_id|>")
-    seen, lines = set(held_out), []
     rounds = 0
     while len(lines) < arguments.sentences:
         rounds += 1
@@ -51,8 +50,8 @@ def main() -> None:
             raise SystemExit(f"{len(lines)} usable sentences in {rounds - 1} rounds: the model must learn more first")
         made = sample(model, tokenizer.bos_token_id, turn, 200, 40)
         for text in map(clean, tokenizer.batch_decode(made, skip_special_tokens=True)):
-            if 12 <= len(text) <= 75 and SPOKEN.fullmatch(text) and text.lower() not in seen:
-                seen.add(text.lower())
+            if 12 <= len(text) <= 75 and SPOKEN.fullmatch(text) and key(text) not in taken:
+                taken.add(key(text))
                 lines.append(text)
         print(f"{len(lines)} sentences", flush=True)
     arguments.file.write_text("\n".join(lines[: arguments.sentences]) + "\n")

@@ -67,7 +67,8 @@ def read_texts(data: DataConfig, reading: Reading | str) -> list[str]:
         raise AudioProjectionError("data.texts is not set: give a file with a text a line")
     path = NANO_TEXTS if data.texts == "nano" else Path(data.texts)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # at line feeds alone, as transcripts: another character that some programs break lines at is in a sentence
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise AudioProjectionError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:

@@ -66,8 +66,8 @@ def load_reading_llm(config: Config) -> LanguageModel:
 
 def check_layers(config: Config) -> None:
     """Raises AudioProjectionError for `llm.layers` that the LLM does not have, by its config.json alone."""
-    layers, folder = _layers(config), find_llm(config)
-    if layers == "last" or not (folder / "config.json").is_file():
+    layers, folder = config.llm.layers, find_llm(config)
+    if layers == "probe" or not (folder / "config.json").is_file():
         return
     values = read_json(folder / "config.json")
     count = values.get("num_hidden_layers") if isinstance(values, dict) else None

@@ -15,10 +15,12 @@ from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.devices import choose_device
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files.atomic import write_json
 from audio_projection.files.interruption import Interrupted, stop_requested
+from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import given_projector
 from audio_projection.files.lock import folder_lock
-from audio_projection.fit.assemble import assemble
+from audio_projection.fit.assemble import assemble, fit_conditions
 from audio_projection.fit.closed_form import fit_projector
 from audio_projection.models import Models, check_layers, load_projector, load_tts, use_threads
 from audio_projection.processes import Processes, current_processes
@@ -46,9 +48,9 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
         summary_writer()  # fails before anything that takes long
     processes = current_processes(cpu=choose_device(config.device).type == "cpu")
     with processes.ending_together(), folder_lock(config.run_dir) if processes.index == 0 else nullcontext():
+        check_layers(config)  # what is refused loses no checkpoint, also with resume=False
         checkpoints = _checkpoints(config, resume, processes)
         check_settings(config, checkpoints)
-        check_layers(config)
         start = None if config.train.start is None else _start(config, checkpoints)
         try:
             trainer = _prepared(config, processes, checkpoints, start)
@@ -74,12 +76,30 @@ def _prepared(config: Config, processes: Processes, checkpoints: Checkpoints, st
     if checkpoints.latest() is None and start is not None:
         _take_over(models.projector, start)
     elif checkpoints.latest() is None:  # the other processes get the weights with the first checkpoint
-        processes.first("the closed-form fit", lambda: _fit(config, models, texts))
+        processes.first("the closed-form fit", lambda: _fit_once(config, models, texts))
     models.projector.set_voice(voice, source)
     trainer = Trainer(config, models, training, held_out)
     if not trainer.needs_llm:
         models.llm.release()
     return trainer
+
+
+def _fit_once(config: Config, models: Models, texts: Sequence[str]) -> None:
+    """Fits the projector, and keeps it in fit/ of the run's folder: a run that is stopped then need not fit again."""
+    projector, folder = models.projector, config.run_dir / "fit"
+    made_of = fit_conditions(config.fit, models.llm, models.tts, texts) | {
+        "layers": models.llm.layers,
+        "projector": config.projector.model_dump(mode="json", exclude={"path"}),
+    }
+    if (folder / "made_of.json").is_file() and read_json(folder / "made_of.json") == made_of:
+        fitted = load_projector(folder)
+        projector.load_state_dict(fitted.state_dict())
+        projector.info.measurements["fit"] = fitted.info.measurements["fit"]
+        log.info("fit: as it was done before (%s)", folder)
+    elif fit_projector(config.fit, models.llm, models.tts, projector, texts) is not None:
+        (folder / "made_of.json").unlink(missing_ok=True)
+        projector.save_pretrained(folder)
+        write_json(folder / "made_of.json", made_of)
 
 
 def _start(config: Config, checkpoints: Checkpoints) -> Projector | None:
@@ -117,7 +137,10 @@ def train_projector(config: Config, models: Models, training: Sequence[Pair], he
 
 
 def _run(trainer: Trainer) -> Outcome:
-    trainer.resume()
+    try:
+        trainer.resume()
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before a step was done: the same command goes on from there") from None
     with stop_requested("this step", signal.SIGTERM) as stop:
         outcome = trainer.train(stop)
     return replace(outcome, interrupted=stop.by_keyboard and not outcome.finished)
@@ -130,10 +153,6 @@ def head_to_read(checkpoints: Checkpoints, pairs: Sequence[Pair]) -> list[int] |
     """
     cached = [pair.states.conditions.get("head") for pair in pairs if pair.states is not None]
     return head_before(checkpoints) or (cached[0] if cached and len(cached) == len(pairs) else None)
-
-
-def _fit(config: Config, models: Models, texts: Sequence[str]) -> None:
-    fit_projector(config.fit, models.llm, models.tts, models.projector, texts)
 
 
 def _checkpoints(config: Config, resume: bool, processes: Processes) -> Checkpoints:

@@ -124,7 +124,14 @@ def test_the_probe_is_not_begun_again(tmp_path: Path, llm_folder: Path, monkeypa
         run_training(config)
     monkeypatch.undo()
     monkeypatch.setattr(assemble, "probe", lambda *arguments: pytest.fail("it is probed again"))
-    assert run_training(config).finished and probed == [1]
+    monkeypatch.setattr(training, "train_projector", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config)
+    monkeypatch.undo()
+    monkeypatch.setattr(assemble, "probe", lambda *arguments: pytest.fail("it is probed again"))
+    monkeypatch.setattr(training, "fit_projector", lambda *arguments: pytest.fail("it is fitted again"))
+    projector = Projector.from_pretrained(run_training(config).projector)
+    assert probed == [1] and projector.info.measurements["fit"] and projector.info.measurements["probe"]
 
 
 def test_a_run_starts_from_a_projector(tmp_path: Path, llm_folder: Path) -> None:

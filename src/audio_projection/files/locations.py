@@ -218,9 +218,9 @@ def _has_weights(folder: Path) -> bool:
         return (folder / "model.safetensors").is_file()
     try:
         shards = set(read_json(index)["weight_map"].values())
-    except (AudioProjectionError, KeyError, TypeError, AttributeError):
+        return all((folder / shard).is_file() for shard in shards)
+    except (AudioProjectionError, KeyError, TypeError, AttributeError, OSError):
         return False
-    return all((folder / shard).is_file() for shard in shards)
 
 
 def _find_model(role: str, model: LLMConfig | TTSConfig, shipped: Path, models_dir: Path | None) -> Path:

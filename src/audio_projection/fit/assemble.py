@@ -80,13 +80,7 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
 def _probed_once(config: Config, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> tuple[int, dict[str, Any]]:
     """The probe's result in probe.json of the run's folder, if it was made of the same; else a new one, kept there."""
     path = config.run_dir / "probe.json"
-    made_of = {
-        "llm": llm.fingerprint,
-        "tts": fingerprint(tts.talker),
-        "context": [llm.context, llm.prompt, llm.head],
-        "texts": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
-        "fit": config.fit.model_dump(mode="json"),
-    }
+    made_of = fit_conditions(config.fit, llm, tts, texts)
     if path.is_file():
         record = read_json(path)
         if isinstance(record, dict) and record.get("made_of") == made_of:
@@ -95,6 +89,17 @@ def _probed_once(config: Config, llm: LanguageModel, tts: Qwen3TTS, texts: Seque
     layer, report = _probe_layer(config.fit, llm, tts, texts)
     write_json(path, {"made_of": made_of, "report": report})
     return layer, report
+
+
+def fit_conditions(settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]) -> dict[str, Any]:
+    """What the results of probe and fit depend on."""
+    return {
+        "llm": llm.fingerprint,
+        "tts": fingerprint(tts.talker),
+        "context": [llm.context, llm.prompt, llm.head],
+        "texts": hashlib.sha256("\n".join(texts).encode()).hexdigest(),
+        "fit": settings.model_dump(mode="json"),
+    }
 
 
 def _probe_layer(

@@ -15,6 +15,7 @@ from audio_projection.data.corpora.cuts import read_cuts
 from audio_projection.data.corpora.items import Recording
 from audio_projection.data.corpora.layouts import read_items, read_recordings
 from audio_projection.data.corpora.prepare import Corpus, PreparedCorpus, prepare
+from audio_projection.data_loader import read_texts
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.locations import find_corpus
 from helpers.corpora import noise, write_sound
@@ -48,6 +49,12 @@ def test_common_voice_sentences_with_a_return_or_a_tab(tmp_path: Path) -> None:
         ("train.tsv line 7", "malformed line"),
         ("f.mp3", "Unit and line separators stay."),
     ]
+
+
+def test_texts_are_split_at_line_feeds_alone(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes("\ufeffOne\rsentence.\r\nAnother\u2028one.\n\nThe\tlast.".encode())
+    texts = read_texts(DataConfig(texts=tmp_path / "texts.txt"), "none")
+    assert texts == ["One sentence.", "Another one.", "The last."]
 
 
 def test_manifest_rows_that_do_not_match(tmp_path: Path) -> None:
@@ -197,6 +204,9 @@ def test_the_wrong_level_of_the_others_names_the_right_one(tmp_path: Path) -> No
     ):
         with pytest.raises(AudioProjectionError, match=f"give {right}"):
             read_recordings(source, path)
+        with pytest.raises(AudioProjectionError, match=f"give {right}"):
+            find_corpus(DataConfig(source=source, path=path))
+    assert find_corpus(DataConfig(source="common_voice", path=language)) == language
     with pytest.raises(AudioProjectionError, match="no dev.tsv in .*choose one of train with --subset"):
         read_recordings("common_voice", language, "dev")
     with pytest.raises(AudioProjectionError, match="is a folder: give the file in it that lists the recordings .train"):

@@ -124,7 +124,7 @@ def test_the_probe_is_not_begun_again(tmp_path: Path, llm_folder: Path, monkeypa
         run_training(config)
     monkeypatch.undo()
     monkeypatch.setattr(assemble, "probe", lambda *arguments: pytest.fail("it is probed again"))
-    monkeypatch.setattr(training, "train_projector", interrupted)
+    monkeypatch.setattr(training, "_run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_training(config)
     monkeypatch.undo()

@@ -117,6 +117,7 @@ MATHS: list[Rule] = [
     ),
     rule(rf"(?<=[\w)\]])(?:{_COMPARISONS}| {_COMPARISONS} )(?=[\w(√∞$€£-])", _compared),
     rule(r"(?<![\w<>=-])([<>≤≥])(?= ?[$€£]?[0-9])", _bound, digits=True),
+    rule(r"(?<=[0-9]) ?[x×] ?(?=[0-9.,]+ ?=)", "times", digits=True),
     rule(r"(?<=[0-9]) ?[x×] ?(?=[0-9])", _times, digits=True),
     rule(r"(?<=[0-9]) ?(?:\*|⋅|·) ?(?=[0-9])", "times", digits=True),
     rule(

@@ -62,7 +62,8 @@ def _duration(match: Match) -> str | None:
 def _seconds(match: Match) -> str:
     """Seconds with a bare s; after "the" or before music the same are years.
 
-    Wait 20s, the 80s, 1.5s -> Wait twenty seconds, the eighties, one point five seconds
+    Wait 20s, the 80s and 90s -> Wait twenty seconds, the eighties and nineties
+    in 9.58s -> in nine point five eight seconds
     """
     return _counted(match[1], "second")
 
@@ -104,9 +105,12 @@ RULES: list[Rule] = [
         _duration,
         digits=True,
     ),
+    rule(rf"(?<![\w.,'’-])([0-9]{{1,3}}\.[0-9]+)s{NO_LETTER_AFTER}(?!['’])", _seconds, digits=True),
     rule(
         rf"(?<![\w.,'’-])(?<![Tt]he )(?<![Tt]heir )(?<!in )(?<!her )(?<!his )(?<!my )(?<!late )(?<!early )(?<!to )"
-        rf"([0-9]{{1,2}}|[0-9]{{1,3}}\.[0-9]+|[1-9][0-9]0)s{NO_LETTER_AFTER}(?!['’]){_NO_SECONDS}",
+        r"(?<![0-9]{3}0s and )(?<![0-9]{3}0s or )(?<![Tt]he [0-9]0s and )(?<![Tt]he [0-9]0s or )"
+        r"(?<![Tt]he [0-9]0s, )(?<![Tt]he [0-9]0s, [0-9]0s and )(?<![Tt]he [0-9]0s, [0-9]0s, and )"
+        rf"([0-9]{{1,2}}|[1-9][0-9]0)s{NO_LETTER_AFTER}(?!['’]){_NO_SECONDS}",
         _seconds,
         digits=True,
     ),

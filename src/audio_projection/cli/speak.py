@@ -22,7 +22,7 @@ from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
 from audio_projection.files.locations import check_for_speaking, check_gguf_folder
 from audio_projection.files.player import find_players, play_file
-from audio_projection.text.input_text import check_text
+from audio_projection.text.input_text import check_text, decode_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,12 +68,9 @@ def speak(
     if gguf is not None and config != options.DEFAULT_CONFIG:
         raise typer.BadParameter("give --gguf or --config: the folder has a configuration of its own")
     _check_sources(text, text_file, chat, output, output_dir)
-    if chat is not None and control is not None:
-        raise typer.BadParameter("--control goes with reading aloud, not with --chat")
+    _check_chat_options(chat, control, system)
     if ref_text is not None and ref_audio is None:
         raise typer.BadParameter("--ref-text goes with --ref-audio")
-    if system is not None and chat is None:
-        raise typer.BadParameter("--system goes with --chat")
     if play and text_file is not None:
         raise typer.BadParameter("--play goes with one text, not with --text-file")
     players = find_players() if play else []
@@ -115,6 +112,13 @@ def _check_sources(
         raise typer.BadParameter("--text-file and --output-dir go together")
     if text is None and text_file is None and chat is None and sys.stdin.isatty():
         raise typer.BadParameter("nothing to say: give --text, --text-file or --chat, or pipe a text in")
+
+
+def _check_chat_options(chat: str | None, control: str | None, system: str | None) -> None:
+    if chat is not None and control is not None:
+        raise typer.BadParameter("--control goes with reading aloud, not with --chat")
+    if system is not None and chat is None:
+        raise typer.BadParameter("--system goes with --chat")
 
 
 def _given(text: str | None, chat: str | None) -> bytes:
@@ -234,10 +238,7 @@ def read_lines(path: Path) -> list[bytes]:
 
 def decode(line: bytes) -> str:
     """UTF-8 text that can be spoken; raises `AudioProjectionError` for anything else."""
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise AudioProjectionError(f"the text is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from None
+    text = decode_text(line)
     check_text(text)
     return text
 

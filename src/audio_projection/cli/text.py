@@ -11,7 +11,7 @@ import typer
 from audio_projection.cli import options
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.text.input_text import Reading, check_characters, is_speakable, split_sentences
+from audio_projection.text.input_text import Reading, check_characters, decode_text, is_speakable, split_sentences
 from audio_projection.text.markup import ANSWER, read_plain
 
 
@@ -37,7 +37,8 @@ def text(
     if text is None and text_file is None and sys.stdin.isatty():
         raise typer.BadParameter("nothing to read: give --text or --text-file, or pipe a text in")
     settings = load_config(config, overrides or ())
-    given = _decoded(_given(text, text_file))
+    given = decode_text(_given(text, text_file))
+    check_characters(given)
     reading = Reading.from_config(settings)
     texts = [read_plain(given, ANSWER)] if answer else given.splitlines()
     for written in texts:
@@ -62,12 +63,3 @@ def _given(text: str | None, text_file: Path | None) -> bytes:
         return text_file.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise AudioProjectionError(f"cannot read {text_file}: {error.strerror or error}") from None
-
-
-def _decoded(given: bytes) -> str:
-    try:
-        text = given.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise AudioProjectionError(f"the text is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from None
-    check_characters(text)
-    return text

@@ -40,6 +40,14 @@ _BEFORE_FIGURES = re.compile("|".join([*BEFORE_NUMBERS, *sorted(_MONTHS)]), re.I
 _INITIALS = re.compile(r"[A-Z](?:\.[A-Z])+")
 
 
+def decode_text(data: bytes) -> str:
+    """The text in UTF-8 bytes; AudioProjectionError names the first byte that is none."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AudioProjectionError(f"the text is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from None
+
+
 def check_text(text: str) -> str:
     """The text as it is spoken: NFC, control characters and odd spacing reduced to single spaces or blank lines.
 

@@ -43,7 +43,7 @@ def test_the_shipped_configurations_are_valid(repository: Path, name: str) -> No
 
 def test_the_default_is_the_real_thing(repository: Path) -> None:
     config = load_config(repository / "configs/default.yaml")
-    assert config.llm.name == "meta-llama/Llama-3.1-8B-Instruct" and config.llm.layers == "last"
+    assert config.llm.name == "meta-llama/Llama-3.1-8B-Instruct" and config.llm.layers == "probe"
     assert config.tts.name == "Qwen/Qwen3-TTS-12Hz-1.7B-Base"
     assert (config.data.source, config.data.subset) == ("librispeech", "train-clean-100")
     assert config.data.voice_speaker and len(config.llm.revision) == len(config.tts.revision) == 40
@@ -208,6 +208,9 @@ def test_unknown_keys_are_named_with_the_nearest(word: str, unknown: str, neares
         ("train=3", "train: expected keys with values, got 3"),
         ("projector.kind=cubic", "projector.kind: expected one of 'linear' or 'residual', got 'cubic'"),
         ("llm.layers=first", "expected one of 'last' or 'probe' or a whole number or a list, got 'first'"),
+        ("llm.layers=[0,first]", "llm.layers: expected"),
+        ("projector.mix=sum", "projector.mix: expected one of 'scalar' or 'concat', got 'sum'"),
+        ("fit.probe_layers=[]", "fit.probe_layers: expected"),
         ("output_dir=", "output_dir: expected a path, got None"),
         ("tts.speaker=[a]", "tts.speaker: expected text, got ['a']"),
         ("device=gpu", "device: expected text like"),

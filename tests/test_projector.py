@@ -88,15 +88,60 @@ def test_mix_of_layers_starts_as_their_mean_and_trains() -> None:
     assert projector.mix is not None and projector.mix.grad is not None and projector.mix.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("kind", ["linear", "residual"])
+def test_layers_side_by_side_are_projected_together(kind: str) -> None:
+    """As a projector of one layer as wide as all of them projects them."""
+    projector = build_projector(info(kind=kind, layers=[0, 4], mix="concat"))
+    wide = build_projector(info(kind=kind, llm_size=24))
+    for parameter in projector.parameters():
+        torch.nn.init.normal_(parameter)
+    wide.load_state_dict(projector.state_dict())
+    states, embeddings = inputs(2)
+    side_by_side = torch.cat([states[:, :, 0], states[:, :, 1]], -1)
+    assert torch.equal(projector.mixed(states), side_by_side) and projector.input_size == 24
+    assert torch.equal(projector(states, embeddings), wide(side_by_side[:, :, None], embeddings))
+
+
+@pytest.mark.parametrize("kind", ["linear", "residual"])
+def test_layers_side_by_side_at_real_size(kind: str) -> None:
+    """[0, last] of 4096 -> 2048 is 16.8M."""
+    with torch.device("meta"):
+        projector = build_projector(info(kind=kind, llm_size=4096, tts_size=2048, layers=[0, 32], mix="concat"))
+    assert abs(projector.parameter_count - 16.78e6) < 0.01 * 16.78e6
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mix": "concat"}, "projector.mix=concat puts several layers side by side, and here is one"),
+        ({"mix": "sum", "layers": [1, 2]}, "unknown projector.mix 'sum'; choose one of scalar, concat"),
+    ],
+)
+def test_a_mix_that_does_not_go_with_the_layers_is_refused(changes: dict, words: str) -> None:
+    with pytest.raises(AudioProjectionError, match=words):
+        build_projector(info(**changes))
+
+
+def test_a_file_of_before_mixes_as_ever(tmp_path: Path) -> None:
+    projector = build_projector(info(layers=[1, 4]))
+    projector.save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "projector.json").read_text(encoding="utf-8"))
+    del record["mix"]
+    (tmp_path / "projector.json").write_text(json.dumps(record), encoding="utf-8")
+    again = Projector.from_pretrained(tmp_path)
+    assert again.info == projector.info and torch.equal(again.mix, projector.mix)  # type: ignore[arg-type]
+
+
 def test_states_of_another_size_are_refused() -> None:
     with pytest.raises(AudioProjectionError, match="layers it was trained with"):
         build_projector(info())(torch.zeros(1, 2, 12), torch.zeros(1, 8))
 
 
+@pytest.mark.parametrize("mix", ["scalar", "concat"])
 @pytest.mark.parametrize("kind", ["linear", "residual"])
 @pytest.mark.parametrize("voice", ["ada", torch.arange(4.0), None])
-def test_saved_projector_comes_back_whole(tmp_path: Path, kind: str, voice: object) -> None:
-    projector = build_projector(info(kind=kind, layers=[1, 4]))
+def test_saved_projector_comes_back_whole(tmp_path: Path, kind: str, voice: object, mix: str) -> None:
+    projector = build_projector(info(kind=kind, layers=[1, 4], mix=mix))
     for parameter in projector.parameters():
         torch.nn.init.normal_(parameter)
     projector.set_voice(voice, "103")

@@ -14,6 +14,7 @@ from audio_projection.config import Config, TrainConfig, load_config
 from audio_projection.data_loader import BatchWalk
 from audio_projection.errors import AudioProjectionError
 from audio_projection.fit.closed_form import run_fit
+from audio_projection.inference import Voice
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.models import Models
 from audio_projection.projector import Projector
@@ -220,6 +221,47 @@ def test_fit_alone_then_training_from_probe_and_fit(tmp_path: Path, llm_folder: 
     trained = Projector.from_pretrained(outcome.projector)
     assert trained.info.layers == fitted.info.layers and trained.info.steps == 2
     assert run_training(config).step == 2  # resumes, and is done already; the layer is not probed again
+
+
+@pytest.mark.parametrize("kind", ["linear", "residual"])
+def test_layers_side_by_side_are_fitted_trained_resumed_and_spoken(tmp_path: Path, llm_folder: Path, kind: str) -> None:
+    values = pairs_config(tmp_path, llm_folder, steps=2)
+    values["llm"]["layers"], values["projector"] = [0, "last"], {"kind": kind, "mix": "concat"}
+    values["data"]["cache"] = None
+    config = Config.model_validate(values)
+    if kind == "linear":
+        fitted = Projector.from_pretrained(run_fit(config))
+        assert fitted.linear.weight.shape == (64, 2 * 32)  # type: ignore[union-attr]
+        alone = values | {
+            "llm": values["llm"] | {"layers": "last"},
+            "projector": {},
+            "output_dir": str(tmp_path / "one"),
+        }
+        other = Projector.from_pretrained(run_fit(Config.model_validate(alone)))
+        right, without = (each.info.measurements["fit"]["nearest_row"] for each in (fitted, other))
+        assert right > without + 0.1, "the embeddings beside the last layer tell more of the tokens"
+    trained = Projector.from_pretrained(run_training(config).projector)
+    assert trained.info.layers == [0, 4] and trained.info.mix == "concat" and trained.info.steps == 2
+    config.train.steps, config.train.extend = 4, True
+    outcome = run_training(config)
+    assert outcome.step == 4
+    speech = Voice.from_config(config, projector=str(outcome.projector)).speak("hello there")
+    assert len(speech.samples)
+    values |= {"projector": {"kind": kind}, "output_dir": str(tmp_path / "other")}
+    values["train"] |= {"start": str(outcome.projector)}
+    with pytest.raises(AudioProjectionError, match="train.start is a projector with another mix"):
+        run_training(Config.model_validate(values))
+
+
+def test_one_layer_side_by_side_with_nothing_is_refused_before_anything_is_loaded(
+    tmp_path: Path, llm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = pairs_config(tmp_path, llm_folder) | {"projector": {"mix": "concat"}}
+    monkeypatch.setattr("audio_projection.train.load_tts", lambda *_: pytest.fail("the models are loaded"))
+    monkeypatch.setattr("audio_projection.fit.closed_form.load_tts", lambda *_: pytest.fail("the models are loaded"))
+    for run in (run_fit, run_training):
+        with pytest.raises(AudioProjectionError, match=r"here is one: give several, for example llm.layers=\[0,last\]"):
+            run(Config.model_validate(values))
 
 
 def test_fitted_embeddings_are_nearest_to_the_own_ones(tmp_path: Path, llm_folder: Path) -> None:

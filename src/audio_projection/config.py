@@ -76,8 +76,9 @@ class LLMConfig(Section):
     """What runs it: `gguf` is llama.cpp on the CPU, with the file that the section `gguf` names."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Quantises the weights by bitsandbytes (a package of its own) on a CUDA GPU; a GGUF file is the way elsewhere."""
-    layers: Literal["last", "probe"] | int | list[int] = "last"
-    """Which hidden state: the last (after the final norm), the one a probe chooses, one index, or several mixed."""
+    layers: Literal["last", "probe"] | int | list[int | Literal["last"]] = "last"
+    """Which hidden state: the last (after the final norm), the one a probe chooses, one index, or several: [0, last].
+    See projector.mix."""
     context: Literal["raw", "chat"] = "raw"
     """What the model reads: the bare text, or the text as the assistant's turn of the chat template."""
     prompt: str = "Read this aloud."
@@ -144,6 +145,9 @@ class ProjectorConfig(Section):
 
     kind: ProjectorKind = "linear"
     activation: Literal["identity", "tanh", "softsign", "asinh", "gelu", "silu", "relu"] = "identity"
+    mix: Literal["scalar", "concat"] = "scalar"
+    """How several llm.layers come together: `scalar`, a trained weighted mean of them; `concat`, side by side, with as
+    many times the weights: [0, last] of 4096 -> 2048 is 16.8M."""
     rank: Count | None = None
     """Rank of the residual kind; none: the one that gives it as many parameters as the linear kind."""
     path: AnchoredPath | None = None
@@ -195,6 +199,9 @@ class FitConfig(Section):
     held_out: Count = 200
     """Texts on which R2 is measured."""
     batch: Count = 16
+    probe_layers: Annotated[list[int], Field(min_length=1)] = [1, 2, 3, 4, 6, 8]
+    """Layers that llm.layers=probe compares, in one pass; -1 is the last. Those that the LLM does not have are left
+    out. Memory grows with their number: 4 GB for six of 4096 -> 2048."""
 
 
 class LossConfig(Section):

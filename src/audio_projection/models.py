@@ -12,9 +12,9 @@ from audio_projection.devices import DTYPES, choose_device, warn_of_slow_model
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import find_gguf, find_llm, find_tts
-from audio_projection.llm.hidden_states import Layers, resolve_layers
+from audio_projection.llm.hidden_states import Layers, layers_to_probe, resolve_layers
 from audio_projection.llm.language_model import LanguageModel
-from audio_projection.projector import Projector
+from audio_projection.projector import Projector, check_mix
 from audio_projection.tts.model import Qwen3TTS
 
 if TYPE_CHECKING:
@@ -54,24 +54,33 @@ def load_llm(config: Config) -> LanguageModel:
 def load_reading_llm(config: Config) -> LanguageModel:
     """As `load_llm`, for runs that never generate: the output head and the layers above the deepest are not kept.
 
-    They are freed before the rest goes to its device. With `llm.layers=probe` all layers stay until one is chosen.
+    They are freed before the rest goes to its device. With `llm.layers=probe` the candidates stay until one is chosen.
     """
     if config.llm.backend == "gguf":
         return _load_gguf_llm(config)
     device = choose_device(config.device)
-    if config.llm.quantise != "none":
-        return _load_torch_llm(config, device).keep_reading_only()
-    return _load_torch_llm(config, torch.device("cpu"), device).keep_reading_only().to(device)
+    quantised = config.llm.quantise != "none"
+    llm = _load_torch_llm(config, device if quantised else torch.device("cpu"), device)
+    if config.llm.layers == "probe":
+        llm = llm.select(layers_to_probe(config.fit.probe_layers, llm.num_layers))
+    llm = llm.keep_reading_only()
+    return llm if quantised else llm.to(device)
 
 
 def check_layers(config: Config) -> None:
-    """Raises AudioProjectionError for `llm.layers` that the LLM does not have, by its config.json alone."""
+    """Raises AudioProjectionError for `llm.layers` that the LLM does not have, by its config.json alone, and for a
+    `projector.mix` that does not go with them."""
     layers, folder = config.llm.layers, find_llm(config)
-    if layers == "probe" or not (folder / "config.json").is_file():
+    check_mix(config.projector.mix, len(layers) if isinstance(layers, list) else 1)
+    if not (folder / "config.json").is_file():
         return
     values = read_json(folder / "config.json")
     count = values.get("num_hidden_layers") if isinstance(values, dict) else None
-    if isinstance(count, int):
+    if not isinstance(count, int):
+        return
+    if layers == "probe":
+        layers_to_probe(config.fit.probe_layers, count)
+    else:
         resolve_layers(layers, count)
 
 

@@ -43,7 +43,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-ADDED_LATER: dict[str, Any] = {"finetune": "none", "llm_token_ids_hash": "", "tts_weights": "", "head": None}
+MIXES = ("scalar", "concat")
+"""How the states of several layers come together: their weighted mean, or side by side."""
+
+ADDED_LATER: dict[str, Any] = {
+    "finetune": "none",
+    "llm_token_ids_hash": "",
+    "tts_weights": "",
+    "head": None,
+    "mix": "scalar",
+}
 """Entries that older files of projectors do not have, and what they mean there."""
 
 
@@ -55,6 +64,7 @@ class ProjectorInfo:
     llm_size: int = 0  # D, width of an LLM hidden state
     tts_size: int = 0  # H, width of a TTS text embedding
     layers: list[int] = field(default_factory=lambda: [-1])  # L layer numbers of the LLM, 0 = embeddings
+    mix: str = "scalar"  # of several layers: scalar (a weighted mean) or concat (side by side)
     activation: str = "identity"  # linear only
     rank: int | None = None  # residual only
     state_convention: str = STATE_CONVENTION
@@ -107,7 +117,8 @@ class Projector(nn.Module, ABC):
     """LLM hidden states -> projected embeddings, which replace the TTS's text embeddings. float32.
 
     Called with states (..., L, D) and the TTS's own text embeddings (..., H) of the same tokens, it returns projected
-    embeddings (..., H). With more than one layer (L > 1) it learns a softmax-weighted mean over them.
+    embeddings (..., H). With more than one layer (L > 1) it takes a mean over them whose softmax weights it learns, or
+    with `info.mix` "concat" all L x D numbers side by side.
     """
 
     kind: str
@@ -116,10 +127,12 @@ class Projector(nn.Module, ABC):
         super().__init__()
         if info.llm_size < 1 or info.tts_size < 1 or not info.layers:
             raise AudioProjectionError("a projector needs positive sizes of LLM and TTS and at least one layer")
+        check_mix(info.mix, len(info.layers))
         self.info = copy.deepcopy(info)  # the voice, measurements and defaults are written to it
         self.voice_vector: Tensor | None = None
         # softmax weights over the layers; a single layer needs none
-        self.mix = nn.Parameter(torch.zeros(len(info.layers))) if len(info.layers) > 1 else None
+        weighted = len(info.layers) > 1 and info.mix == "scalar"
+        self.mix = nn.Parameter(torch.zeros(len(info.layers))) if weighted else None
 
     @abstractmethod
     def forward(self, states: Tensor, text_embeddings: Tensor) -> Tensor:
@@ -128,8 +141,13 @@ class Projector(nn.Module, ABC):
         The linear kind ignores `text_embeddings`.
         """
 
+    @property
+    def input_size(self) -> int:
+        """Width of what the projection takes: D, or L x D of layers side by side."""
+        return projection_inputs(self.info)
+
     def mixed(self, states: Tensor) -> Tensor:
-        """(..., L, D) -> (..., D): the learned weighted mean over the layers."""
+        """(..., L, D) -> (..., input_size): the learned weighted mean over the layers, or all of them side by side."""
         expected = (len(self.info.layers), self.info.llm_size)
         if tuple(states.shape[-2:]) != expected:
             raise AudioProjectionError(
@@ -137,7 +155,7 @@ class Projector(nn.Module, ABC):
                 f"{tuple(states.shape[-2:])}; use the LLM and the layers it was trained with"
             )
         if self.mix is None:
-            return states[..., 0, :]
+            return states.flatten(-2)
         return torch.einsum("l,...ld->...d", self.mix.softmax(0), states)
 
     @property
@@ -199,7 +217,7 @@ class LinearProjector(Projector):
             raise AudioProjectionError(
                 f"unknown projector activation {info.activation!r}; choose one of {', '.join(ACTIVATIONS)}"
             )
-        self.linear = nn.Linear(info.llm_size, info.tts_size)
+        self.linear = nn.Linear(self.input_size, info.tts_size)
         self.norm = nn.LayerNorm(info.tts_size)
 
     def forward(self, states: Tensor, text_embeddings: Tensor) -> Tensor:
@@ -213,11 +231,11 @@ class ResidualProjector(Projector):
 
     def __init__(self, info: ProjectorInfo) -> None:
         super().__init__(info)
-        rank = residual_rank(info.llm_size, info.tts_size) if info.rank is None else info.rank
+        rank = residual_rank(self.input_size, info.tts_size) if info.rank is None else info.rank
         if rank < 1:
             raise AudioProjectionError(f"projector rank must be at least 1, not {rank}")
         self.info.rank = rank
-        self.down = nn.Linear(info.llm_size, rank, bias=False)  # V
+        self.down = nn.Linear(self.input_size, rank, bias=False)  # V
         self.up = nn.Linear(rank, info.tts_size, bias=False)  # U
         self.gate = nn.Parameter(torch.zeros(info.tts_size))  # g
 
@@ -236,6 +254,22 @@ class ResidualProjector(Projector):
 
 
 KINDS: dict[str, type[Projector]] = {kind.kind: kind for kind in (LinearProjector, ResidualProjector)}
+
+
+def check_mix(mix: str, layers: int) -> None:
+    """Raises AudioProjectionError for an unknown mix, and for a single layer side by side with nothing."""
+    if mix not in MIXES:
+        raise AudioProjectionError(f"unknown projector.mix {mix!r}; choose one of {', '.join(MIXES)}")
+    if mix == "concat" and layers < 2:
+        raise AudioProjectionError(
+            "projector.mix=concat puts several layers side by side, and here is one: give several, for example "
+            "llm.layers=[0,last], or leave projector.mix"
+        )
+
+
+def projection_inputs(info: ProjectorInfo) -> int:
+    """Width of what a projector of these settings projects: D, or L x D of layers side by side."""
+    return info.llm_size * (len(info.layers) if info.mix == "concat" else 1)
 
 
 def residual_rank(llm_size: int, tts_size: int) -> int:

@@ -15,7 +15,8 @@ from audio_projection.fit.closed_form import FitReport, fit_projector
 from audio_projection.fit.closed_form import fit_linear as fit_in_place
 from audio_projection.fit.layer_probe import ProbeReport
 from audio_projection.fit.layer_probe import probe_layers as probe_given
-from audio_projection.fit.ridge import RidgeFit, Split, nearest_embedding_accuracy, pre_image, r_squared
+from audio_projection.fit.ridge import RidgeFit, Split, pre_image, r_squared
+from audio_projection.fit.rows_right import RowsRight, nearest_embedding_accuracy
 from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
 from helpers.tiny_llm import make_llm
 from helpers.training import load_tts, make_texts
@@ -183,6 +184,30 @@ def test_nearest_embedding_accuracy_counts_tokens() -> None:
     table = torch.eye(4)
     predicted = table[[0, 1, 2, 2]] + 0.1
     assert nearest_embedding_accuracy(predicted, torch.tensor([7, 8, 9, 5]), table, torch.tensor([7, 8, 9, 5])) == 0.75
+
+
+def test_tokens_that_were_never_met_are_counted_apart() -> None:
+    table, ids = torch.eye(4), torch.tensor([7, 8, 9, 5])
+    predicted = table[[0, 1, 0, 3, 3]]  # of the tokens 7, 8, 9, 5 and 9 again
+    right = RowsRight.measure(predicted, torch.tensor([7, 8, 9, 5, 9]), (table, ids), {7, 8, 9})
+    assert (right.share, right.seen, right.unseen, right.unseen_tokens) == (0.6, 0.5, 1.0, 1)
+    assert str(right) == "60.0% (met in fitting: 50.0%; never met: 100.0% of 1)"
+    all_met = RowsRight.measure(predicted, torch.tensor([7, 8, 9, 5, 9]), (table, ids), {5, 7, 8, 9})
+    assert all_met.unseen is None and str(all_met) == "60.0%, every one of them met in fitting"
+
+
+def test_fit_and_probe_report_unseen_tokens() -> None:
+    """Token 39 is in the held-out texts only."""
+    pairs = corpus(400)
+    kept = [(text, item) for text, item in pairs[60:] if 39 not in item.ids]
+    pairs = pairs[:60] + kept
+    met = sum(item.ids.count(39) for _, item in pairs[:30])
+    assert met > 0
+    fitted = fit_linear(linear("identity"), only_first_layer(pairs), settings())
+    probed = probe_layers(pairs, [1, 2], settings()).layers[0].right
+    assert fitted.right.unseen_tokens == probed.unseen_tokens == met
+    assert fitted.right.seen == probed.seen == 1.0
+    assert fitted.to_json()["unseen"] == fitted.right.unseen and fitted.to_json()["unseen_tokens"] == met
 
 
 def test_probe_prefers_the_layer_that_identifies_its_token() -> None:

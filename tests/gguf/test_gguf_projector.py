@@ -40,8 +40,10 @@ def test_the_features_are_the_same(tmp_path: Path, kind: str, wanted: str, most:
         assert info.type == ("F32" if len(info.shape) == 1 else wanted), info.name
 
 
-def test_mixed_layers_and_an_x_vector_are_kept(tmp_path: Path) -> None:
-    projector = tiny_projector(layers=[0, 3, 5], measurements={"fit": {"r2": 0.5}})
+@pytest.mark.parametrize("mix", ["scalar", "concat"])
+@pytest.mark.parametrize("kind", ["linear", "residual"])
+def test_several_layers_and_an_x_vector_are_kept(tmp_path: Path, kind: str, mix: str) -> None:
+    projector = tiny_projector(kind, layers=[0, 3, 5], mix=mix, measurements={"fit": {"r2": 0.5}})
     projector.set_voice(torch.randn(48), "reader 103")
     read = read_projector(write_projector(projector, tmp_path / "p.gguf", "F32").path)
     assert read.info == projector.info and isinstance(read.voice, torch.Tensor)

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.llm.hidden_states import layers_to_probe, resolve_layers
 from audio_projection.llm.language_model import LanguageModel, quantisation_options, vocabulary_hash
 from audio_projection.sampling import Choice
 from helpers.tiny_llm import make_llm, make_model, make_tokenizer
@@ -72,6 +73,19 @@ def test_reading_stops_above_the_deepest_layer_and_gives_the_same(layer: int) ->
     assert max(used) == max(llm.layers[0], 1)
     everything = make_llm(layers=[0, 1, 2, 3, 4]).states(TEXTS[:1])[0].states
     torch.testing.assert_close(states[:, 0], everything[:, llm.layers[0]], atol=1e-5, rtol=0)
+
+
+def test_layers_by_number_and_by_name() -> None:
+    assert resolve_layers("last", 32) == [32] and resolve_layers(-1, 32) == [32] and resolve_layers(8, 32) == [8]
+    assert resolve_layers([0, "last"], 32) == [0, 32] and resolve_layers([1, -2], 32) == [1, 31]
+
+
+def test_the_probe_tries_the_layers_that_there_are() -> None:
+    asked = [1, 2, 3, 4, 6, 8]
+    assert layers_to_probe(asked, 32) == asked and layers_to_probe(asked, 4) == [1, 2, 3, 4]
+    assert layers_to_probe([8, -1, 2, 32], 32) == [2, 8, 32]
+    with pytest.raises(AudioProjectionError, match="fit.probe_layers: the model has layers 1 to 4 and none of 6, 8"):
+        layers_to_probe([6, 8], 4)
 
 
 @pytest.mark.parametrize("context", ["raw", "chat"])

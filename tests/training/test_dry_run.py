@@ -28,25 +28,42 @@ def default(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return load_config(repository / "configs" / "default.yaml", [f"data.path={tmp_path / 'none'}"])
 
 
+@pytest.fixture
+def last(default: Config) -> Config:
+    """The same with the LLM's last layer."""
+    default.llm.layers = "last"
+    return default
+
+
 def test_default_configuration_is_estimated_without_any_file(default: Config) -> None:
     estimate = estimate_run(default)
     assert abs(estimate.parameters - 8.39e6) < 0.01 * 8.39e6
     assert estimate.utterances == 28_539 and estimate.steps is not None
     text = describe(default)
     assert "8,394,752 (8.39M)" in text and "linear.weight (2048, 4096)" in text
-    assert "LLM weights 15.01" in text and "not there yet" in text and "x-vector" in text  # without its output head
+    assert "LLM weights 4.54" in text and "not there yet" in text and "x-vector" in text  # up to the deepest candidate
+    assert "layer one of 1, 2, 3, 4, 6, 8 by the probe, of 32" in text and "one pass over up to 20,000 text" in text
+    default.llm.layers = "last"
+    assert "LLM weights 15.01" in describe(default)  # without its output head
 
 
-def test_the_default_trains_in_24_gb(default: Config) -> None:
+@pytest.mark.parametrize("layers", ["probe", "last"])
+def test_the_default_trains_in_24_gb(default: Config, layers: str) -> None:
+    default.llm.layers = layers  # type: ignore[assignment]
     text = describe(default)
     for size in (24, 48, 80):
         assert f"  fits a GPU of {size} GB" in text
     assert "does not fit" not in text and "less memory" not in text
-    default.train.batch, default.train.grad_accumulation = 8, 2
-    text = describe(default)
+
+
+def test_what_does_not_fit_is_said_with_what_helps(last: Config) -> None:
+    last.train.batch, last.train.grad_accumulation = 8, 2
+    text = describe(last)
     assert "does not fit a GPU of 24 GB" in text and "  fits a GPU of 48 GB" in text and "llm.quantise=4bit" in text
-    for way in (["llm.quantise=4bit"], ["train.activation_checkpointing=true"], ["llm.backend=gguf"]):
-        config = load_config(REPOSITORY / "configs" / "default.yaml", ["train.batch=8", *way])
+    ways = (["llm.quantise=4bit"], ["train.activation_checkpointing=true"], ["llm.backend=gguf"], ["llm.layers=probe"])
+    for way in ways:
+        words = ["llm.layers=last", "train.batch=8", *way]
+        config = load_config(REPOSITORY / "configs" / "default.yaml", words)
         assert "  fits a GPU of 24 GB" in describe(config), way
 
 
@@ -66,12 +83,39 @@ def test_an_early_layer_needs_fewer_weights_and_cached_states_none(default: Conf
         return peaks_of(config, estimate_run(config), batch).training.get("LLM weights", 0.0)
 
     table, layer = 128_256 * 4096, 218_112_000
-    assert weights() == pytest.approx(2 * (table + 32 * layer), rel=1e-4)
+    assert weights() == pytest.approx(2 * (table + 8 * layer), rel=1e-4)  # the deepest candidate of the probe
+    assert weights("llm.layers=last") == pytest.approx(2 * (table + 32 * layer), rel=1e-4)
     assert weights("llm.layers=8") == pytest.approx(2 * (table + 8 * layer), rel=1e-4)
     assert weights("llm.layers=[0,2]") == pytest.approx(2 * (table + 2 * layer), rel=1e-4)
     assert weights("llm.backend=gguf") == 0
     assert weights("train.states_memory=40") == 0  # all states of 100 h are kept in memory
     assert weights("train.states_memory=40", "train.sample_every=100") > 0
+
+
+def test_the_memory_of_the_probe_does_not_grow_with_the_depth_of_the_llm(default: Config) -> None:
+    def probe(layers: list[int], depth: int = 32) -> float:
+        default.fit.probe_layers = layers
+        made = estimate_run(default)
+        made = replace(made, llm=replace(made.llm, layers=depth))
+        return peaks_of(default, made, Batch(4, 70, 250, 331)).fitting["probe of the layers"]
+
+    assert probe([1, 2, 3, 4, 6, 8]) == probe([1, 2, 3, 4, 6, 8], depth=126) < 4.1e9
+    assert probe([1, 2]) < 1.7e9
+
+
+def test_layers_side_by_side_are_counted(last: Config) -> None:
+    last.llm.layers, last.projector.mix = [0, "last"], "concat"
+    text = describe(last)
+    assert "trained parameters: 16,783,360 (16.78M)" in text and "linear.weight (2048, 8192)" in text
+    assert "LLM states (4, 70, 2, 4096), side by side (4, 70, 8192) -> projected embeddings (4, 70, 2048)" in text
+    fitting = peaks_of(last, estimate_run(last), Batch(4, 70, 250, 331)).fitting["normal equations"]
+    last.projector.mix = "scalar"
+    alone = peaks_of(last, estimate_run(last), Batch(4, 70, 250, 331)).fitting["normal equations"]
+    equations = 24 * 4096 * ((2 * 4096 + 2048) * 2 - (4096 + 2048))
+    assert fitting - alone == equations + 4 * 16384 * 3 * 4096  # and blocks of 16,384 tokens, three times as wide
+    last.llm.layers, last.projector.mix = "probe", "concat"
+    with pytest.raises(AudioProjectionError, match="projector.mix=concat puts several layers side by side"):
+        estimate_run(last)
 
 
 @pytest.mark.parametrize(("bf16", "autocast"), [(False, False), (True, True), (True, False)])

@@ -12,6 +12,7 @@ from audio_projection.files.atomic import write_json
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.json_reader import read_json
 from audio_projection.fit.layer_probe import probe
+from audio_projection.llm.hidden_states import layers_to_probe
 from audio_projection.models import Models, load_reading_llm
 from audio_projection.processes import ALONE, Processes
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
@@ -59,6 +60,7 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
         llm_size=llm.hidden_size,
         tts_size=tts.config.hidden_size,
         layers=list(llm.layers),
+        mix=config.projector.mix,
         activation=config.projector.activation,
         rank=config.projector.rank,
         context=llm.context,
@@ -105,8 +107,7 @@ def fit_conditions(settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, texts
 def _probe_layer(
     settings: FitConfig, llm: LanguageModel, tts: Qwen3TTS, texts: Sequence[str]
 ) -> tuple[int, dict[str, Any]]:
-    """The layer that the identity probe chooses, and its report; the embeddings (layer 0) are not among the choices."""
-    layers = list(range(1, llm.num_layers + 1))
-    limits = settings.model_copy(update={"tokens": min(settings.tokens, 20_000)})
-    report = probe(limits, llm.select(layers), tts, layers, texts)
+    """The layer that the identity probe chooses, and its report."""
+    layers = layers_to_probe(settings.probe_layers, llm.num_layers)
+    report = probe(settings, llm.select(layers), tts, layers, texts)
     return report.chosen, report.to_json()

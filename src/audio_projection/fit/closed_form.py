@@ -32,11 +32,11 @@ from audio_projection.fit.ridge import (
     Split,
     channel_lines,
     embedding_table,
-    nearest_embedding_accuracy,
     pre_image,
     r_squared,
     standardise,
 )
+from audio_projection.fit.rows_right import RowsRight
 from audio_projection.models import check_layers, load_tts, use_threads
 from audio_projection.projector import LinearProjector, Projector
 
@@ -57,17 +57,22 @@ class FitReport:
     held_out_tokens: int
     ridge: float
     r2: float
-    nearest_row: float  # share of held-out tokens whose own text embedding is the nearest of all in the texts
+    right: RowsRight
+
+    @property
+    def nearest_row(self) -> float:
+        """Share of held-out tokens whose own text embedding is the nearest of all in the texts."""
+        return self.right.share
 
     def to_json(self) -> dict[str, Any]:
         """The entry `measurements.fit` of projector.json."""
-        return asdict(self)
+        entries = {name: value for name, value in asdict(self).items() if name != "right"}
+        return entries | self.right.to_json() | {"unseen_tokens": self.right.unseen_tokens}
 
     def __str__(self) -> str:
         return (
-            f"R2 {self.r2:.3f} after the activation ({self.activation}) and the nearest text embedding right for "
-            f"{self.nearest_row:.1%} of {self.held_out_tokens} held-out tokens "
-            f"(ridge {self.ridge:g}, {self.tokens} tokens)"
+            f"R2 {self.r2:.3f} after the activation ({self.activation}) on {self.held_out_tokens} held-out tokens "
+            f"(ridge {self.ridge:g}, {self.tokens} tokens); the nearest text embedding is right for {self.right}"
         )
 
 
@@ -141,7 +146,7 @@ def fit_linear(
     of the targets before these are standardised.
     """
     activation, device = projector.info.activation, projector.linear.weight.device
-    equations = RidgeFit(projector.info.llm_size, projector.info.tts_size, device)
+    equations = RidgeFit(projector.input_size, projector.info.tts_size, device)
     channels: tuple[Tensor, Tensor] | None = None
     for tokens in split.stream(pairs):
         channels = channels or _channel_moments(pre_image(split.calibration.stacked()[1], activation))
@@ -156,7 +161,7 @@ def fit_linear(
         held_out_tokens=len(ids),
         ridge=ridge,
         r2=r_squared(predicted, embeddings),
-        nearest_row=nearest_embedding_accuracy(predicted, ids, *embedding_table(split.table)),
+        right=RowsRight.measure(predicted, ids, embedding_table(split.table), split.fitted),
     )
 
 

@@ -1,13 +1,16 @@
 """Probe that chooses the LLM layer whose hidden states best identify their own token. Closed form, no audio.
 
-The deeper a layer, the more its state says about the tokens to come and the less about the token that was read.
+The deeper a layer, the more its state says about the tokens to come and the less about the token that was read. So a
+few of the first layers are candidates, `fit.probe_layers`: one pass over the texts, in a memory that does not grow
+with the depth of the LLM.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,14 +18,8 @@ from torch import Tensor
 
 from audio_projection.alignment.token_states import TokenStates, stream_token_states
 from audio_projection.files.progress import shown
-from audio_projection.fit.ridge import (
-    RESERVED_TOKENS,
-    RidgeFit,
-    Split,
-    embedding_table,
-    nearest_embedding_accuracy,
-    r_squared,
-)
+from audio_projection.fit.ridge import RidgeFit, Split, embedding_table, r_squared, reserve_memory
+from audio_projection.fit.rows_right import RowsRight
 
 if TYPE_CHECKING:
     from audio_projection.config import FitConfig
@@ -31,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TOKENS = 20_000
+"""Most text tokens that the probe's regressions see."""
 BLOCK = 2048  # tokens of each layer that are buffered for one matrix product: 0.1 GB for 4096 -> 2048
 TOLERANCE = 0.002  # accuracies within it count as equal; of equal layers the deeper one, which has more context, wins
 
@@ -38,7 +37,7 @@ TOLERANCE = 0.002  # accuracies within it count as equal; of equal layers the de
 def probe_memory(layers: int, inputs: int, outputs: int) -> int:
     """Peak memory of `probe_layers` in bytes: equations and buffers of every layer, and the states kept aside."""
     each = 8 * inputs * (inputs + outputs) + 4 * BLOCK * (3 * inputs + 2 * outputs)
-    return layers * (each + 2 * 4 * RESERVED_TOKENS * inputs) + 16 * inputs * (inputs + outputs)
+    return layers * (each + reserve_memory(inputs)) + 16 * inputs * (inputs + outputs)
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,15 @@ class LayerResult:
 
     layer: int
     r2: float
-    nearest_row: float  # share of tokens whose own text embedding is the nearest to the prediction
+    right: RowsRight
+
+    @property
+    def nearest_row(self) -> float:
+        """Share of tokens whose own text embedding is the nearest to the prediction."""
+        return self.right.share
+
+    def to_json(self) -> dict[str, Any]:
+        return {"r2": self.r2, **self.right.to_json()}
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,7 @@ class ProbeReport:
 
     def to_json(self) -> dict[str, Any]:
         """The entry `measurements.probe` of projector.json: R2 and accuracy of each layer, and the choice."""
-        results = {str(item.layer): {"r2": item.r2, "nearest_row": item.nearest_row} for item in self.layers}
-        return {"chosen": self.chosen, "layers": results}
+        return {"chosen": self.chosen, "layers": {str(item.layer): item.to_json() for item in self.layers}}
 
     def __str__(self) -> str:
         results = ", ".join(f"{item.layer}: {item.nearest_row:.1%} (R2 {item.r2:.3f})" for item in self.layers)
@@ -73,9 +79,9 @@ def probe(
 ) -> ProbeReport:
     """Probes the layers that `llm` returns; `layers` are their L numbers, in the order of its states.
 
-    Raises AudioProjectionError when there are too few texts.
+    Of the texts at most `TOKENS` tokens are fitted on. Raises AudioProjectionError when there are too few texts.
     """
-    split = Split(len(set(texts)), settings)
+    split = Split(len(set(texts)), settings.model_copy(update={"tokens": min(settings.tokens, TOKENS)}))
     stream = shown(stream_token_states(llm, tts, texts, settings.batch), "probing the layers", len(texts))
     report = probe_layers(stream, layers, split, settings.ridges)
     log.info("probe: %s", report)
@@ -96,9 +102,9 @@ def probe_layers(
         for index, equation in enumerate(equations):
             equation.add(tokens.states[:, index], tokens.text_embeddings, ids)
     calibration, held_out = split.calibration.stacked(), split.held_out.stacked()
-    table = embedding_table(split.table)
+    judge = partial(RowsRight.measure, table=embedding_table(split.table), fitted=split.fitted)
     results = [
-        _layer_result(layer, equations[index], _layer(calibration, index), _layer(held_out, index), table, ridges)
+        _layer_result(layer, equations[index], _layer(calibration, index), _layer(held_out, index), ridges, judge)
         for index, layer in enumerate(layers)
     ]
     best = max(result.nearest_row for result in results)
@@ -120,8 +126,8 @@ def _layer_result(
     equation: RidgeFit,
     calibration: Tokens,
     held_out: Tokens,
-    table: tuple[Tensor, Tensor],
     ridges: Sequence[float],
+    judge: Callable[[Tensor, Tensor], RowsRight],
 ) -> LayerResult:
     def predict(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return states @ weight.to(states.device).T + bias.to(states.device)  # solved on a device with float64
@@ -132,4 +138,4 @@ def _layer_result(
     _, weight, bias = equation.best(ridges, score)
     states, embeddings, ids = held_out
     predicted = predict(states, weight, bias)
-    return LayerResult(layer, r_squared(predicted, embeddings), nearest_embedding_accuracy(predicted, ids, *table))
+    return LayerResult(layer, r_squared(predicted, embeddings), judge(predicted, ids))

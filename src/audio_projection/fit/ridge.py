@@ -26,7 +26,8 @@ BLOCK = 16384
 """Rows whose products are summed in float32; the sums of the blocks are added in float64."""
 STRIP = 512
 """Rows of the symmetric x'x that are computed at once, from the diagonal to the right."""
-RESERVED_TOKENS = 8192  # most tokens kept in memory for calibration and for the held-out measurement, each
+RESERVED_TOKENS = 8192
+"""Most tokens kept in memory for calibration and for the held-out measurement, each."""
 
 
 class RidgeFit:
@@ -129,6 +130,11 @@ class RidgeFit:
         self._x += x.sum(0)
 
 
+def reserve_memory(states: int) -> int:
+    """Memory in bytes of the states that a Split keeps aside; `states`: numbers of one token, L x D."""
+    return 2 * 4 * RESERVED_TOKENS * states
+
+
 def ridge_memory(inputs: int, outputs: int) -> int:
     """Peak memory of a RidgeFit in bytes: three copies of the equations while solving, its block and token sums."""
     return 24 * inputs * (inputs + outputs) + 4 * BLOCK * (3 * inputs + 2 * outputs)
@@ -222,15 +228,6 @@ def r_squared(predicted: Tensor, actual: Tensor) -> float:
     return float(1 - error / total.clamp_min(1e-12))
 
 
-def nearest_embedding_accuracy(predicted: Tensor, ids: Tensor, table: Tensor, table_ids: Tensor) -> float:
-    """Share of predictions (N, H) whose nearest text embedding in `table` (V, H) is that of their token, `ids` (N,).
-
-    `table_ids` (V,) are the tokens of the table's rows.
-    """
-    nearest = torch.cat([torch.cdist(part, table).argmin(1) for part in predicted.split(1024)])
-    return float((table_ids[nearest] == ids).cpu().double().mean())
-
-
 class Reserve:
     """Tokens (states, text embeddings, ids) kept out of the regression, up to a number that fits in memory."""
 
@@ -263,6 +260,7 @@ class Split:
         self.limit = settings.tokens
         self.held_out, self.calibration = Reserve(), Reserve()
         self.table: dict[int, Tensor] = {}  # text embedding (H,) of every token id in the texts
+        self.fitted: set[int] = set()  # token ids in the texts that are fitted on
         self.tokens = 0
 
     def stream(self, pairs: Iterable[tuple[str, TokenStates]]) -> Iterator[TokenStates]:
@@ -282,6 +280,7 @@ class Split:
                 (self.held_out if len(seen) <= self.aside else self.calibration).add(tokens)
                 continue
             self.tokens += len(tokens.ids)
+            self.fitted.update(tokens.ids)
             yield tokens
             if self.tokens >= self.limit:
                 return

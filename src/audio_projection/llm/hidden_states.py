@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from audio_projection.errors import AudioProjectionError
 
-Layers = Literal["last"] | int | Sequence[int]
+Layers = Literal["last"] | int | Sequence[int | Literal["last"]]
 
 
 def resolve_layers(layers: Layers, count: int) -> list[int]:
@@ -25,16 +25,27 @@ def resolve_layers(layers: Layers, count: int) -> list[int]:
 
     Raises AudioProjectionError for a layer that a model of ``count`` layers does not have.
     """
-    if layers == "last":
-        return [count]
-    asked = [layers] if isinstance(layers, int) else layers
+    asked = [layers] if isinstance(layers, int) or layers == "last" else layers
     if isinstance(asked, str) or not asked:
         raise AudioProjectionError(f"llm.layers is {layers!r}; give last, a layer number or a list of numbers")
-    numbers = [count + 1 + layer if layer < 0 else layer for layer in asked]
+    named: list[int] = [count if layer == "last" else layer for layer in asked]
+    numbers = [count + 1 + layer if layer < 0 else layer for layer in named]
     for layer, number in zip(asked, numbers, strict=True):
         if not 0 <= number <= count:
             raise AudioProjectionError(f"llm.layers: no layer {layer}, the model has 0 (embeddings) to {count} (last)")
     return numbers
+
+
+def layers_to_probe(asked: Sequence[int], count: int) -> list[int]:
+    """Those of the layers ``asked`` that a model of ``count`` layers has, as numbers 0..count, shallow to deep.
+
+    Raises AudioProjectionError where it has none of them.
+    """
+    there = [layer for layer in asked if -count - 1 <= layer <= count]
+    if not there:
+        listed = ", ".join(map(str, asked))
+        raise AudioProjectionError(f"fit.probe_layers: the model has layers 1 to {count} and none of {listed}")
+    return sorted(set(resolve_layers(there, count)))
 
 
 def find_decoder_layers(decoder: nn.Module, count: int) -> tuple[nn.Module, str]:

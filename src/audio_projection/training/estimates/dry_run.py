@@ -18,7 +18,8 @@ from audio_projection.data_loader import corpus_recordings, held_out_count, read
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json
 from audio_projection.files.locations import NANO_FOLDER
-from audio_projection.llm.hidden_states import resolve_layers
+from audio_projection.fit.layer_probe import TOKENS
+from audio_projection.llm.hidden_states import layers_to_probe, resolve_layers
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
 from audio_projection.training.estimates.flops import (
     PEAKS,
@@ -91,13 +92,18 @@ class RunEstimate:
 def estimate_run(config: Config) -> RunEstimate:
     """Estimates a run. Raises AudioProjectionError when the sizes of a model are unknown without its config.json."""
     llm, tts = _llm_sizes(config.llm, config.models_dir), _tts_sizes(config.tts, config.models_dir)
-    probing = config.llm.layers == "probe"
-    layers = [llm.layers] if config.llm.layers == "probe" else resolve_layers(config.llm.layers, llm.layers)
+    if config.llm.layers == "probe":
+        candidates = layers_to_probe(config.fit.probe_layers, llm.layers)
+        layers, named = candidates[-1:], f"one of {', '.join(map(str, candidates))} by the probe,"
+    else:
+        layers = resolve_layers(config.llm.layers, llm.layers)
+        named = ", ".join(map(str, layers))
     info = ProjectorInfo(
         kind=config.projector.kind,
         llm_size=llm.hidden,
         tts_size=tts.hidden,
         layers=layers,
+        mix=config.projector.mix,
         activation=config.projector.activation,
         rank=config.projector.rank,
     )
@@ -110,7 +116,7 @@ def estimate_run(config: Config) -> RunEstimate:
         llm=llm,
         tts=tts,
         projector=projector,
-        layers=f"one of 1 to {llm.layers}, by the probe" if probing else ", ".join(map(str, layers)),
+        layers=named,
         utterances=utterances,
         hours=hours,
         steps=None if trained is None else config.train.total_steps(trained),
@@ -136,7 +142,8 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
         yield f"trained in the talker too, tts.finetune={config.tts.finetune}: {tts.finetuned(config.tts):,}"
     yield f"shapes of the longest batch ({batch} x {config.data.max_seconds:g} s, about {tokens} tokens a text):"
     states, projected = (batch, tokens, len(projector.info.layers), llm.hidden), (batch, tokens, tts.hidden)
-    yield f"  LLM states {states} -> projected embeddings {projected}"
+    joined = f", side by side {(batch, tokens, projector.input_size)}" if projector.info.mix == "concat" else ""
+    yield f"  LLM states {states}{joined} -> projected embeddings {projected}"
     yield f"  codes ({batch}, {frames}, {groups}) -> talker input ({batch}, {frames + tokens + PREFIX}, {tts.hidden})"
     yield from _memory(peaks_of(config, estimate, Batch(batch, tokens, frames, frames + tokens + PREFIX)), config.llm)
     yield f"data: {_source(config.data, config.tts.name)}"
@@ -147,6 +154,8 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
         spoken = "" if length is None else f", {length:.1f} h, {length * 3600 * FRAME_RATE:,.0f} frames"
         held_out = held_out_count(estimate.utterances, config.data.held_out)
         yield f"  utterances: {estimate.utterances:,}{spoken}; held out: {held_out}"
+    if config.llm.layers == "probe":
+        yield f"  probe: the layers in one pass over up to {min(TOKENS, config.fit.tokens):,} text tokens"
     yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
     steps = f"{train.epochs:g} epochs" if estimate.steps is None else f"{estimate.steps:,} steps"
     stop = f", at most {train.max_minutes:g} minutes" if train.max_minutes is not None else ""
@@ -159,7 +168,7 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
 def _compute(config: Config, estimate: RunEstimate) -> Iterator[str]:
     """FLOPs of the fit and of the training, and their time."""
     layer = max(estimate.projector.info.layers)
-    total = fit_flops(config.projector.kind, config.fit, estimate.llm, estimate.tts, layer)
+    total = fit_flops(config, estimate.llm, estimate.tts, layer, estimate.projector.input_size)
     if estimate.steps is None:
         yield "FLOPs and time: not known before the data are there"
         return
@@ -200,9 +209,8 @@ def _memory(peaks: Peaks, llm: LLMConfig) -> Iterator[str]:
 
 def peaks_of(config: Config, estimate: RunEstimate, batch: Batch) -> Peaks:
     tokens = None if estimate.hours is None else round(estimate.hours * 3600 * _TOKENS_A_SECOND)
-    layers = estimate.projector.info.layers
     cached = _states_are_cached(config.data)
-    return memory_peaks(config, estimate.llm, estimate.tts, estimate.parameters, layers, batch, tokens, cached)
+    return memory_peaks(config, estimate.llm, estimate.tts, estimate.projector, batch, tokens, cached)
 
 
 def _states_are_cached(data: DataConfig) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from audio_projection.config import Config, FitConfig, TTSConfig
+    from audio_projection.config import Config, TTSConfig
 
 PEAKS = {"H100 or H200": 989e12, "A100": 312e12, "RTX 4090": 165e12}
 """Dense bfloat16 FLOP/s, as the maker states them."""
@@ -91,11 +91,12 @@ class SpeechAmount:
     frames: float
 
 
-def fit_flops(kind: str, settings: FitConfig, llm: LLMSizes, tts: TTSSizes, layer: int) -> float:
-    """FLOPs of the closed-form fit of a projector `kind`: LLM states up to `layer`, and the normal equations."""
-    if kind != "linear":
+def fit_flops(config: Config, llm: LLMSizes, tts: TTSSizes, layer: int, inputs: int) -> float:
+    """FLOPs of the closed-form fit: LLM states up to `layer`, and the normal equations; `inputs`: width of what is
+    projected."""
+    if config.projector.kind != "linear":
         return 0.0
-    return 2.0 * settings.tokens * (llm.up_to(layer) + llm.hidden * (llm.hidden + tts.hidden))
+    return 2.0 * config.fit.tokens * (llm.up_to(layer) + inputs * (inputs + tts.hidden))
 
 
 def training_flops(

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from audio_projection.fit.layer_probe import probe_memory
-from audio_projection.fit.ridge import ridge_memory
+from audio_projection.fit.ridge import reserve_memory, ridge_memory
+from audio_projection.llm.hidden_states import layers_to_probe
+from audio_projection.projector import Projector
 from audio_projection.training.estimates.flops import LLMSizes, StackSizes, TTSSizes
 
 if TYPE_CHECKING:
@@ -57,26 +59,27 @@ def memory_peaks(
     config: Config,
     llm: LLMSizes,
     tts: TTSSizes,
-    parameters: int,
-    layers: list[int],
+    projector: Projector,
     batch: Batch,
     texts: int | None,
     cached: bool,
 ) -> Peaks:
-    """`parameters`: of the projector; `layers`: those that it reads; `texts`: tokens of all training texts, if known;
-    `cached`: their states are on the disk."""
+    """`texts`: tokens of all training texts, if known; `cached`: their states are on the disk. With `llm.layers=probe`
+    the projector is that of the deepest candidate."""
+    layers = projector.info.layers
     bf16 = _dtype_width(config.tts.dtype, config.device) == 2
     computes_bf16 = bf16 or config.train.precision == "bf16"
     speech = float((2 if bf16 else 4) * tts.parameters + 4 * tts.codec_parameters)
     probing = config.llm.layers == "probe"
+    candidates = layers_to_probe(config.fit.probe_layers, llm.layers) if probing else []
     held = 4.0 * (texts or 0) * (len(layers) * llm.hidden + tts.hidden)
     in_memory = not cached and texts is not None and held <= config.train.states_memory * 1e9
     reads = not (in_memory or cached) or config.train.sample_every is not None
     fitting = {
-        "LLM weights": _llm_bytes(config, llm, llm.layers if probing else max(layers)),
+        "LLM weights": _llm_bytes(config, llm, max(layers)),
         "TTS weights": speech,
-        "probe of the layers": probe_memory(llm.layers, llm.hidden, tts.hidden) if probing else 0.0,
-        "normal equations": ridge_memory(llm.hidden, tts.hidden) if config.projector.kind == "linear" else 0.0,
+        "probe of the layers": probe_memory(len(candidates), llm.hidden, tts.hidden) if probing else 0.0,
+        "normal equations": _fit_bytes(projector) if config.projector.kind == "linear" else 0.0,
         "text embeddings of the tokens met": 8.0 * tts.hidden * min(config.fit.tokens, tts.vocabulary),
     }
     if probing:  # one after the other
@@ -84,7 +87,7 @@ def memory_peaks(
     training = {
         "LLM weights": _llm_bytes(config, llm, max(layers)) if reads else 0.0,
         "TTS weights": speech,
-        "projector, gradient, Adam moments": 16.0 * parameters,
+        "projector, gradient, Adam moments": 16.0 * projector.parameter_count,
         "the same of the fine-tuned talker": 16.0 * tts.finetuned(config.tts),
         "bfloat16 copies of the talker's weights": 2.0 * tts.talker_stack * (computes_bf16 and not bf16),
         "LLM states in memory": held if in_memory else 0.0,
@@ -103,6 +106,12 @@ def stack_activations(stack: StackSizes, bf16: bool) -> int:
     normed = 2 * stack.hidden + stack.query + stack.key
     others = 2 * (stack.query + stack.key) + 3 * stack.intermediate
     return 4 * normed + 2 * (stack.query + stack.key) + 2 * others if bf16 else 4 * (normed + others)
+
+
+def _fit_bytes(projector: Projector) -> int:
+    """The closed-form fit: its equations, and the states kept aside."""
+    info = projector.info
+    return ridge_memory(projector.input_size, info.tts_size) + reserve_memory(len(info.layers) * info.llm_size)
 
 
 def _talker_activations(config: Config, tts: TTSSizes, batch: Batch, bf16: bool) -> float:

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "audio_projection"
 LEVELS = (
     {"cli"},
+    {"server"},
     {"train", "export"},
     {"training"},
     {"evaluation"},

@@ -140,6 +140,32 @@ class EngineConfig(Section):
     """Replay the decoding steps as CUDA graphs (`on` or `off`); for CUDA devices."""
 
 
+class ServerConfig(Section):
+    """`audio-projection serve`: where it listens, and how much it takes."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 is every network that the machine is in."""
+    port: Annotated[int, Field(ge=0, lt=65536)] = 8000
+    """0: any free one."""
+    streams: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Most requests that are spoken at once, at most as many as the machine speaks in real time (docs/serving.md);
+    none: engine.slots."""
+    queue: CountOrZero = 16
+    """Requests that wait while all streams are taken; further ones are answered with 429."""
+    text: Count = 4096
+    """Most characters of a text to speak, or of a conversation."""
+    body: Count = 256
+    """Largest request, in kB."""
+    seconds: Count = 600
+    """Most seconds of sound of one request."""
+    sessions: Count = 64
+    """Most realtime sessions that are open at once."""
+    drain: Count = 30
+    """Seconds that running requests get to end after SIGTERM."""
+    origins: list[str] = []
+    """Origins (https://example.org) whose web pages may call the server, by CORS."""
+
+
 class ProjectorConfig(Section):
     """The projector, the only part that trains unless tts.finetune says otherwise."""
 
@@ -284,6 +310,7 @@ class Config(Section):
     tts: TTSConfig = TTSConfig()
     gguf: GGUFConfig = GGUFConfig()
     engine: EngineConfig = EngineConfig()
+    server: ServerConfig = ServerConfig()
     projector: ProjectorConfig = ProjectorConfig()
     data: DataConfig = DataConfig()
     fit: FitConfig = FitConfig()

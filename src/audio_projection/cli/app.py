@@ -24,6 +24,7 @@ from audio_projection.cli.data import data_app
 from audio_projection.cli.download import download
 from audio_projection.cli.evaluate import evaluate, robustness
 from audio_projection.cli.export import export_app
+from audio_projection.cli.serve import serve
 from audio_projection.cli.speak import speak
 from audio_projection.cli.text import text
 from audio_projection.cli.train import fit, train
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "train": train,
     "speak": speak,
+    "serve": serve,
     "text": text,
     "evaluate": evaluate,
     "robustness": robustness,

@@ -106,6 +106,14 @@ Control = Annotated[
     ),
 ]
 
+# Serving.
+Host = Annotated[str | None, Option(help="Address to listen on; 0.0.0.0: every network. Default: this machine only.")]
+Port = Annotated[int | None, Option(min=0, max=65535, help="Port to listen on; 0: any free one.")]
+KeyFile = Annotated[
+    Path | None,
+    Option(help="File of keys, one a line, of which a client must send one; also AUDIO_PROJECTION_API_KEYS."),
+]
+
 # Export.
 GGUFType = Annotated[MatrixType, Option("--type", help="Type of the matrices of LLM, talker and code predictor.")]
 ProjectorType = Annotated[PlainType, Option("--projector-type", help="Type of the projector's matrices.")]

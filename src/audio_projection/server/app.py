@@ -1,0 +1,42 @@
+"""The application: its endpoints, and whoever stands before them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from audio_projection.config import ServerConfig
+from audio_projection.server.doorkeeper import LOOPBACK, BoundedBody, Doorkeeper
+from audio_projection.server.errors import add_error_handlers
+from audio_projection.server.health import CountedRequests, health_router
+from audio_projection.server.service import Service
+from audio_projection.server.speech import speech_router
+from audio_projection.version import __version__
+
+if TYPE_CHECKING:
+    from audio_projection.inference import Voice
+
+
+def create_app(voices: Mapping[str, Voice], settings: ServerConfig, keys: Sequence[str] = ()) -> FastAPI:
+    """The server's application over loaded voices, by the names that requests call their models.
+
+    `keys`: whoever calls must have one of them; none: everybody may call.
+    """
+    service = Service(voices, settings)
+    # the usual pages of documentation load scripts from elsewhere; the schema is at /openapi.json
+    app = FastAPI(title="audio-projection", version=__version__, docs_url=None, redoc_url=None)
+    app.state.service = service
+    add_error_handlers(app)
+    app.include_router(speech_router(service))
+    app.include_router(health_router(service))
+    app.add_middleware(BoundedBody, most=settings.body * 1024)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.origins, allow_methods=["GET", "POST"], allow_headers=["*"]
+        )
+    app.add_middleware(Doorkeeper, keys=keys, origins=settings.origins, local=settings.host in LOOPBACK)
+    app.add_middleware(CountedRequests, metrics=service.metrics)
+    return app

@@ -1,0 +1,93 @@
+"""Runs the application until it is told to stop; running requests are then finished."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import uvicorn
+from fastapi import FastAPI
+
+from audio_projection.config import ServerConfig
+from audio_projection.errors import AudioProjectionError
+
+if TYPE_CHECKING:
+    from audio_projection.inference import Voice
+
+log = logging.getLogger(__name__)
+
+
+def listening_socket(settings: ServerConfig) -> socket.socket:
+    """The socket on which the server listens. AudioProjectionError where the address is in use or none of ours."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    if socket.has_ipv6 and family == socket.AF_INET6:
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    try:
+        if os.name != "nt":  # Windows would let another program take the port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((settings.host, settings.port))
+        listening.listen(1024)
+    except OSError as error:
+        listening.close()
+        raise AudioProjectionError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
+            "choose another --host or --port"
+        ) from None
+    return listening
+
+
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM or Ctrl-C: no new connections and requests, those that run are finished."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app = self.config.app
+        assert isinstance(app, FastAPI)
+        app.state.service.admission.draining = True
+        log.info("finishing the requests that run")
+        await super().shutdown(sockets)
+
+
+@contextlib.contextmanager
+def sigterm_as_exit() -> Iterator[None]:
+    """SIGTERM ends the program with code 0; uvicorn raises the signal once more when it has finished."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(0)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def new_server(app: FastAPI, settings: ServerConfig) -> DrainingServer:
+    """A server for the application; `run(sockets=[listening_socket(settings)])` serves."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.drain,
+        timeout_keep_alive=30,
+        ws_max_size=settings.body * 1024,
+    )
+    return DrainingServer(config)
+
+
+def warm_up(voice: Voice) -> None:
+    """Speaks once, so that the first listener does not wait for what is done only once."""
+    for _ in voice.stream("One, two.", seed=0):
+        pass
+    if voice.llm.context == "chat":
+        answer = voice.chat_stream([{"role": "user", "content": "Hello."}], seed=0)
+        next(answer, None)
+        answer.close()

@@ -125,6 +125,31 @@ def test_texts_that_cannot_be_spoken_are_named_and_left_out(tmp_path: Path, capl
     assert set(texts_to_fit(config, pairs, [pairs[1]])) == {pairs[0].text, pairs[2].text}
 
 
+@pytest.mark.parametrize("source", ["librispeech", "pairs"])
+def test_texts_are_added_to_the_transcripts_for_the_fit(tmp_path: Path, source: str) -> None:
+    given = ["Dr. Fox paid $5 in 1984.", "I said that I'm well.", "NASA's (old) plan: go!"]
+    config = spoken_config(tmp_path, given)
+    if source == "librispeech":
+        config.data.path, spoken = librispeech(tmp_path), ["I said that I'm well."]
+    else:
+        PairFolder(tmp_path / "pairs", {}).add(make_pairs(3))
+        config.data.path, spoken = tmp_path / "pairs", [pair.text for pair in make_pairs(3)]
+    config.data.source = source  # type: ignore[assignment]
+    assert sorted(transcripts_to_fit(config)) == sorted({*given, *spoken})
+    config.data.text_limit = 2
+    assert len(transcripts_to_fit(config)) == 2
+    config.data.texts, config.data.text_limit = None, None
+    assert sorted(transcripts_to_fit(config)) == sorted(spoken)
+
+
+def test_training_fits_to_texts_beside_the_transcripts_and_to_none_that_is_held_out(tmp_path: Path) -> None:
+    pairs = make_pairs(4)
+    config = spoken_config(tmp_path, ["Dr. Fox paid $5 in 1984.", pairs[3].text])
+    assert sorted(texts_to_fit(config, pairs[:3], pairs[3:])) == sorted(
+        {"Dr. Fox paid $5 in 1984.", *(pair.text for pair in pairs[:3])} - {pairs[3].text}
+    )
+
+
 def test_manifest_in_both_forms_drops_bad_items_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_noise(tmp_path / "größe eins.wav", 1.0)
     write_noise(tmp_path / "two.flac", 1.5, 1)

@@ -192,11 +192,12 @@ class DataConfig(Section):
     url: str = "https://www.openslr.org/resources/12"
     """Where `download` finds `<subset>.tar.gz`."""
     texts: Annotated[Literal["nano"] | AnchoredPath | None, Field(union_mode="left_to_right")] = None
-    """Texts for `fit` and for the source `self`, a line each; `nano`: the ones shipped; none: the transcripts."""
+    """Texts, a line each; `nano`: the ones shipped. The source `self` speaks them; with recordings they are added to
+    the transcripts that the fit reads."""
     limit: Count | None = None
     """Use this many utterances at most."""
     text_limit: Count | None = None
-    """Use this many texts at most for `fit`."""
+    """Use this many texts at most for the fit, of transcripts and `texts` together."""
     held_out: Count = 64
     """Utterances kept out of training, for the validation loss."""
     min_seconds: AmountOrZero = 0.5

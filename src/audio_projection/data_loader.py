@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.processes import ALONE, Processes
 from audio_projection.text.input_text import Reading
+from audio_projection.text.lines import read_lines
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, DataConfig, TTSConfig
@@ -66,40 +67,32 @@ def read_texts(data: DataConfig, reading: Reading | str) -> list[str]:
     if data.texts is None:
         raise AudioProjectionError("data.texts is not set: give a file with a text a line")
     path = NANO_TEXTS if data.texts == "nano" else Path(data.texts)
-    try:
-        # at line feeds alone, as transcripts: another character that some programs break lines at is in a sentence
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise AudioProjectionError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise AudioProjectionError(f"cannot read the texts {path}: {error.strerror or error}; set data.texts") from None
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line and not line.isspace()]
+    numbered = read_lines(path, "texts of data.texts,")
     texts = (speakable(line, f"{path} line {number}", reading) for number, line in numbered)
     return list(dict.fromkeys(text for text in texts if text is not None))
 
 
 def texts_to_fit(config: Config, pairs: Sequence[Pair], without: Iterable[Pair]) -> list[str]:
-    """Texts for the closed-form fit in a seeded order: `data.texts`, or the transcripts; never a held-out one."""
-    data = config.data
-    if data.texts is None:
-        texts = list(dict.fromkeys(pair.text for pair in pairs))
-    else:
-        texts = read_texts(data, Reading.from_config(config))
-    excluded = {pair.text for pair in without}
-    return _limited([text for text in texts if text not in excluded], data.text_limit, config.seed)
+    """Texts for the closed-form fit in a seeded order: the transcripts and `data.texts`; never a held-out one."""
+    return _texts_to_fit(config, (pair.text for pair in pairs), {pair.text for pair in without})
 
 
 def transcripts_to_fit(config: Config) -> list[str]:
-    """Texts for a fit without training pairs: `data.texts`, or the transcripts of the corpus; no audio is read."""
+    """Texts for a fit without training pairs: the corpus's transcripts and `data.texts`; no audio is read."""
     data, reading = config.data, Reading.from_config(config)
-    if data.texts is not None:
-        return _limited(read_texts(data, reading), data.text_limit, config.seed)
+    if data.source == "self":
+        return _texts_to_fit(config, read_texts(data, reading))
     if data.source == "pairs":
-        texts = [pair.text for pair in _as_spoken(PairFolder(_path(data)).read(), reading)]
-    else:
-        spoken = (speakable(item.text, item.id, reading) for item in corpus_recordings(data))
-        texts = [text for text in spoken if text is not None]
-    return _limited(list(dict.fromkeys(texts)), data.text_limit, config.seed)
+        return _texts_to_fit(config, (pair.text for pair in _as_spoken(PairFolder(_path(data)).read(), reading)))
+    spoken = (speakable(item.text, item.id, reading) for item in corpus_recordings(data))
+    return _texts_to_fit(config, (text for text in spoken if text is not None))
+
+
+def _texts_to_fit(config: Config, transcripts: Iterable[str], without: Set[str] = frozenset()) -> list[str]:
+    """Transcripts and `data.texts` together, each text once: mixed by the seeded order that the limits cut."""
+    given = [] if config.data.texts is None else read_texts(config.data, Reading.from_config(config))
+    texts = [text for text in dict.fromkeys((*transcripts, *given)) if text not in without]
+    return _limited(texts, config.data.text_limit, config.seed)
 
 
 def corpus_recordings(data: DataConfig) -> list[Recording]:

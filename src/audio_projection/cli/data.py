@@ -110,3 +110,48 @@ def features(
     from audio_projection.data.corpora.extract import MachineShare, extract
 
     typer.echo(extract(prepared, out, settings, MachineShare.parse(part), processes, states))
+
+
+@data_app.command()
+def texts(
+    out: options.TextsFile,
+    overrides: options.Overrides = None,
+    config: options.ConfigFile = options.DEFAULT_CONFIG,
+    count: options.TextCount = 10_000,
+    prompts: options.PromptsFile = None,
+    without: options.Without = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    threads: options.Threads = None,
+) -> None:
+    """Let the language model write texts for the fit and for training, answering prompts.
+
+    Run again after an interruption, it resumes. fit.batch prompts are answered at a time, llm.max_new_tokens long.
+
+    \b
+    Examples:
+      data texts texts.txt --config default --count 20000
+      data texts short.txt --config nano --count 500 --prompts my-prompts.txt --without sentences.txt
+      train --config default data.texts=texts.txt
+    """
+    settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
+    from audio_projection.data.prompts import PROMPTS
+    from audio_projection.data.written_texts import AnswerSentences, Assignment, check_unwritten, write_texts
+    from audio_projection.models import load_llm, use_threads
+    from audio_projection.text.input_text import Reading
+    from audio_projection.text.lines import read_lines
+
+    check_unwritten(out)
+    use_threads(settings.threads)
+    reading = Reading.from_config(settings)
+    own = PROMPTS if settings.llm.context == "chat" else ("",)
+    asked = own if prompts is None else tuple(line.strip() for _, line in read_lines(prompts, "prompts"))
+    if not asked:
+        raise AudioProjectionError(f"{prompts} has no prompt: give one a line")
+    left_out = frozenset(reading.spoken(line) for path in without or () for _, line in read_lines(path, "sentences"))
+    assignment = Assignment(asked, count, settings.fit.batch, settings.llm.max_new_tokens, settings.seed)
+    log.info("data: loading the language model %s", settings.llm.name)
+    sentences = AnswerSentences(reading, settings.tts.longest, left_out)
+    answers = write_texts(load_llm(settings), out, assignment, sentences)
+    log.info("data: %d texts of %d answers; next: audio-projection train ... data.texts=%s", count, answers, out)
+    typer.echo(out)

@@ -159,4 +159,10 @@ Processes = Annotated[int, Option(min=1, help="Processes on this machine.")]
 PartOf = Annotated[
     str | None, Option("--part", metavar="I/N", help="Only the I-th of N machines' parts; else torchrun's environment.")
 ]
+TextsFile = Annotated[Path, Argument(metavar="OUT", help="File to write, a text a line.")]
+TextCount = Annotated[int, Option("--count", min=1, help="Texts to write.")]
+PromptsFile = Annotated[Path | None, Option("--prompts", help="Prompts, a line each, instead of the project's own.")]
+Without = Annotated[
+    list[Path] | None, Option("--without", help="File of sentences that must not be written; may be repeated.")
+]
 States = Annotated[bool, Option("--states", help="Keep the LLM's states too (bfloat16); else training computes them.")]

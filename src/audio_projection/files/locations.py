@@ -150,9 +150,16 @@ def check_for_training(config: Config) -> None:
 
 def check_for_fitting(config: Config) -> None:
     """Raises one `AudioProjectionError` that names everything that a fit still misses: of recordings it needs only
-    their transcripts, and none where data.texts is set."""
-    texts = [] if config.data.texts is not None else [lambda: find_corpus(config.data)]
-    _check([lambda: find_llm(config), lambda: find_tts(config), *texts])
+    their transcripts, and with data.source=self only texts."""
+    _check([lambda: find_llm(config), lambda: find_tts(config), lambda: _find_transcripts(config.data)])
+
+
+def _find_transcripts(data: DataConfig) -> Path | None:
+    try:
+        return find_corpus(data)
+    except Missing as error:
+        way = f"{error.way} (or fit to texts alone with data.source=self data.texts=FILE)"
+        raise Missing(error.thing, way) from None
 
 
 def _check(finders: Sequence[Callable[[], object]]) -> None:

@@ -102,6 +102,14 @@ class GGUFLanguageModel(LanguageModel):
                 self._reading = LlamaContext(self.weights, longest, self.settings.threads, tap=GraphTap())
             return [self._read_one(self._reading, ids) for ids in sequences]
 
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Choice, seed: int = 0
+    ) -> list[list[int]]:
+        """As in `LanguageModel`, one prompt after another."""
+        generator, ends = torch.Generator().manual_seed(seed), self._end_ids() | self._control_ids()
+        rows = (self._generated([*ids], max_new_tokens, sampling, generator, ends) for ids in prompts)
+        return [[token.id for token in row] for row in rows]
+
     @property
     def sampling(self) -> Choice:
         """Default sampling of answers: the file's `general.sampling.*` keys; greedy where it has none."""

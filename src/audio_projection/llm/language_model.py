@@ -11,10 +11,11 @@ import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.json_reader import read_json
 from audio_projection.llm.hidden_states import Layers, LayerTap, resolve_layers, truncate_decoder
-from audio_projection.sampling import Choice
+from audio_projection.sampling import Choice, seeded
 from audio_projection.text.token_spans import Span, byte_spans, token_bytes
 
 if TYPE_CHECKING:
@@ -238,11 +239,43 @@ class LanguageModel:
         token is yielded after the model has read it, because its state is the one at its own position. Raises
         AudioProjectionError for messages that the chat template refuses or that fill the context window.
         """
-        choose = sampling or self.sampling
-        ids = self.chat_ids(messages)
+        ids, choose = self.chat_ids(messages), sampling or self.sampling
+        yield from self._generated(ids, max_new_tokens, choose, generator, self._end_ids())
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Choice, seed: int = 0
+    ) -> list[list[int]]:
+        """Token ids that follow each prompt of token ids, in one batch, up to the first control token.
+
+        The same prompts with the same seed have the same continuations. Raises AudioProjectionError for a prompt that
+        fills the context window.
+        """
+        from transformers import GenerationConfig
+
+        longest, ends = max(map(len, prompts)), self._end_ids() | self._control_ids()
+        self._check_length(longest + 1)
+        padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        drawn = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+        settings = GenerationConfig(
+            do_sample=not sampling.greedy,
+            max_new_tokens=min(max_new_tokens, self._context_length - longest),
+            eos_token_id=sorted(ends),
+            pad_token_id=min(ends),
+            **({} if sampling.greedy else drawn),
+        )
+        model: Any = self._generating_model()
+        with torch.no_grad(), seeded(seed):
+            ids = torch.tensor(padded, device=self.device)
+            rows = model.generate(ids, settings, attention_mask=torch.tensor(mask, device=self.device))
+        return [list(takewhile(lambda token: token not in ends, row)) for row in rows[:, longest:].tolist()]
+
+    def _generated(
+        self, ids: list[int], most: int, choose: Choice, generator: torch.Generator | None, ends: Set[int]
+    ) -> Iterator[GeneratedToken]:
+        """Tokens after `ids`, at most so many, up to the first one of `ends`."""
         self._check_length(len(ids) + 1)
-        ends = self._end_ids()
-        limit = min(max_new_tokens, self._context_length - len(ids))
+        limit = min(most, self._context_length - len(ids))
         cache, logits, _ = self._step(None, ids)
         for _ in range(limit):
             token = int(choose.pick(choose.warp(logits), generator))
@@ -358,6 +391,10 @@ class LanguageModel:
         ends = self._generating_model().generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         return {end for end in [*listed, self.tokenizer.eos_token_id] if isinstance(end, int)}
+
+    def _control_ids(self) -> set[int]:
+        added: Mapping[int, Any] = self.tokenizer.added_tokens_decoder
+        return {number for number, token in added.items() if token.special}
 
     @property
     def _context_length(self) -> int:

@@ -60,7 +60,7 @@ def _run(settings: Config, projector: str | None, keys: list[str]) -> None:
     from audio_projection.inference import Voice
     from audio_projection.server.app import create_app
     from audio_projection.server.doorkeeper import LOOPBACK
-    from audio_projection.server.run import listening_socket, new_server, sigterm_as_exit, warm_up
+    from audio_projection.server.run import listening_socket, new_server, sigterm_as_exit
 
     # before the models: an address in use is found at once
     with sigterm_as_exit(), listening_socket(settings.server) as listening:
@@ -71,10 +71,7 @@ def _run(settings: Config, projector: str | None, keys: list[str]) -> None:
                 KEYS_VARIABLE,
             )
         voice = Voice.from_config(settings, projector=projector)
-        warm_up(voice)
         app = create_app({voice.projector.info.kind: voice}, settings.server, keys)
-        address, port = listening.getsockname()[:2]
-        log.info("serving at http://%s:%d", f"[{address}]" if ":" in address else address, port)
         new_server(app, settings.server).run(sockets=[listening])
 
 

@@ -80,9 +80,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def invalid_request(problems: Any) -> APIError:
-    """The first of pydantic's problems, by the name of the field."""
-    first = problems[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    """The first of pydantic's problems, by the name of the field; where it may be of several types, that of the one
+    that fits best."""
+    first = max(problems, key=lambda each: (each["loc"][:2] == problems[0]["loc"][:2], len(each["loc"])))
+    kinds = {"body", "str"}  # pydantic names the types that it tried within the place
+    place = ".".join(str(part) for part in first["loc"] if part not in kinds and "[" not in str(part))
     if first["type"] == "json_invalid":
         return APIError("the body is not valid JSON")
     if first["type"] == "extra_forbidden":

@@ -10,16 +10,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 
 from audio_projection.config import ServerConfig
 from audio_projection.errors import AudioProjectionError
-
-if TYPE_CHECKING:
-    from audio_projection.inference import Voice
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +42,14 @@ def listening_socket(settings: ServerConfig) -> socket.socket:
 
 
 class DrainingServer(uvicorn.Server):
-    """On SIGTERM or Ctrl-C: no new connections and requests, those that run are finished."""
+    """Says where it serves once it does. On SIGTERM or Ctrl-C: no new connections and requests, those that run are
+    finished."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            address, port = listening.getsockname()[:2]
+            log.info("serving at http://%s:%d", f"[{address}]" if ":" in address else address, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         app = self.config.app
@@ -81,13 +85,3 @@ def new_server(app: FastAPI, settings: ServerConfig) -> DrainingServer:
         ws_max_size=settings.body * 1024,
     )
     return DrainingServer(config)
-
-
-def warm_up(voice: Voice) -> None:
-    """Speaks once, so that the first listener does not wait for what is done only once."""
-    for _ in voice.stream("One, two.", seed=0):
-        pass
-    if voice.llm.context == "chat":
-        answer = voice.chat_stream([{"role": "user", "content": "Hello."}], seed=0)
-        next(answer, None)
-        answer.close()

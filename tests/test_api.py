@@ -26,7 +26,7 @@ PAGE = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 EXAMPLES = {title: re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) for title, text in SECTIONS.items()}
 HEADINGS = re.findall(r"^### `(.+)`$", PAGE, re.MULTILINE)
-VOICE_METHODS = {"from_config", "speak", "stream", "chat", "chat_stream", "embed_reference", "reference"}
+VOICE_METHODS = {"from_config", "speak", "stream", "chat", "chat_stream", "session", "embed_reference", "reference"}
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +106,18 @@ speech = voice.speak("Good morning.", seed=1)
 answer = voice.chat_stream([{"role": "user", "content": "Hello"}], sampling=Choice(greedy=True))
 reveal_type(config)  # audio_projection.config.Config
 reveal_type(config.train.steps)  # int | None
-reveal_type(voice)  # audio_projection.inference.Voice
-reveal_type(voice.defaults)  # audio_projection.inference.VoiceDefaults
+reveal_type(voice)  # audio_projection.inference.voice.Voice
+reveal_type(voice.defaults)  # audio_projection.inference.defaults.VoiceDefaults
 reveal_type(voice.defaults.sampling)  # audio_projection.sampling.Sampling | None
-reveal_type(speech)  # audio_projection.inference.Speech
+reveal_type(speech)  # audio_projection.inference.speech.Speech
 reveal_type(speech.samples)  # numpy.ndarray[
 reveal_type(speech.sample_rate)  # int
-reveal_type(voice.stream("Good morning."))  # Iterator[numpy.ndarray[
-reveal_type(voice.chat([]))  # audio_projection.inference.Speech
-reveal_type(answer)  # audio_projection.inference.Answer
+reveal_type(voice.stream("Good morning."))  # audio_projection.inference.streams.SpeechStream
+reveal_type(next(voice.stream("Good morning.")))  # numpy.ndarray[
+reveal_type(voice.session().say("Hello"))  # audio_projection.inference.streams.Answer
+reveal_type(voice.session().messages)  # Mapping[str, str]]
+reveal_type(voice.chat([]))  # audio_projection.inference.speech.Speech
+reveal_type(answer)  # audio_projection.inference.streams.Answer
 reveal_type(answer.text)  # str
 reveal_type(voice.llm)  # audio_projection.llm.language_model.LanguageModel
 reveal_type(voice.tts)  # audio_projection.tts.model.Qwen3TTS

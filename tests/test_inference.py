@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -257,14 +258,20 @@ def test_a_projector_of_other_models_is_refused(change: dict[str, Any], words: s
         Voice(voice.llm, voice.tts, voice.projector)
 
 
-def scripted(voice: Voice, monkeypatch: pytest.MonkeyPatch, answer: str) -> list[int]:
-    """Makes the LLM answer with a given text and its states of it; returns the growing list of generated ids."""
+def scripted(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch, answer: str, before: Callable[[int], object] = lambda number: None
+) -> list[int]:
+    """Makes the LLM answer with a given text and its states of it; returns the growing list of generated ids.
+
+    `before` is called, in the LLM's thread, before each token with its number.
+    """
     head, ids = voice.llm.chat_ids(QUESTION), voice.llm.tokenize(answer)
     states = voice.llm.read([head + ids])[0][len(head) :]
     generated: list[int] = []
 
     def generate(*_: Any) -> Iterator[GeneratedToken]:
-        for token, state in zip(ids, states, strict=True):
+        for number, (token, state) in enumerate(zip(ids, states, strict=True)):
+            before(number)
             generated.append(token)
             yield GeneratedToken(token, voice.llm.tokenizer.decode([token]).encode(), state)
 
@@ -305,8 +312,12 @@ def test_an_answer_of_the_models_own_is_spoken() -> None:
 def test_in_the_streaming_layout_sound_comes_while_the_llm_is_answering(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = make_voice(context="chat", layout="streaming", chunks=(1,), max_frames=None)
     answer = "the quick brown fox jumps over the lazy dog and said good day and hello there"
-    generated = scripted(voice, monkeypatch, answer)
-    total = len(voice.llm.tokenize(answer))
+    total, sounds = len(voice.llm.tokenize(answer)), threading.Event()
+
+    def wait_for_sound(number: int) -> None:
+        assert number + 1 < total / 3 or sounds.wait(60)
+
+    generated = scripted(voice, monkeypatch, answer, wait_for_sound)
     speaking = voice.chat_stream(QUESTION)
     next(speaking)
     assert 0 < len(generated) < total / 3 and answer.startswith(speaking.text) and speaking.text != answer

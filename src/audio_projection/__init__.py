@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from audio_projection.data.pairs import Pair
     from audio_projection.fit.assemble import new_projector
     from audio_projection.fit.closed_form import fit_projector
-    from audio_projection.inference import Answer, Speech, Voice, VoiceDefaults
+    from audio_projection.inference import (
+        Answer,
+        AnswerTiming,
+        Session,
+        Speech,
+        SpeechStream,
+        Voice,
+        VoiceDefaults,
+        Word,
+    )
     from audio_projection.llm.language_model import LanguageModel
     from audio_projection.models import Models
     from audio_projection.projector import LinearProjector, Projector, ResidualProjector
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AnswerTiming",
     "AudioProjectionError",
     "Choice",
     "Config",
@@ -40,9 +50,12 @@ __all__ = [
     "Reference",
     "ResidualProjector",
     "Sampling",
+    "Session",
     "Speech",
+    "SpeechStream",
     "Voice",
     "VoiceDefaults",
+    "Word",
     "fit_projector",
     "load_config",
     "new_projector",
@@ -51,6 +64,7 @@ __all__ = [
 
 _LAZY = {
     "Answer": "inference",
+    "AnswerTiming": "inference",
     "Choice": "sampling",
     "LanguageModel": "llm.language_model",
     "LinearProjector": "projector",
@@ -61,9 +75,12 @@ _LAZY = {
     "Reference": "tts.prompt",
     "ResidualProjector": "projector",
     "Sampling": "sampling",
+    "Session": "inference",
     "Speech": "inference",
+    "SpeechStream": "inference",
     "Voice": "inference",
     "VoiceDefaults": "inference",
+    "Word": "inference",
     "fit_projector": "fit.closed_form",
     "new_projector": "fit.assemble",
     "train_projector": "train",

@@ -79,7 +79,18 @@ class LiveAnswer:
     @property
     def spoken(self) -> str:
         """The text of all tokens that were yielded, with single spaces."""
-        return " ".join(" ".join([*self._spoken, self._current()]).split())
+        return " ".join(" ".join([*self._spoken, self.current]).split())
+
+    @property
+    def current(self) -> str:
+        """What is given out of the current sentence, in the words that are spoken."""
+        return self._generated.text[self._start : self._own_end] + (self._reworded or "")
+
+    @property
+    def current_as_written(self) -> str:
+        """The same as the LLM wrote it; in words where a sentence in words became several utterances."""
+        written = self._generated.text[self._start : self._end].strip()
+        return self.current if self._more or not written else written
 
     def sentences(self) -> Iterator[Iterator[AnswerToken]]:
         """The tokens of each sentence that has a letter or digit; tokens that are not taken are left out."""
@@ -87,7 +98,7 @@ class LiveAnswer:
             self._first, self._spans = self._generated.token_before(self._start), []
             tokens = self._sentence_tokens()
             yield tokens
-            self._spoken.append(self._current())
+            self._spoken.append(self.current)
             for _ in tokens:
                 pass
             self._start, self._own_end, self._reworded = self._end, self._end, None
@@ -97,10 +108,6 @@ class LiveAnswer:
                 yield iter(further)
                 self._spoken.append(words)
                 self._reworded = None
-
-    def _current(self) -> str:
-        """What is given out of the current sentence."""
-        return self._generated.text[self._start : self._own_end] + (self._reworded or "")
 
     def _find_sentence(self) -> bool:
         """Moves to the next sentence that can be spoken, as soon as that is certain; false at the end of the answer."""

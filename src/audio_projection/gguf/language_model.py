@@ -132,6 +132,10 @@ class GGUFLanguageModel(LanguageModel):
         context.decode_ids(ids)
         return context, self._finite(context.logits())[None], self._stacked(tap, 1)[0]
 
+    def _cropped(self, values: LlamaContext, length: int) -> LlamaContext | None:
+        """As in `LanguageModel`."""
+        return values if values.crop(length) else None
+
     def _read_one(self, context: LlamaContext, ids: Sequence[int]) -> Tensor:
         if not ids:
             return torch.zeros(0, len(self.layers), self.hidden_size)

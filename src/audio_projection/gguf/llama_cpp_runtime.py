@@ -206,6 +206,14 @@ class LlamaContext:
         self.length = 0
         binding().llama_memory_clear(binding().llama_get_memory(self._handle), False)
 
+    def crop(self, length: int) -> bool:
+        """Keeps the first `length` tokens of sequence 0; False where the model's memory cannot be cut."""
+        memory = binding().llama_get_memory(self._handle)
+        if not binding().llama_memory_seq_rm(memory, 0, length, -1):
+            return False
+        self.length = length
+        return True
+
     def forget(self, sequence: int) -> None:
         """Empties one sequence of the key-value cache."""
         binding().llama_memory_seq_rm(binding().llama_get_memory(self._handle), sequence, -1, -1)

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.json_reader import read_json
 from audio_projection.llm.hidden_states import Layers, LayerTap, resolve_layers, truncate_decoder
+from audio_projection.llm.prefix_cache import PrefixCache
 from audio_projection.sampling import Choice, seeded
 from audio_projection.text.token_spans import Span, byte_spans, token_bytes
 
@@ -232,15 +234,17 @@ class LanguageModel:
         max_new_tokens: int = 256,
         sampling: Choice | None = None,
         generator: torch.Generator | None = None,
+        cache: PrefixCache | None = None,
     ) -> Iterator[GeneratedToken]:
         """Generates the assistant's answer token by token, until an end token, ``max_new_tokens`` or a full context.
 
-        ``sampling`` None: as the model's generation configuration says. ``generator`` makes sampling repeatable. A
-        token is yielded after the model has read it, because its state is the one at its own position. Raises
-        AudioProjectionError for messages that the chat template refuses or that fill the context window.
+        ``sampling`` None: as the model's generation configuration says. ``generator`` makes sampling repeatable.
+        ``cache`` keeps keys and values for the conversation's next turn. A token is yielded after the model has read
+        it, because its state is the one at its own position. Raises AudioProjectionError for messages that the chat
+        template refuses or that fill the context window.
         """
         ids, choose = self.chat_ids(messages), sampling or self.sampling
-        yield from self._generated(ids, max_new_tokens, choose, generator, self._end_ids())
+        yield from self._generated(ids, max_new_tokens, choose, generator, self._end_ids(), cache)
 
     def continuations(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Choice, seed: int = 0
@@ -271,18 +275,59 @@ class LanguageModel:
         return [list(takewhile(lambda token: token not in ends, row)) for row in rows[:, longest:].tolist()]
 
     def _generated(
-        self, ids: list[int], most: int, choose: Choice, generator: torch.Generator | None, ends: Set[int]
+        self,
+        ids: list[int],
+        most: int,
+        choose: Choice,
+        generator: torch.Generator | None,
+        ends: Set[int],
+        cache: PrefixCache | None = None,
     ) -> Iterator[GeneratedToken]:
         """Tokens after `ids`, at most so many, up to the first one of `ends`."""
         self._check_length(len(ids) + 1)
         limit = min(most, self._context_length - len(ids))
-        cache, logits, _ = self._step(None, ids)
+        cache = cache or PrefixCache()
+        logits = self._prefill(cache, ids)
         for _ in range(limit):
             token = int(choose.pick(choose.warp(logits), generator))
             if token in ends:
                 return
-            cache, logits, state = self._step(cache, [token])
+            logits, state = self._read_on(cache, [token])
             yield GeneratedToken(token, token_bytes(self.tokenizer)(token), state)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the model can read."""
+        return self._context_length
+
+    def _prefill(self, cache: PrefixCache, ids: list[int]) -> Tensor:
+        """Reads a conversation from where it differs from what the cache has; gives the logits (1, vocab) after it."""
+        began = time.perf_counter()
+        common = cache.common(ids)
+        if common < len(cache.ids):
+            cache.values = self._cropped(cache.values, common) if common else None
+            cache.ids = cache.ids[:common] if cache.values is not None else []
+        cache.reused = len(cache.ids)
+        logits, _ = self._read_on(cache, ids[cache.reused :])
+        cache.prefill_seconds = time.perf_counter() - began
+        return logits
+
+    def _read_on(self, cache: PrefixCache, ids: list[int]) -> tuple[Tensor, Tensor]:
+        """Reads ids after those in the cache; gives the logits (1, vocab) and the state (L, D) of the last one."""
+        read, values = cache.ids, cache.values
+        cache.clear()  # keys and values that an error leaves half written are of no use
+        cache.values, logits, state = self._step(values, ids)
+        cache.ids = read
+        cache.ids += ids
+        return logits, state
+
+    def _cropped(self, values: Any, length: int) -> Any:
+        """Keys and values of the first `length` tokens only; None where they cannot be cut, as with sliding windows."""
+        layers = getattr(values, "layers", [])
+        if not layers or not all(getattr(each, "is_croppable", not each.is_sliding) for each in layers):
+            return None
+        values.crop(length - values.get_seq_length())
+        return values
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in the chat template, up to the header of the assistant's turn.

@@ -245,6 +245,11 @@ class Timing:
         setattr(self, part, getattr(self, part) + now - self._last)
         self._last = now
 
+    @property
+    def sounding(self) -> float:
+        """Seconds since the first chunk; 0 before it."""
+        return 0.0 if self.first_sound is None else time.perf_counter() - self._begun - self.first_sound
+
     def delivered(self) -> None:
         if self.first_sound is None:
             self.first_sound = time.perf_counter() - self._begun

@@ -30,7 +30,8 @@ from audio_projection.tts.codec.codec import Codec
 from audio_projection.tts.codec.config import CodecConfig, CodecDecoderConfig
 from audio_projection.tts.config import Qwen3TTSConfig
 from audio_projection.tts.engine.engine import Engine
-from audio_projection.tts.engine.utterance import Request, WholeText
+from audio_projection.tts.engine.text import WholeText
+from audio_projection.tts.engine.utterance import Request
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import text_prompt
 

@@ -45,7 +45,7 @@ class Choice:
         if self.top_k:
             threshold = scores.topk(min(self.top_k, scores.shape[-1])).values[:, -1:]
             scores = scores.masked_fill(scores < threshold, -torch.inf)
-        return scores if self.top_p >= 1.0 else _nucleus(scores, self.top_p)
+        return scores if self.top_p >= 1.0 else nucleus(scores, self.top_p)
 
     def pick(self, warped: Tensor, generator: torch.Generator | None) -> Tensor:
         """Token ids (B,) from warped scores (B, V), sampled by `generator` (torch's global one for None)."""
@@ -100,8 +100,9 @@ def _signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-def _nucleus(scores: Tensor, top_p: float) -> Tensor:
-    """Top-p: keeps the fewest, most probable ids whose probabilities add up to `top_p`, at least one."""
+def nucleus(scores: Tensor, top_p: float | Tensor) -> Tensor:
+    """Top-p: keeps the fewest, most probable ids whose probabilities add up to `top_p`, a number or one a row (B, 1);
+    at least one. Scores (B, V) -> scores (B, V), -inf where an id is excluded."""
     ordered, order = scores.sort(descending=False)
     dropped = torch.softmax(ordered, -1).cumsum(-1) <= 1.0 - top_p
     dropped[..., -1] = False

@@ -18,9 +18,11 @@ from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.sampling import Choice, Sampling, derived_seed, exponential_noise
 from audio_projection.tts import Decoder, Qwen3TTS
 from audio_projection.tts.decode_step import bucket
-from audio_projection.tts.engine.engine import PREFILL_PIECE, Engine, Utterance
+from audio_projection.tts.engine.engine import Engine
 from audio_projection.tts.engine.graphs import DirectCalls
-from audio_projection.tts.engine.utterance import FedText, PulledText, Request, WholeText
+from audio_projection.tts.engine.slots import PREFILL_PIECE
+from audio_projection.tts.engine.text import FedText, PulledText, WholeText
+from audio_projection.tts.engine.utterance import Request, Utterance
 from audio_projection.tts.prompt import Prompt, open_prompt, special_embeddings, text_prompt
 from helpers import parity_kit
 
@@ -184,11 +186,11 @@ def test_cancelling_at_any_frame_changes_nothing_for_the_neighbours(nano: Qwen3T
         engine.step()
         if doomed and draw.random() < 0.3:
             one = doomed.pop(draw.randrange(len(doomed)))
-            before, running = engine.active, one in engine._slots
+            before, running = engine.active, one in engine._in_slots.utterances
             one.cancel()
             assert engine.active == before - running and list(one) == []
             cancelled += 1
-        if not pending and engine.active == sum(one in engine._slots for one in doomed):
+        if not pending and engine.active == sum(one in engine._in_slots.utterances for one in doomed):
             for one in doomed:
                 one.cancel()
     assert cancelled >= 8 and engine.active == 0
@@ -208,10 +210,10 @@ def test_two_hundred_cancels_lose_no_slot_and_no_memory(odd: Qwen3TTS) -> None:
         held.append(weakref.ref(utterance))
         utterance.cancel()  # a second time is no error
     del utterance
-    assert engine.active == 0 and not engine._waiting and not engine._unread
+    assert engine.active == 0 and not engine._waiting and not engine._in_slots._unread
     gc.collect()
     assert not [one for one in held if one() is not None]
-    assert engine._decoder is None  # keys and values are freed while nobody speaks
+    assert engine._in_slots.decoder is None  # keys and values are freed while nobody speaks
     assert torch.equal(
         whole(engine.submit(request(odd, texts[0], limit=8))), alone(odd, request(odd, texts[0], limit=8))
     )

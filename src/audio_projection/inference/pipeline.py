@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -13,13 +14,15 @@ from torch import Tensor
 from audio_projection.inference.channel import Channel, Item
 from audio_projection.inference.timing import LLM_PARTS, AnswerTiming, shared
 from audio_projection.inference.words import SpokenSentence
-from audio_projection.tts.engine.engine import Engine, Utterance
-from audio_projection.tts.engine.utterance import Timing
+from audio_projection.tts.engine.engine import Engine
+from audio_projection.tts.engine.utterance import Timing, Utterance
 
 AT_ONCE = 2
 """Sentences of one stream that are decoded at once."""
 AHEAD = 1.0
 """Seconds by which the sound of a sentence must be ahead of its playback before the next one is begun beside it."""
+CHUNKS_AHEAD = 4
+"""Finished chunks of a sentence that wait for a slow listener at most; its slot stalls then."""
 _PARTS = {"queue": "queue", "prefill": "talker_prefill", "frames": "frames", "codec": "codec", "text": "text"}
 
 
@@ -112,7 +115,7 @@ class Pipeline:
                 if self._cancelled:
                     item.request.text.close()
                     return
-                utterance = self._engine.submit(item.request)
+                utterance = self._engine.submit(replace(item.request, ahead=CHUNKS_AHEAD))
                 start = self.sentences[-1].start + self.sentences[-1].seconds if self.sentences else 0.0
                 self._running.append((utterance, SpokenSentence(item.sentence, start)))
             self.sentences.append(self._running[-1][1])

@@ -23,7 +23,7 @@ from audio_projection.llm.language_model import GeneratedToken, Message
 from audio_projection.llm.prefix_cache import PrefixCache
 from audio_projection.sampling import Choice, derived_seed
 from audio_projection.text.input_text import Reading
-from audio_projection.tts.engine.utterance import FedText
+from audio_projection.tts.engine.text import FedText
 from audio_projection.tts.generate import fresh_seed
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from audio_projection.errors import AudioProjectionError
 from audio_projection.inference.defaults import VoiceDefaults
 from audio_projection.models import Models
 from audio_projection.sampling import derived_seed
-from audio_projection.tts.engine.utterance import FedText, Request, Text, WholeText
+from audio_projection.tts.engine.text import FedText, Text, WholeText
+from audio_projection.tts.engine.utterance import Request
 from audio_projection.tts.generate import fresh_seed, pulled_prompt
 from audio_projection.tts.prompt import STREAMING, Prompt, Reference, clone_prefill, open_prompt
 

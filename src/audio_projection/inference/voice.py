@@ -30,8 +30,8 @@ from audio_projection.models import Models
 from audio_projection.projector import Projector
 from audio_projection.sampling import Choice
 from audio_projection.text.input_text import Reading, as_spoken, check_text, is_speakable, split_sentences
-from audio_projection.tts.engine.engine import Engine, Utterance
-from audio_projection.tts.engine.utterance import Request
+from audio_projection.tts.engine.engine import Engine
+from audio_projection.tts.engine.utterance import Request, Utterance
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import Reference, check_layout
 

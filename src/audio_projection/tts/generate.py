@@ -12,7 +12,8 @@ from torch import Tensor
 
 from audio_projection.sampling import Sampling, derived_seed
 from audio_projection.tts.engine.engine import Engine
-from audio_projection.tts.engine.utterance import PulledText, Request, WholeText
+from audio_projection.tts.engine.text import PulledText, WholeText
+from audio_projection.tts.engine.utterance import Request
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import STREAMING, Prompt, check_layout, open_prompt, text_prompt
 

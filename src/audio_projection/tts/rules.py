@@ -19,7 +19,6 @@ class TalkerRules:
     FIRST_STEPS = 2
 
     def __init__(self, slots: int, config: TalkerConfig, penalty: float, device: torch.device) -> None:
-        self.penalty = penalty
         self.end = config.codec_eos
         self.steps = [0] * slots
         """How many ids each slot's utterance has generated."""
@@ -27,27 +26,32 @@ class TalkerRules:
         self._first[max(0, config.vocab_size - SPECIAL_CODES) :] = -torch.inf
         self._first[config.codec_eos] = -torch.inf
         self.penalties = torch.ones(slots, config.vocab_size, device=device)
+        self._penalty = torch.full((slots, 1), penalty, device=device)
+        self.penalised = penalty != 1.0
+        """Whether a slot has had a penalty; without any, the scores need not be touched."""
         self.suppressed = self._first.repeat(slots, 1)
 
     def apply(self, logits: Tensor) -> Tensor:
         """Scores (B, V), float32, from raw logits (B, V) of the first B slots."""
         scores, count = logits.float(), len(logits)
-        if self.penalty != 1.0:
+        if self.penalised:
             penalties = self.penalties[:count]
             scores = torch.where(scores < 0, scores * penalties, scores / penalties)
         return scores + self.suppressed[:count]
 
     def record(self, ids: Tensor) -> None:
         """Counts a step in which the first B slots generated the ids (B,)."""
-        if self.penalty != 1.0:
-            self.penalties[: len(ids)].scatter_(1, ids[:, None], self.penalty)
+        if self.penalised:
+            self.penalties[: len(ids)].scatter_(1, ids[:, None], self._penalty[: len(ids)])
         for slot in range(len(ids)):
             self.steps[slot] += 1
             if self.steps[slot] == self.FIRST_STEPS:
                 self.suppressed[slot, self.end] = 0.0
 
-    def clear(self, slot: int) -> None:
-        """Forgets a slot's utterance."""
+    def clear(self, slot: int, penalty: float) -> None:
+        """Forgets a slot's utterance; the next one has this repetition penalty."""
+        self._penalty[slot] = penalty
+        self.penalised |= penalty != 1.0
         self.steps[slot] = 0
         self.penalties[slot] = 1.0
         self.suppressed[slot] = self._first
@@ -55,7 +59,7 @@ class TalkerRules:
     def swap(self, first: int, second: int) -> None:
         """Exchanges the utterances of two slots."""
         self.steps[first], self.steps[second] = self.steps[second], self.steps[first]
-        for rows in (self.penalties, self.suppressed):
+        for rows in (self.penalties, self.suppressed, self._penalty):
             swap_rows(rows, first, second)
 
     def grow(self, slots: int) -> None:
@@ -63,6 +67,7 @@ class TalkerRules:
         more = slots - len(self.steps)
         self.steps += [0] * more
         self.penalties = torch.cat((self.penalties, self.penalties.new_ones(more, self.penalties.shape[1])))
+        self._penalty = torch.cat((self._penalty, self._penalty.new_ones(more, 1)))
         self.suppressed = torch.cat((self.suppressed, self._first.repeat(more, 1)))
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audio_projection.sampling import Choice, Sampling, exponential_noise
+from audio_projection.sampling import Sampling, exponential_noise
 from audio_projection.tts.code_predictor import CodePredictor
 from audio_projection.tts.engine.graphs import DirectCalls, GraphReplays
+from audio_projection.tts.engine.slot_choices import SlotChoices
 from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import Prompt
 from audio_projection.tts.rules import TalkerRules, swap_rows
@@ -44,21 +45,20 @@ class Decoder:
     ) -> None:
         """Begins with whole `prompts`, one in each slot; there are at least `slots` slots.
 
-        Sampled utterances draw by their `seeds`, or all by `torch.multinomial` and one `generator`, which gives the
-        official package's samples for its order of utterances. `graphs`: replay steps as CUDA graphs.
+        `sampling` is that of all utterances that bring none. Sampled ones draw by their `seeds`, or all by
+        `torch.multinomial` and one `generator`, which gives the official package's samples for its order of utterances.
+        `graphs`: replay steps as CUDA graphs.
         """
         self.tts, self.sampling, self.generator = tts, sampling, generator
         like = tts.talker.codec_head.weight
         talker, slots = tts.config.talker, max(1, slots, len(prompts))
         self.talker = tts.talker.transformer.begin(slots, 256, like, graphs)
-        self.predictor = FramePredictor(tts.code_predictor, slots, sampling.predictor)
+        self.choices = SlotChoices(slots, sampling.talker, like.device)
+        self.predictor = FramePredictor(tts.code_predictor, SlotChoices(slots, sampling.predictor, like.device), slots)
         self.rules = TalkerRules(slots, talker, sampling.repetition_penalty, like.device)
         self.calls: Calls = GraphReplays() if graphs else DirectCalls()
         self.count = 0
         """Slots in use, the first ones."""
-        self._noise_width = 0
-        if generator is None and not (sampling.talker.greedy and sampling.predictor.greedy):
-            self._noise_width = talker.vocab_size + self.predictor.noise_width
         self._text = like.new_zeros(slots, tts.config.hidden_size)
         self.last = torch.zeros_like(self._text)
         self._seeds = torch.zeros(slots, dtype=torch.int64, device=like.device)
@@ -78,8 +78,8 @@ class Decoder:
         return len(self.last)
 
     @torch.inference_mode()
-    def open(self, seed: int) -> int:
-        """Takes a free slot for an utterance; gives its number."""
+    def open(self, seed: int, sampling: Sampling | None = None) -> int:
+        """Takes a free slot for an utterance; gives its number. `sampling` None: the decoder's."""
         slot = self.count
         if slot == self.slots:
             self._grow(2 * slot)
@@ -87,7 +87,10 @@ class Decoder:
         self._seeds[slot] = seed
         self._over[slot] = False
         self.talker.clear(slot)
-        self.rules.clear(slot)
+        sampling = sampling or self.sampling
+        self.choices.set(slot, sampling.talker)
+        self.predictor.choices.set(slot, sampling.predictor)
+        self.rules.clear(slot, sampling.repetition_penalty)
         return slot
 
     @torch.inference_mode()
@@ -111,8 +114,8 @@ class Decoder:
         """Exchanges the utterances of two slots."""
         if first == second:
             return
-        self.talker.swap(first, second)
-        self.rules.swap(first, second)
+        for part in (self.talker, self.rules, self.choices, self.predictor.choices):
+            part.swap(first, second)
         for rows in (self.last, self._seeds, self._over):
             swap_rows(rows, first, second)
 
@@ -129,9 +132,10 @@ class Decoder:
         size = self.calls.size(count, self.slots)
         shape = self.talker.prepare(size)
         self._text[:count] = text_embeddings
-        if self._noise_width:
+        if not (self.choices.greedy(count) and self.predictor.choices.greedy(count)):
             self._steps[:count].copy_(torch.tensor(self.rules.steps[:count]), non_blocking=True)
-        self._talked = self.calls.call(("talker", shape), lambda: self._talk(size))
+        kind = self.choices.kind(size), self.rules.penalised
+        self._talked = self.calls.call(("talker", shape, kind), lambda: self._talk(size))
         self.hidden, self.logits, self.scores, self.first, self.ended = (_first(each, count) for each in self._talked)
         self.talker.advance(count)
         self._over[:count] = self.ended
@@ -143,7 +147,9 @@ class Decoder:
         """The code predictor's half of a step: the whole frames (B, G)."""
         hidden, _, _, first, _ = self._talked
         count, size = len(self.first), len(first)
-        codes, last, *logits = self.calls.call(("predictor", size), self._predict, hidden, first)
+        codes, last, *logits = self.calls.call(
+            ("predictor", size, self.predictor.choices.kind(size)), self._predict, hidden, first
+        )
         self.last[:count] = _first(last, count)
         self.code_logits = [_first(each, count) for each in logits]
         return _first(codes, count)
@@ -152,11 +158,11 @@ class Decoder:
         """Talker states, logits, scores, code 0 and ends of the first `count` slots; stores their keys and values."""
         hidden = self.talker.step(self._text[:count] + self.last[:count])
         logits = self.tts.talker.logits(hidden)
-        scores = self.sampling.talker.warp(self.rules.apply(logits))
+        scores = self.choices.warp(self.rules.apply(logits))
         if self.generator is None:
-            first = self.sampling.talker.race(scores, self._noise_of(count, 0, scores.shape[1]))
+            first = self.choices.race(scores, self._noise_of(self.choices, count, 0, scores.shape[1]))
         else:
-            first = self.sampling.talker.pick(scores, self.generator)
+            first = self.choices.pick(scores, self.generator)
         first = first.masked_fill(self._over[:count], self.rules.end)
         return hidden, logits, scores, first, first == self.rules.end
 
@@ -165,13 +171,13 @@ class Decoder:
         embedded = self.tts.talker.codec_embedding(first)
         if self.generator is not None:
             return self.predictor.predict(hidden, first, embedded, self.generator)
-        before = self.tts.config.talker.vocab_size
-        noise = self._noise_of(len(first), before, self._noise_width - before)
+        predictor, before = self.predictor, self.tts.config.talker.vocab_size
+        noise = self._noise_of(predictor.choices, len(first), before, predictor.noise_width)
         return self.predictor.predict(hidden, first, embedded, noise)
 
-    def _noise_of(self, count: int, start: int, width: int) -> Tensor | None:
+    def _noise_of(self, choices: SlotChoices, count: int, start: int, width: int) -> Tensor | None:
         """Exponential noise (B, width) of the present frames, of their columns from `start` on; None when greedy."""
-        if not self._noise_width:
+        if choices.greedy(count):
             return None
         return exponential_noise(self._seeds[:count], self._steps[:count], start, width)
 
@@ -180,15 +186,16 @@ class Decoder:
         for name in ("_text", "last", "_seeds", "_steps", "_over"):
             rows: Tensor = getattr(self, name)
             setattr(self, name, torch.cat((rows, rows.new_zeros(more, *rows.shape[1:]))))
-        self.rules.grow(slots)
+        for part in (self.rules, self.choices, self.predictor.choices):
+            part.grow(slots)
         self.calls.clear()
 
 
 class FramePredictor:
     """Decodes codebooks 1 and up, frame by frame; its key-value cache holds one frame and is reused for the next."""
 
-    def __init__(self, predictor: CodePredictor, slots: int, choice: Choice) -> None:
-        self.choice = choice
+    def __init__(self, predictor: CodePredictor, choices: SlotChoices, slots: int) -> None:
+        self.choices = choices
         self.stepper = predictor.transformer.begin_frames(slots, predictor.config.code_groups, predictor.lm_head)
         self.heads, self.tables = list(predictor.lm_head), list(predictor.codec_embedding)
         self.noise_width = len(self.heads) * predictor.config.vocab_size
@@ -208,15 +215,15 @@ class FramePredictor:
         codes, embeddings, logits = [first], [embedded], []
         for group, (head, table) in enumerate(zip(self.heads, self.tables, strict=True)):
             logits.append(functional.linear(self._step(embeddings[-1]), head))
-            codes.append(self._choose(self.choice.warp(logits[-1]), noise, group))
+            codes.append(self._choose(self.choices.warp(logits[-1]), noise, group))
             embeddings.append(torch.embedding(table, codes[-1]))
         return torch.stack(codes, 1), torch.stack(embeddings).sum(0), *logits
 
     def _choose(self, scores: Tensor, noise: Tensor | torch.Generator | None, group: int) -> Tensor:
         if isinstance(noise, torch.Generator):
-            return self.choice.pick(scores, noise)
+            return self.choices.pick(scores, noise)
         size = scores.shape[1]
-        return self.choice.race(scores, None if noise is None else noise[:, group * size : (group + 1) * size])
+        return self.choices.race(scores, None if noise is None else noise[:, group * size : (group + 1) * size])
 
     def _step(self, x: Tensor) -> Tensor:
         return self.stepper.step(x if self.projection is None else functional.linear(x, *self.projection))

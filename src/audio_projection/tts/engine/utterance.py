@@ -1,162 +1,24 @@
-"""Utterances for the engine: their text, their limits, the chunks of sound that they become, and their times."""
+"""Utterances in the engine: what is asked for, its limits, the chunks that come of it, and where its time went."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, repeat
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
+from audio_projection.sampling import Sampling
+from audio_projection.tts.codec.codec import BLOCK_FRAMES, CodecStream
+from audio_projection.tts.engine.text import Text
 from audio_projection.tts.model import Qwen3TTS
-from audio_projection.tts.prompt import Prompt, special_embeddings
+from audio_projection.tts.prompt import Prompt
 
 log = logging.getLogger(__name__)
-
-
-class Text(Protocol):
-    """The text embeddings of an utterance after its prompt: one (H,) a frame, then padding without end."""
-
-    @property
-    def count(self) -> int:
-        """Text embeddings so far, those of the prompt included; the length guard counts them."""
-
-    def ready(self) -> bool:
-        """Whether `take` gives an embedding at once. An utterance whose text is not ready waits."""
-
-    def take(self) -> Tensor:
-        """The next embedding (H,)."""
-
-    def close(self) -> None:
-        """No more embeddings will be taken."""
-
-
-class WholeText:
-    """The text of a prompt that has all of it."""
-
-    def __init__(self, tts: Qwen3TTS, prompt: Prompt) -> None:
-        self.count = prompt.text_length
-        self._embeddings = chain(prompt.text_embeddings, repeat(special_embeddings(tts).pad))
-
-    def ready(self) -> bool:
-        return True
-
-    def take(self) -> Tensor:
-        return next(self._embeddings)
-
-    def close(self) -> None:
-        self._embeddings = iter(())  # type: ignore[assignment]
-
-
-class PulledText:
-    """Text embeddings (H,) pulled from an iterable, one for each frame, never ahead; then the end of text once, then
-    padding. Blocks as long as the iterable does."""
-
-    def __init__(self, tts: Qwen3TTS, embeddings: Iterable[Tensor]) -> None:
-        self.count = 0
-        self._special = special_embeddings(tts)
-        self._source = embeddings
-        self._remaining: Iterator[Tensor] | None = iter(embeddings)
-
-    def ready(self) -> bool:
-        return True
-
-    def rest(self) -> Tensor:
-        """All that are still to come, (N, H); afterwards there is padding only."""
-        embeddings = [_checked(embedding, self._special.pad) for embedding in self._remaining or ()]
-        self._remaining, self.count = None, len(embeddings)
-        pad = self._special.pad
-        return torch.stack(embeddings) if embeddings else pad.new_empty(0, len(pad))
-
-    def take(self) -> Tensor:
-        if self._remaining is None:
-            return self._special.pad
-        embedding = next(self._remaining, None)
-        if embedding is not None:
-            self.count += 1
-            return _checked(embedding, self._special.pad)
-        if not self.count:
-            raise AudioProjectionError("there is no text to speak: no text embedding was given")
-        self._remaining = None
-        return self._special.eos
-
-    def close(self) -> None:
-        closing = getattr(self._remaining, "close", None)
-        self._remaining = None
-        if closing is not None:
-            closing()
-
-
-class FedText:
-    """A bounded queue of text embeddings (H,) that another thread fills: an LLM's answer while it is generated.
-
-    The producer blocks in `put` while `size` embeddings wait; the utterance waits while there is none.
-    """
-
-    def __init__(self, tts: Qwen3TTS, size: int = 32) -> None:
-        self.count = 0
-        self._special = special_embeddings(tts)
-        self._size = size
-        self._queue: deque[Tensor] = deque()
-        self._changed = threading.Condition()
-        self._finished = self._closed = self._padding = False
-        self._error: BaseException | None = None
-        self.wake: Callable[[], None] = lambda: None
-        """Called when `ready` may have become true."""
-
-    def put(self, embedding: Tensor) -> bool:
-        """Adds an embedding, waiting for room; False when the utterance is over and takes no more."""
-        checked = _checked(embedding, self._special.pad)
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._queue) < self._size or self._closed)
-            if self._closed:
-                return False
-            self._queue.append(checked)
-        self.wake()
-        return True
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """The text is complete, or ends in an error, which the listener gets."""
-        with self._changed:
-            self._finished, self._error = True, error
-        self.wake()
-
-    def ready(self) -> bool:
-        return bool(self._queue) or self._finished
-
-    def take(self) -> Tensor:
-        with self._changed:
-            if self._queue:
-                self.count += 1
-                self._changed.notify_all()
-                return self._queue.popleft()
-            if self._error is not None:
-                raise self._error
-        if not self.count:
-            raise AudioProjectionError("there is no text to speak: no text embedding was given")
-        if self._padding:
-            return self._special.pad
-        self._padding = True
-        return self._special.eos
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._queue.clear()
-            self._changed.notify_all()
-
-
-def _checked(embedding: Tensor, pad: Tensor) -> Tensor:
-    if embedding.shape != pad.shape:
-        raise AudioProjectionError(f"a text embedding has shape {tuple(embedding.shape)}, need {tuple(pad.shape)}")
-    return embedding.to(pad)
 
 
 class LengthGuard:
@@ -209,6 +71,18 @@ class Request:
     """Frames that the codec decodes at once, the last size for all that follow; None: frames of codes are delivered."""
     before: Tensor | None = None
     """Codes (T, G) that the utterance continues: the codec decodes them first and drops their samples."""
+    sampling: Sampling | None = None
+    """None: the engine's."""
+    ahead: int | None = None
+    """Most finished chunks that wait for the listener; the utterance stalls while there are so many. None: any number.
+    """
+
+    def check(self) -> None:
+        """AudioProjectionError for chunks or a bound below 1."""
+        if self.chunks is not None and (not self.chunks or min(self.chunks) < 1):
+            raise AudioProjectionError(f"chunks must have at least 1 frame, not {list(self.chunks)}")
+        if self.ahead is not None and self.ahead < 1:
+            raise AudioProjectionError(f"{self.ahead} finished chunks may wait for the listener, must be at least 1")
 
 
 @dataclass
@@ -223,21 +97,23 @@ class Timing:
     """Getting text embeddings that had to be pulled: LLM and projector, where they run in the same thread."""
     stalled: float = 0.0
     """Waiting for text embeddings from another thread."""
+    unheard: float = 0.0
+    """Waiting for the listener to take finished chunks, of which only so many may wait (`Request.ahead`)."""
     frames: float = 0.0
     """Talker and code predictor; the whole step counts for each utterance in it."""
     codec: float = 0.0
     other: float = 0.0
-    """Work for other utterances, and waiting for the listener, who drives the engine by taking chunks."""
+    """Work for other utterances, and waiting for a listener, who drives the engine by taking chunks."""
     first_sound: float | None = None
     """From the request to the first chunk."""
     total: float = 0.0
     """From the request to the end of the utterance."""
 
-    _begun: float = field(default_factory=time.perf_counter, repr=False)
+    begun: float = field(default_factory=time.perf_counter, repr=False)
     _last: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
-        self._last = self._begun
+        self._last = self.begun
 
     def lap(self, part: str) -> None:
         """What passed since the last lap belongs to `part`."""
@@ -248,17 +124,115 @@ class Timing:
     @property
     def sounding(self) -> float:
         """Seconds since the first chunk; 0 before it."""
-        return 0.0 if self.first_sound is None else time.perf_counter() - self._begun - self.first_sound
+        return 0.0 if self.first_sound is None else time.perf_counter() - self.begun - self.first_sound
 
     def delivered(self) -> None:
         if self.first_sound is None:
-            self.first_sound = time.perf_counter() - self._begun
+            self.first_sound = time.perf_counter() - self.begun
 
     def ended(self) -> None:
         self.lap("other")
-        self.total = self._last - self._begun
+        self.total = self._last - self.begun
 
     def parts(self) -> dict[str, float]:
         """The parts by name."""
-        names = ("queue", "prefill", "text", "stalled", "frames", "codec", "other")
+        names = ("queue", "prefill", "text", "stalled", "unheard", "frames", "codec", "other")
         return {name: getattr(self, name) for name in names}
+
+
+class Listening(Protocol):
+    """What an utterance needs of its engine."""
+
+    def next_chunk(self, utterance: Utterance) -> Tensor:
+        """The utterance's next chunk; StopIteration at its end."""
+
+    def cancel(self, utterance: Utterance) -> None:
+        """Stops the utterance and frees what it holds."""
+
+
+class Utterance(Iterator[Tensor]):
+    """One utterance in the engine: an iterator over its chunks of samples (s,), or its frames of codes (G,).
+
+    `timing` says where its time went. Any thread may take chunks or cancel.
+    """
+
+    def __init__(self, engine: Listening, tts: Qwen3TTS, request: Request) -> None:
+        self.request = request
+        self.timing = Timing()
+        self.frames = 0
+        """Frames of speech so far."""
+        self.guard = LengthGuard(tts, request.max_frames)
+        self.read = 0
+        """How many positions of the prompt the talker has read."""
+        self.before = [] if request.before is None else list(request.before.split(BLOCK_FRAMES))
+        """Blocks of codes that the codec has still to read first."""
+        self.started = False
+        """Whether the prompt is read and frames follow."""
+        self.codes: list[Tensor] = []
+        """Frames that are not yet sound, or not yet delivered."""
+        self.chunks: deque[Tensor] = deque()
+        """Finished chunks that wait for the listener."""
+        self.error: BaseException | None = None
+        """What the listener gets after the chunks that wait."""
+        self.spoken = False
+        """Whether all of its frames are decoded; its slot is free."""
+        self.over = False
+        """Whether nothing more is done for it; finished chunks may still be waiting."""
+        self.cancelled = False
+        self.cut = False
+        """Whether it was stopped at its limit of frames."""
+        self._engine = engine
+        self._codec = tts.codec.stream() if request.chunks else None
+        self._sizes = iter(request.chunks or ())
+        self.size = next(self._sizes, 1)
+        """Frames of its next chunk."""
+        self._frame_seconds = 1 / tts.frame_rate
+        self._lasts_until = self.timing.begun
+
+    def __next__(self) -> Tensor:
+        return self._engine.next_chunk(self)
+
+    def cancel(self) -> None:
+        """Stops the utterance and frees all that it holds; chunks that were not taken are lost."""
+        self._engine.cancel(self)
+
+    @property
+    def codec(self) -> CodecStream:
+        """The codec's state; only of an utterance that becomes sound and is not over."""
+        assert self._codec is not None, "only an utterance with chunks has sound"
+        return self._codec
+
+    @property
+    def due(self) -> bool:
+        """Whether a chunk of codes waits for the codec."""
+        return bool(self.codes) and (self.spoken or len(self.codes) >= self.size)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether as many chunks wait for the listener as may."""
+        return self.request.ahead is not None and len(self.chunks) >= self.request.ahead
+
+    @property
+    def deadline(self) -> float:
+        """When a listener who plays from the first chunk on will have heard all; before the first one, the request's
+        time. On the clock of `time.perf_counter`."""
+        return self._lasts_until
+
+    def take_codes(self) -> list[Tensor]:
+        """The frames of the next chunk, which are then no longer in `codes`."""
+        taken, self.codes = self.codes[: self.size], self.codes[self.size :]
+        self.size = next(self._sizes, self.size)
+        return taken
+
+    def delivered(self, frames: int) -> None:
+        """A chunk of so many frames is finished."""
+        now = time.perf_counter()
+        begun = now if self.timing.first_sound is None else self._lasts_until
+        self._lasts_until = begun + frames * self._frame_seconds
+        self.timing.delivered()
+
+    def end(self) -> None:
+        """Nothing more is done: frees the codec's state."""
+        self.over, self._codec = True, None
+        self.codes.clear()
+        self.timing.ended()

@@ -211,7 +211,7 @@ def test_refused(odd: Qwen3TTS) -> None:
 
 def test_soonest_needed_chunks_come_first(odd: Qwen3TTS) -> None:
     """Of chunks that are due at once: those of utterances without sound in the order of their requests, then by the end
-    of what was given; beside the first those of its length, few frames in all."""
+    of what was given. Those as long may be decoded together."""
     engine, frame = Engine(odd, GREEDY), torch.zeros(odd.config.code_groups, dtype=torch.int64)
     utterances = [
         engine.submit(request(odd, number, chunks=size)) for number, size in enumerate([(2,), (2,), (3,), (9,)])
@@ -224,9 +224,8 @@ def test_soonest_needed_chunks_come_first(odd: Qwen3TTS) -> None:
     first, second, third, fourth = utterances
     assert sound.next_group(utterances) == [third]
     assert sound.next_group([first, second, fourth]) == [fourth]
+    assert sound.next_group([first, second]) == [second]
+    sound._together = True
+    assert sound.next_group([first, second, fourth]) == [fourth]
     assert sound.next_group([first, second]) == [second, first]
-    many = [engine.submit(request(odd, chunks=(9,))) for _ in range(3)]
-    for utterance in many:
-        utterance.codes = [frame] * 9
-    assert sound.next_group(many[::-1]) == many[:1]  # 18 frames would be too many
     assert [len(samples) // odd.samples_per_frame for samples in sound.decode([second, first])] == [2, 2]

@@ -13,9 +13,6 @@ from audio_projection.tts.engine.utterance import Utterance
 FRAMES_A_STEP = 12
 """Frames that the codec decodes at most between two steps of the talker, or as many as there are slots in use: chunks
 that are due at once wait for one another, and nobody's next frame waits for all of them."""
-TOGETHER_ON_CPU = 16
-"""Frames that the codec decodes at once on a CPU. More are no faster there: the activations of so many fill its
-caches."""
 
 
 class Sound:
@@ -23,15 +20,15 @@ class Sound:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._together = TOGETHER_ON_CPU if codec.device.type == "cpu" else None
+        # on a CPU each is decoded by itself, so that its samples do not depend on neighbours at all
+        self._together = codec.device.type != "cpu"
 
     def next_group(self, due: Sequence[Utterance]) -> list[Utterance]:
-        """Of utterances whose chunks are due, the one whose listener will be without sound first, and those whose
-        chunks can be decoded with it: of the same length, on a CPU few frames in all."""
+        """Of utterances whose chunks are due, the one whose listener will be without sound first; on a GPU also those
+        whose chunks are as long."""
         ordered = sorted(due, key=lambda utterance: utterance.deadline)
         size = _frames(ordered[0])
-        alike = [utterance for utterance in ordered if _frames(utterance) == size]
-        return alike if self._together is None else alike[: max(1, self._together // size)]
+        return [utterance for utterance in ordered if _frames(utterance) == size] if self._together else ordered[:1]
 
     def decode(self, utterances: Sequence[Utterance]) -> list[Tensor]:
         """The next chunk of samples (s,) of each of the utterances, which are equally long."""

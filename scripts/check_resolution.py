@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
-EXTRAS = ("datasets", "eval", "finetune", "tensorboard")
+EXTRAS = ("aac", "datasets", "eval", "finetune", "serve", "tensorboard")
 SHOWN = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "peft", "lhotse", "pydantic", "typer")
 SOURCE_ONLY = ("docopt",)
 """Pure Python packages without a wheel on the registry; one wheel, built here, serves every Python."""

@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ import yaml
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import replacing, write_bytes
+from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.locations import find_llm, find_projector, find_tts
 from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.files.tensors import write_tensors
@@ -29,12 +31,22 @@ from audio_projection.gguf.optional_packages import binding
 from audio_projection.gguf.projector_file import write_projector
 from audio_projection.gguf.quantise import K_QUANTS, describe_types, quantise, unexpected_types
 from audio_projection.gguf.reader import GGUFFile
-from audio_projection.gguf.talker_file import Checkpoint, is_stack_tensor, write_predictor, write_talker
+from audio_projection.gguf.talker_file import (
+    Checkpoint,
+    Replaced,
+    is_stack_tensor,
+    is_talker_tensor,
+    write_predictor,
+    write_talker,
+)
 from audio_projection.gguf.tokenizer import read_tokenizer
 from audio_projection.gguf.writer import PLAIN_TYPES
 from audio_projection.llm.language_model import token_ids_hash, vocabulary_hash
 from audio_projection.models import load_projector
 from audio_projection.tts.codec.config import CodecConfig
+from audio_projection.tts.finetune import load_finetuned
+from audio_projection.tts.model import Qwen3TTS
+from audio_projection.tts.weights import official_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +67,20 @@ class Export:
         if wanted not in (*PLAIN_TYPES, *K_QUANTS):
             raise AudioProjectionError(f"unknown GGUF type {wanted!r}; choose one of {', '.join(PLAIN_TYPES)}, Q4_K_M")
         self._config, self._wanted, self._projector_type, self._llm = _torch_side(config), wanted, projector_type, llm
-        self._projector = load_projector(find_projector(self._config, projector))
-        if self._projector.info.finetune != "none":
-            raise AudioProjectionError(
-                "this projector was trained together with the talker (tts.finetune), which is not exported yet: "
-                "give one that was trained with tts.finetune=none, with --projector"
-            )
+        self._place = find_projector(self._config, projector)
+        self._projector = load_projector(self._place)
 
     def projector(self, path: Path) -> Iterator[str]:
-        """Writes the projector alone; yields one line about the file."""
-        yield self._described(write_projector(self._projector, path, self._projector_type), self._projector_type)
+        """Writes the projector alone; yields one line about the file.
+
+        Raises AudioProjectionError for a projector that was trained together with the talker.
+        """
+        if self._projector.info.finetune != "none":
+            raise AudioProjectionError(
+                f"{self._place} was trained together with the talker (tts.finetune={self._projector.info.finetune}) "
+                "and speaks with that one only: export both with --all FOLDER"
+            )
+        yield self._written_projector(path)
 
     def everything(self, folder: Path) -> Iterator[str]:
         """Writes all files, one after another; yields one line about each when it is written.
@@ -77,7 +93,7 @@ class Export:
             raise AudioProjectionError(
                 f"{folder / 'tts'} would be written over the speech model {tts}; choose another folder"
             )
-        checkpoint = Checkpoint.from_folder(tts)
+        checkpoint = self._checkpoint(tts)
         CodecConfig.from_folder(tts / "speech_tokenizer")  # a broken codec is an error now, not when it is to speak
         if self._wanted in K_QUANTS:
             binding()  # a missing llama.cpp is an error now, not after gigabytes are written
@@ -87,13 +103,28 @@ class Export:
             model, name = find_llm(self._config), self._config.llm.name
             yield self._written(folder / "llm.gguf", lambda path, kind: write_llm(model, path, name, kind))
             check_llm(folder / "llm.gguf")
-        yield from self.projector(folder / "projector.gguf")
+        self._projector.info.talker = checkpoint.finetuned
+        yield self._written_projector(folder / "projector.gguf")
         yield self._written(folder / "talker.gguf", lambda path, kind: write_talker(checkpoint, path, kind))
         yield self._written(folder / "predictor.gguf", lambda path, kind: write_predictor(checkpoint, path, kind))
         bfloat16 = _write_rest(tts, folder / "tts") and self._wanted != "F32"
         yield f"{folder / 'tts'}: embeddings, heads, codec and tokenizer"
         write_bytes(folder / "config.yaml", yaml.safe_dump(self._settings(llm, bfloat16), sort_keys=False).encode())
         yield f"{folder / 'config.yaml'}: speak with `audio-projection speak --gguf {folder}`"
+
+    def _checkpoint(self, folder: Path) -> Checkpoint:
+        """The TTS, with the talker that was fine-tuned with the projector (LoRA merged) in the place of its own."""
+        checkpoint, kind = Checkpoint.from_folder(folder), self._projector.info.finetune
+        if kind == "none":
+            return checkpoint
+        tts = Qwen3TTS.from_pretrained(folder)
+        load_finetuned(tts, kind, self._place)
+        tuned = {name: value for name, value in official_state_dict(tts).items() if is_talker_tensor(name)}
+        tensors = Replaced(checkpoint.tensors, tuned)
+        return replace(checkpoint, tensors=tensors, finetuned=fingerprint(tts.talker))
+
+    def _written_projector(self, path: Path) -> str:
+        return self._described(write_projector(self._projector, path, self._projector_type), self._projector_type)
 
     def _checked_llm(self) -> Path | None:
         """The path of the given LLM file; AudioProjectionError if its tokenizer or size is not the projector's."""

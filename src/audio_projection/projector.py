@@ -52,6 +52,7 @@ ADDED_LATER: dict[str, Any] = {
     "tts_weights": "",
     "head": None,
     "mix": "scalar",
+    "talker": "",
 }
 """Entries that older files of projectors do not have, and what they mean there."""
 
@@ -83,6 +84,7 @@ class ProjectorInfo:
     voice_source: str | None = None  # whose voice the x-vector is
     steps: int = 0  # training steps on audio tokens
     finetune: str = "none"  # what of the TTS was trained with it and is stored beside it: none, lora or full
+    talker: str = ""  # in a GGUF file, a hash of the fine-tuned talker whose file was exported with it
     measurements: dict[str, Any] = field(default_factory=dict)  # results of probe, fit and training, for people
 
     def to_json(self) -> dict[str, Any]:

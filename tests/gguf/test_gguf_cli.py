@@ -39,13 +39,18 @@ def test_the_projector_alone_needs_no_llama_cpp(tmp_path: Path, without_llama_cp
     assert read_projector(target).info == Projector.from_pretrained(NANO_FOLDER / "projectors" / "linear").info
 
 
-def test_a_projector_that_was_trained_with_the_talker_is_refused(tmp_path: Path) -> None:
+def test_a_projector_that_was_trained_with_the_talker_is_not_exported_alone(tmp_path: Path) -> None:
     folder = tmp_path / "projector"
     shutil.copytree(NANO_FOLDER / "projectors" / "linear", folder)
     record = json.loads((folder / "projector.json").read_text())
     (folder / "projector.json").write_text(json.dumps(record | {"finetune": "lora"}))
-    with pytest.raises(AudioProjectionError, match="tts.finetune=none"):
-        Export(load_config("configs/nano.yaml"), str(folder), "F16", "F16")
+    export = Export(load_config("configs/nano.yaml"), str(folder), "F16", "F16")
+    with pytest.raises(AudioProjectionError, match=r"tts.finetune=lora.*export both with --all"):
+        list(export.projector(tmp_path / "projector.gguf"))
+    assert not (tmp_path / "projector.gguf").exists()
+    with pytest.raises(AudioProjectionError, match="adapter is missing: copy the whole folder"):
+        list(export.everything(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

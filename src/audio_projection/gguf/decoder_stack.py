@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.gguf.llama_cpp_runtime import MAX_BATCH, Inputs, LlamaContext, LlamaWeights
-from audio_projection.gguf.talker_file import PREDICTOR, TALKER, check_stack_file
+from audio_projection.gguf.talker_file import FINETUNED, PREDICTOR, TALKER, check_stack_file
 from audio_projection.tts.config import Qwen3TTSConfig, TransformerConfig
 from audio_projection.tts.model import Qwen3TTS
 
@@ -171,4 +171,6 @@ def load_gguf_tts(
     ]
     checked = [(stack, check_stack_file(path, stack, architecture)) for path, stack, architecture in stacks]
     first, second = (LlamaStack(stack, LlamaWeights(file, memory), threads) for stack, file in checked)
-    return Qwen3TTS.from_pretrained(folder, dtype, stacks=(first, second))
+    tts = Qwen3TTS.from_pretrained(folder, dtype, stacks=(first, second))
+    tts.finetuned = str(checked[0][1].metadata.get(FINETUNED, ""))
+    return tts

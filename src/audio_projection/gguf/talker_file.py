@@ -7,7 +7,7 @@ multimodal file, is a plain `qwen3` here; its inputs are embeddings, and it has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ from audio_projection.tts.layers import activation
 from audio_projection.tts.tokenizer import TextTokenizer
 
 TALKER, PREDICTOR = "qwen3tts", "qwen3"
+FINETUNED = "audio_projection.talker"
+"""Key of a file that holds a fine-tuned talker."""
 CODEC_ROWS = 3072
 """Size of the codec vocabulary that llama.cpp's qwen3tts requires; smaller ones are padded with zeros."""
 _UNUSED_ROWS = 2
@@ -56,6 +58,23 @@ class Tensors(Protocol):
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """The tensors of a checkpoint, with some of them replaced."""
+
+    files: Tensors
+    others: Mapping[str, Tensor]
+
+    def names(self) -> list[str]:
+        return self.files.names()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.files.shape(name)
+
+    def tensor(self, name: str) -> Tensor:
+        return self.others[name] if name in self.others else self.files.tensor(name)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """Configuration, tensors and tokenizer of a Qwen3-TTS, from which its GGUF files are made."""
 
@@ -63,6 +82,8 @@ class Checkpoint:
     tensors: Tensors
     tokenizer: TextTokenizer
     name: str
+    finetuned: str = ""
+    """A hash of a fine-tuned talker, by which the projector that was trained with it knows it; "" is none."""
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Checkpoint:
@@ -98,6 +119,7 @@ def write_talker(checkpoint: Checkpoint, path: str | Path, wanted: str = "F16") 
         **_sizes(TALKER, stack, checkpoint.name),
         f"{TALKER}.rope.dimension_sections": _sections(sections.get("mrope_section"), stack.head_dim),
         **_vocabulary(checkpoint.tokenizer, config),
+        FINETUNED: checkpoint.finetuned or None,
     }
     return write_gguf(path, TALKER, metadata, tensors, wanted)
 
@@ -145,6 +167,11 @@ def is_stack_tensor(name: str) -> bool:
     """Whether a tensor of the checkpoint goes into talker.gguf or predictor.gguf; the others stay in safetensors."""
     stem = name.removeprefix("talker.").removeprefix("code_predictor.")
     return name.startswith("talker.") and stem.startswith(("model.layers.", "model.norm."))
+
+
+def is_talker_tensor(name: str) -> bool:
+    """Whether a tensor of the checkpoint is of the talker's transformer."""
+    return is_stack_tensor(name) and not name.startswith("talker.code_predictor.")
 
 
 def _sizes(architecture: str, stack: TransformerConfig, name: str) -> dict[str, Any]:

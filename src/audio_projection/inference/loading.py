@@ -31,8 +31,22 @@ def load_models(settings: Config, projector: str | None) -> Models:
     if trained.info.head is not None:
         llm = llm.with_head(trained.info.head)
     tts = load_tts(settings)
-    load_finetuned(tts, trained.info.finetune, folder)
+    if settings.tts.backend == "gguf":
+        _check_exported_together(trained.info, tts)
+    else:
+        load_finetuned(tts, trained.info.finetune, folder)
     return Models(llm, trained.to(tts.device), tts)
+
+
+def _check_exported_together(info: ProjectorInfo, tts: Qwen3TTS) -> None:
+    """Raises AudioProjectionError where projector or GGUF talker were fine-tuned, and not with each other."""
+    if info.talker == tts.finetuned and bool(info.talker) == (info.finetune != "none"):
+        return
+    if info.finetune == "none":
+        problem = "talker.gguf holds a talker that was trained with another projector: speak with the projector.gguf"
+    else:
+        problem = "the projector was trained with a talker that talker.gguf does not hold: speak with the files"
+    raise AudioProjectionError(f"{problem} that `audio-projection export gguf --all` wrote together")
 
 
 def check_models(llm: LanguageModel, tts: Qwen3TTS, projector: Projector) -> None:

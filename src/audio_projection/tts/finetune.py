@@ -163,6 +163,11 @@ def load_finetuned(tts: Qwen3TTS, kind: str, projector: Path) -> None:
         return
     if kind not in FOLDERS:
         raise AudioProjectionError(f"{projector}: unknown kind of fine-tuning {kind!r}; train the projector again")
+    if projector.suffix == ".gguf":
+        raise AudioProjectionError(
+            f"{projector} was trained together with the talker, which was exported with it: use tts.backend=gguf, or "
+            "the folder of the projector that it was exported from"
+        )
     folder = projector / FOLDERS[kind]
     if not (folder / BASE).is_file():
         raise AudioProjectionError(

@@ -47,6 +47,8 @@ class Qwen3TTS(nn.Module):
         self._tokenizer: TextTokenizer | None = None
         self.characters: frozenset[str] | None = None
         """What it has learned to speak (characters.json in its folder); None where that is not known."""
+        self.finetuned = ""
+        """Of a talker in a GGUF file that was fine-tuned with a projector: the hash by which that one knows it."""
 
     @classmethod
     def from_pretrained(

@@ -68,6 +68,6 @@ def test_a_voice_reads_with_the_head_of_its_projector(tmp_path: Path, monkeypatc
     assert fresh.head != head
     config = make_config(tmp_path / "run")
     config.projector.path, config.llm.context, config.tts.speaker = tmp_path, "chat", "ada"
-    monkeypatch.setattr("audio_projection.inference.load_llm", lambda _: fresh.select([2, 4]))
-    monkeypatch.setattr("audio_projection.inference.load_tts", lambda _: voice.tts)
+    monkeypatch.setattr("audio_projection.inference.loading.load_llm", lambda _: fresh.select([2, 4]))
+    monkeypatch.setattr("audio_projection.inference.loading.load_tts", lambda _: voice.tts)
     assert Voice.from_config(config).llm.head == head

@@ -110,7 +110,7 @@ def test_a_voice_loads_the_talker_beside_its_projector(
     """From a configuration, as the commands do; another TTS and a missing folder are refused."""
     config, models, _ = trained[kind]
     llm = make_llm(layers=[2, 4])
-    monkeypatch.setattr("audio_projection.inference.load_llm", lambda _: llm)
+    monkeypatch.setattr("audio_projection.inference.loading.load_llm", lambda _: llm)
     config.tts.name = str(parity_file("tiny_custom_voice"))
     folder = config.trained_projector
     voice = Voice.from_config(config, projector=str(folder))

@@ -88,7 +88,7 @@ def run_suite(folder: Path, torch: str | None, tests: list[str]) -> int:
     lowest = folder / "lowest.txt"
     lowest.write_text(pin + "".join(f"{line}\n" for line in lowest_versions()), encoding="utf-8")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=True)
-    project = ["-e", f"{ROOT}[{','.join(EXTRAS)}]", "pytest", "pytest-timeout", "hypothesis", "librosa"]
+    project = ["-e", f"{ROOT}[{','.join(EXTRAS)}]", *test_packages()]
     subprocess.run([python, "-m", "pip", "install", "--quiet", "-c", lowest, *project], check=True)
     subprocess.run([python, "-m", "pip", "list"], check=True)
     return subprocess.run([python, "-m", "pytest", "-q", *tests], cwd=ROOT, check=False).returncode
@@ -103,6 +103,12 @@ def lowest_versions() -> list[str]:
         if parsed and bound and parsed["name"] != "torch":
             lowest.append(f"{parsed['name']}=={bound[1]}")
     return lowest
+
+
+def test_packages() -> list[str]:
+    """What the tests need besides the project: of the extra [dev] all but the project itself and the checks of style."""
+    unused = ("audio-projection", "mypy", "ruff", "types-")
+    return [line for line in _requirements("dev") if not line.startswith(unused)] + ["librosa"]
 
 
 def _requirements(extra: str | None) -> list[str]:

@@ -7,6 +7,7 @@ noise and takes the largest, which waits for nothing; the noise (`exponential_no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 
 from audio_projection.errors import AudioProjectionError
+
+COLDEST = 1e-3
+"""Lowest temperature: below it there is no difference from the most probable id."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class Choice:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise AudioProjectionError(f"temperature is {self.temperature}, must be above 0 (or decode greedily)")
+        if not COLDEST <= self.temperature < math.inf:  # scores divided by less leave the range of float32
+            raise AudioProjectionError(
+                f"temperature is {self.temperature}, must be above 0, at least {COLDEST} (or decode greedily)"
+            )
         if self.top_k < 0 or not 0 < self.top_p <= 1:
             raise AudioProjectionError(f"top_k is {self.top_k}, top_p {self.top_p}: want top_k >= 0, 0 < top_p <= 1")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from audio_projection.config import ServerConfig
 from audio_projection.inference import Voice
 from audio_projection.server.app import create_app
-from audio_projection.server.run import listening_socket, new_server
+from audio_projection.server.operation.run import listening_socket, new_server
 from audio_projection.server.service import Service
 
 

@@ -9,6 +9,7 @@ import struct
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -225,3 +226,27 @@ def test_metrics_tell_what_was_done(client: Any, running: Running, spoken: np.nd
         "underruns_total",
     ):
         assert f"audio_projection_{name}" in metrics
+
+
+def test_many_at_once_are_spoken_as_they_are_alone(client: Any, voice: Voice) -> None:
+    """Texts and answers, more than there are slots: none gets anything of another's."""
+    texts = ["Good morning.", "The river is long.", "She was not afraid.", "He had to wait for the train."]
+
+    def ask(number: int) -> bytes:
+        if number % 2:
+            audio = client.chat.completions.create(
+                model="gpt-audio",
+                messages=[{"role": "user", "content": texts[number % 4]}],
+                modalities=["text", "audio"],
+                audio={"voice": "alloy", "format": "pcm16"},
+                seed=number,
+            )
+            return base64.b64decode(audio.choices[0].message.audio.data)
+        return client.audio.speech.create(
+            model="tts-1", voice="alloy", input=texts[number % 4], response_format="pcm", extra_body={"seed": number}
+        ).content
+
+    alone = [ask(number) for number in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        for _ in range(3):
+            assert list(threads.map(ask, range(6))) == alone

@@ -60,7 +60,7 @@ def _run(settings: Config, projector: str | None, keys: list[str]) -> None:
     from audio_projection.inference import Voice
     from audio_projection.server.app import create_app
     from audio_projection.server.doorkeeper import LOOPBACK
-    from audio_projection.server.run import listening_socket, new_server, sigterm_as_exit
+    from audio_projection.server.operation.run import listening_socket, new_server, sigterm_as_exit
 
     # before the models: an address in use is found at once
     with sigterm_as_exit(), listening_socket(settings.server) as listening:

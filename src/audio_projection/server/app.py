@@ -14,10 +14,11 @@ from audio_projection.config import ServerConfig
 from audio_projection.server.chat import chat_router
 from audio_projection.server.doorkeeper import LOOPBACK, BoundedBody, Doorkeeper
 from audio_projection.server.errors import add_error_handlers
-from audio_projection.server.health import CountedRequests, health_router
+from audio_projection.server.operation.health import CountedRequests, health_router
+from audio_projection.server.operation.warm_up import warm_up
+from audio_projection.server.realtime.session import realtime_router
 from audio_projection.server.service import Service
 from audio_projection.server.speech import speech_router
-from audio_projection.server.warm_up import warm_up
 from audio_projection.version import __version__
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def create_app(voices: Mapping[str, Voice], settings: ServerConfig, keys: Sequen
     add_error_handlers(app)
     app.include_router(speech_router(service))
     app.include_router(chat_router(service))
+    app.include_router(realtime_router(service))
     app.include_router(health_router(service))
     app.add_middleware(BoundedBody, most=settings.body * 1024)
     if settings.origins:

@@ -13,19 +13,25 @@ T = TypeVar("T")
 
 
 class MadeInThread(AsyncIterator[T], Generic[T]):
-    """The pieces of a generator that runs in a thread; never more than what it makes is waiting here.
+    """The pieces of a generator that runs in a thread.
 
-    `close` ends the generator after the piece that it is making, and drops those that wait. `ended` is called in the
-    event loop when the generator has ended, whether anybody took its pieces or not.
+    `close` ends the generator after the piece that it is making, which `cancel` (called in another thread) cuts short,
+    and drops those that wait. `ended` is called in the event loop when the generator has ended, whether anybody took
+    its pieces or not.
     """
 
     def __init__(
-        self, executor: Executor, make: Callable[[], Generator[T, None, None]], ended: Callable[[], None]
+        self,
+        executor: Executor,
+        make: Callable[[], Generator[T, None, None]],
+        cancel: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[T | BaseException | None] = asyncio.Queue()
         self._stopped = threading.Event()
-        self._make, self._ended = make, ended
+        self._make, self._cancel, self._ended = make, cancel, ended
+        self._running = True
         self._first: list[T] = []
         self._over = False
         executor.submit(self._run)
@@ -48,9 +54,12 @@ class MadeInThread(AsyncIterator[T], Generic[T]):
 
     def close(self) -> None:
         """No more pieces are wanted."""
-        self._stopped.set()
         self._over = True
         self._first.clear()
+        if not self._stopped.is_set():
+            self._stopped.set()
+            if self._running:
+                self._loop.run_in_executor(None, self._cancel)
 
     def _run(self) -> None:
         end: BaseException | None = None
@@ -63,6 +72,7 @@ class MadeInThread(AsyncIterator[T], Generic[T]):
                         self._tell(self._pieces.put_nowait, piece)
         except BaseException as error:
             end = error
+        self._running = False
         self._tell(self._ended)
         self._tell(self._pieces.put_nowait, end)
 

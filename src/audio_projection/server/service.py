@@ -22,10 +22,10 @@ from audio_projection.server.audio_formats import Recoder
 from audio_projection.server.catalogue import Catalogue
 from audio_projection.server.errors import APIError, as_api_error
 from audio_projection.server.made_in_thread import MadeInThread
-from audio_projection.server.metrics import Metrics
+from audio_projection.server.operation.metrics import Metrics
 
 if TYPE_CHECKING:
-    from audio_projection.inference import SpeechStream, Voice
+    from audio_projection.inference import SpeechStream, Voice, Word
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ class Piece:
     seconds: float
     """Of sound in the samples that it was made of."""
     text: str
-    """What was given to the TTS so far, of an answer."""
+    """All that was given to the TTS so far."""
+    words: tuple[Word, ...]
+    """Those that were delivered since the last piece, placed in the sound."""
 
 
 class Service:
@@ -69,11 +71,18 @@ class Service:
         recoder = Recoder(kind, rate)
         ticket = await self.admission.enter()
 
+        streams: list[SpeechStream] = []
+
         def pieces() -> Generator[Piece, None, None]:
-            return self._pieces(make(), recoder, rate)
+            streams.append(make())
+            return self._pieces(streams[0], recoder, rate)
+
+        def cancel() -> None:
+            for stream in streams:
+                stream.cancel()
 
         try:
-            made = MadeInThread(self._threads, pieces, ticket.leave)
+            made = MadeInThread(self._threads, pieces, cancel, ticket.leave)
         except BaseException:
             ticket.leave()
             raise
@@ -87,29 +96,43 @@ class Service:
 
     def _pieces(self, stream: SpeechStream, recoder: Recoder, rate: int) -> Generator[Piece, None, None]:
         """The stream in its format; the first piece is the first that has bytes."""
-        made, playback, held = 0.0, 0.0, 0.0
+        playback = Playback()
+        held, told = 0.0, 0
         try:
             for samples in stream:
                 data, seconds = recoder.encode(samples), len(samples) / rate
-                now = time.perf_counter()
-                if made and now > playback + made:  # whoever plays it has been waiting
-                    self.metrics.underruns.inc()
-                    playback = now - made
-                playback = playback or now
-                made += seconds
-                held += seconds
+                self.metrics.underruns.inc(playback.add(seconds))
                 self.metrics.sound.inc(seconds)
-                if made > self.settings.seconds:
+                held += seconds
+                if playback.seconds > self.settings.seconds:
                     raise AudioProjectionError(
                         f"the speech is longer than {self.settings.seconds} s, the most that this server speaks at once"
                     )
                 if data:
-                    yield Piece(data, held, getattr(stream, "text", ""))
-                    held = 0.0
-            yield Piece(recoder.finish(), held, getattr(stream, "text", ""))
+                    words = stream.words
+                    yield Piece(data, held, stream.text, tuple(words[told:]))
+                    held, told = 0.0, len(words)
+            yield Piece(recoder.finish(), held, stream.text, tuple(stream.words[told:]))
         finally:
-            stream.close()
+            stream.cancel()
             self.metrics.add_timings(stream.timings)
+
+
+class Playback:
+    """A listener who plays from the first chunk on."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        """Seconds of sound so far."""
+        self._ends = 0.0
+
+    def add(self, seconds: float) -> int:
+        """A chunk came: 1 if the listener has been waiting for it, else 0."""
+        now = time.perf_counter()
+        late = bool(self.seconds) and now > self._ends
+        self._ends = (now if late or not self.seconds else self._ends) + seconds
+        self.seconds += seconds
+        return int(late)
 
 
 async def unless_gone(request: Request, service: Service, work: Any) -> Any:

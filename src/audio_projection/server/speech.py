@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -18,7 +18,7 @@ from audio_projection.server.made_in_thread import MadeInThread
 from audio_projection.server.service import Piece, Service, SpokenResponse, unless_gone
 
 if TYPE_CHECKING:
-    from audio_projection.inference import SpeechStream
+    from audio_projection.inference import Word
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 SSE = "text/event-stream"
@@ -71,7 +71,7 @@ def speech_router(service: Service) -> APIRouter:
                 "speech",
                 voice.sample_rate,
                 kind,
-                lambda: cast("SpeechStream", voice.stream(wanted.input, speaker, wanted.language, wanted.seed)),
+                lambda: voice.stream(wanted.input, speaker, wanted.language, wanted.seed),
             ),
         )
         if wanted.stream_format == "sse":
@@ -123,7 +123,8 @@ async def _events(made: MadeInThread[Piece], tokens: int, frame_rate: float) -> 
         async for piece in made:
             seconds += piece.seconds
             if piece.data:
-                yield event({"type": "speech.audio.delta", "audio": base64.b64encode(piece.data).decode()})
+                sound = base64.b64encode(piece.data).decode()
+                yield event({"type": "speech.audio.delta", "audio": sound, "words": as_json(piece.words)})
     except Exception as error:  # the status is long sent: the client is told in the stream
         yield event({"type": "error", "error": as_api_error(error).body})
         return
@@ -135,3 +136,8 @@ async def _events(made: MadeInThread[Piece], tokens: int, frame_rate: float) -> 
 def event(body: dict[str, Any]) -> bytes:
     """One server-sent event."""
     return f"data: {json.dumps(body)}\n\n".encode()
+
+
+def as_json(words: Sequence[Word]) -> list[dict[str, Any]]:
+    """Words with their places in the sound, in seconds."""
+    return [{"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in words]

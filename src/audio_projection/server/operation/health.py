@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from audio_projection.server.metrics import Metrics
+from audio_projection.server.operation.metrics import Metrics
 from audio_projection.server.service import Service
 
 

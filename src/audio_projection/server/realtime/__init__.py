@@ -1,0 +1,1 @@
+"""Realtime sessions: spoken conversations over a WebSocket."""

@@ -106,7 +106,7 @@ def lowest_versions() -> list[str]:
 
 
 def test_packages() -> list[str]:
-    """What the tests need besides the project: of the extra [dev] all but the project itself and the checks of style."""
+    """What the tests need besides the project: the extra [dev] without the project itself and the checks of style."""
     unused = ("audio-projection", "mypy", "ruff", "types-")
     return [line for line in _requirements("dev") if not line.startswith(unused)] + ["librosa"]
 

@@ -217,7 +217,7 @@ class DataConfig(Section):
 
 
 class FitConfig(Section):
-    """The closed-form fit: text only, no audio."""
+    """The fit: ridge regression in closed form, and its refinement; text only, no audio."""
 
     ridges: Annotated[list[Amount], Field(min_length=1)] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
     """Ridge strengths to try, relative to the variance of each state channel; the best on held-out tokens is taken."""
@@ -226,6 +226,11 @@ class FitConfig(Section):
     held_out: Count = 200
     """Texts on which R2 is measured."""
     batch: Count = 16
+    refine: Literal["none", "softmax"] = "none"
+    """`softmax`: after the regression the projector is trained to make the right text embedding the nearest one."""
+    refine_steps: Count = 1000
+    refine_tokens: Count = 100_000
+    """Text tokens that it learns from, at most; their states are kept in main memory, 2 bytes a number."""
     probe_layers: Annotated[list[int], Field(min_length=1)] = [1, 2, 3, 4, 6, 8]
     """Layers that llm.layers=probe compares, in one pass; -1 is the last. Those that the LLM does not have are left
     out. Memory grows with their number: 4 GB for six of 4096 -> 2048."""

@@ -15,6 +15,7 @@ from audio_projection.fit.closed_form import FitReport, fit_projector
 from audio_projection.fit.closed_form import fit_linear as fit_in_place
 from audio_projection.fit.layer_probe import ProbeReport
 from audio_projection.fit.layer_probe import probe_layers as probe_given
+from audio_projection.fit.refine import TokenPool
 from audio_projection.fit.ridge import RidgeFit, Split, pre_image, r_squared
 from audio_projection.fit.rows_right import RowsRight, nearest_embedding_accuracy
 from audio_projection.projector import ACTIVATIONS, ProjectorInfo, build_projector
@@ -56,7 +57,7 @@ def linear(activation: str):  # noqa: ANN201
 
 
 def fit_linear(projector: Any, pairs: list, limits: FitConfig) -> FitReport:
-    return fit_in_place(projector, pairs, Split(len(dict(pairs)), limits), limits.ridges)
+    return fit_in_place(projector, pairs, Split(len(dict(pairs)), limits), limits.ridges, TokenPool(0))
 
 
 def probe_layers(pairs: list, layers: list[int], limits: FitConfig) -> ProbeReport:

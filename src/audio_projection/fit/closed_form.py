@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from audio_projection.files.locations import is_projector
 from audio_projection.files.lock import folder_lock
 from audio_projection.files.progress import shown
 from audio_projection.fit.assemble import assemble
+from audio_projection.fit.compatibility import compare
+from audio_projection.fit.refine import Refinement, TokenPool, refine_fitted
 from audio_projection.fit.ridge import (
     Reserve,
     RidgeFit,
@@ -58,6 +60,7 @@ class FitReport:
     ridge: float
     r2: float
     right: RowsRight
+    refined: Refinement | None = None  # of `fit.refine`; what stands above is the ridge regression alone
 
     @property
     def nearest_row(self) -> float:
@@ -66,13 +69,16 @@ class FitReport:
 
     def to_json(self) -> dict[str, Any]:
         """The entry `measurements.fit` of projector.json."""
-        entries = {name: value for name, value in asdict(self).items() if name != "right"}
-        return entries | self.right.to_json() | {"unseen_tokens": self.right.unseen_tokens}
+        entries = {name: value for name, value in asdict(self).items() if name not in ("right", "refined")}
+        entries |= self.right.to_json()
+        return entries if self.refined is None else entries | {"refined": self.refined.to_json()}
 
     def __str__(self) -> str:
+        refined = "" if self.refined is None else f"; {self.refined}"
         return (
             f"R2 {self.r2:.3f} after the activation ({self.activation}) on {self.held_out_tokens} held-out tokens "
             f"(ridge {self.ridge:g}, {self.tokens} tokens); the nearest text embedding is right for {self.right}"
+            f"{refined}"
         )
 
 
@@ -99,6 +105,11 @@ def _fitted(config: Config) -> Path:
     tts = load_tts(config)
     texts = transcripts_to_fit(config)
     models = assemble(config, tts, texts)
+    measurements = models.projector.info.measurements
+    report = compare(models.llm, tts, texts, measurements.get("probe", {}))
+    for line in report.lines():
+        log.info(line)
+    measurements["compatibility"] = report.to_json()
     fit_projector(config.fit, models.llm, tts, models.projector, texts)
     models.projector.set_voice(None if tts.config.kind == "base" else named_speaker(config.tts, tts))
     return models.projector.save_pretrained(config.trained_projector)
@@ -123,14 +134,19 @@ def fit_projector(
     """Fits `projector` in place to the TTS's own text embeddings, from texts alone.
 
     The residual kind needs no fit (with g = 0 it gives the text embeddings): that is logged and None is returned.
-    Raises AudioProjectionError when there are too few texts.
+    With `fit.refine` a softmax over text embeddings follows the ridge regression. Raises AudioProjectionError when
+    there are too few texts.
     """
     if not isinstance(projector, LinearProjector):
         log.info("fit: a %s projector starts as plain text (g = 0); nothing to fit", projector.kind)
         return None
     split = Split(len(set(texts)), settings)
     stream = shown(stream_token_states(llm, tts, texts, settings.batch), "fitting the projector", len(texts))
-    report = fit_linear(projector, stream, split, settings.ridges)
+    pool = TokenPool(settings.refine_tokens if settings.refine == "softmax" else 0)
+    report = fit_linear(projector, stream, split, settings.ridges, pool)
+    if settings.refine == "softmax":
+        rows = tts.text_embeddings, tts.config.talker.text_vocab_size
+        report = replace(report, refined=refine_fitted(projector, pool, split, *rows, settings.refine_steps))
     projector.info.measurements["fit"] = report.to_json()
     log.info("fit: %s", report)
     return report
@@ -138,10 +154,15 @@ def fit_projector(
 
 @torch.no_grad()
 def fit_linear(
-    projector: LinearProjector, pairs: Iterable[tuple[str, TokenStates]], split: Split, ridges: Sequence[float]
+    projector: LinearProjector,
+    pairs: Iterable[tuple[str, TokenStates]],
+    split: Split,
+    ridges: Sequence[float],
+    pool: TokenPool,
 ) -> FitReport:
     """Solves the closed form in place, with the ridge strength that has the best R2 on the calibration texts.
 
+    Tokens that are fitted on go into `pool` too, while it has room.
     Gain and bias give each channel its scale and mean, so both (as estimated on the calibration texts) are taken out
     of the targets before these are standardised.
     """
@@ -151,6 +172,7 @@ def fit_linear(
     for tokens in split.stream(pairs):
         channels = channels or _channel_moments(pre_image(split.calibration.stacked()[1], activation))
         targets = standardise((pre_image(tokens.text_embeddings, activation) - channels[0]) / channels[1])
+        pool.add(tokens.states, tokens.ids)
         equations.add(projector.mixed(tokens.states.to(device)), targets, torch.tensor(tokens.ids))
     ridge = _choose_ridge(projector, equations, _moved(split.calibration, device), ridges)
     states, embeddings, ids = _moved(split.held_out, device)

@@ -27,9 +27,11 @@ class RowsRight:
         return cls(_share(right) or 0.0, _share(right[met]), _share(right[~met]), int((~met).sum()))
 
     def to_json(self) -> dict[str, float]:
-        """The shares, those of which there is no token left out."""
+        """The shares, those of which there is no token left out, and the number of unseen tokens."""
         shares = {"nearest_row": self.share, "seen": self.seen, "unseen": self.unseen}
-        return {name: share for name, share in shares.items() if share is not None}
+        return {name: share for name, share in shares.items() if share is not None} | {
+            "unseen_tokens": self.unseen_tokens
+        }
 
     def __str__(self) -> str:
         if self.unseen is None:

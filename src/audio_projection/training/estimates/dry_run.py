@@ -157,6 +157,13 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
     if config.llm.layers == "probe":
         yield f"  probe: the layers in one pass over up to {min(TOKENS, config.fit.tokens):,} text tokens"
     yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
+    if config.fit.refine != "none" and config.projector.kind == "linear":
+        learned = min(config.fit.refine_tokens, config.fit.tokens)
+        held = 2 * learned * len(projector.info.layers) * llm.hidden
+        yield (
+            f"  refinement of the fit: {config.fit.refine_steps:,} steps of softmax over text embeddings, on "
+            f"{learned:,} of its tokens ({held / 1e9:.2f} GB of main memory)"
+        )
     steps = f"{train.epochs:g} epochs" if estimate.steps is None else f"{estimate.steps:,} steps"
     stop = f", at most {train.max_minutes:g} minutes" if train.max_minutes is not None else ""
     losses = ", ".join(f"{weight:g} {name}" for name, weight in train.loss.model_dump().items() if weight)

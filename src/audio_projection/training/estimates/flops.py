@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from audio_projection.fit.refine import BATCH, RIVALS
+
 if TYPE_CHECKING:
     from audio_projection.config import Config, TTSConfig
 
@@ -92,11 +94,15 @@ class SpeechAmount:
 
 
 def fit_flops(config: Config, llm: LLMSizes, tts: TTSSizes, layer: int, inputs: int) -> float:
-    """FLOPs of the closed-form fit: LLM states up to `layer`, and the normal equations; `inputs`: width of what is
-    projected."""
+    """FLOPs of the fit: LLM states up to `layer`, the normal equations, and the products of the refinement; `inputs`:
+    width of what is projected."""
     if config.projector.kind != "linear":
         return 0.0
-    return 2.0 * config.fit.tokens * (llm.up_to(layer) + inputs * (inputs + tts.hidden))
+    solved = 2.0 * config.fit.tokens * (llm.up_to(layer) + inputs * (inputs + tts.hidden))
+    if config.fit.refine == "none":
+        return solved
+    products = THROUGH * tts.hidden * (inputs + RIVALS + BATCH)
+    return solved + 2.0 * config.fit.refine_steps * BATCH * products
 
 
 def training_flops(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from audio_projection.fit.layer_probe import probe_memory
+from audio_projection.fit.refine import refine_memory
 from audio_projection.fit.ridge import reserve_memory, ridge_memory
 from audio_projection.llm.hidden_states import layers_to_probe
 from audio_projection.projector import Projector
@@ -66,7 +67,7 @@ def memory_peaks(
 ) -> Peaks:
     """`texts`: tokens of all training texts, if known; `cached`: their states are on the disk. With `llm.layers=probe`
     the projector is that of the deepest candidate."""
-    layers = projector.info.layers
+    layers, fitted = projector.info.layers, config.projector.kind == "linear"
     bf16 = _dtype_width(config.tts.dtype, config.device) == 2
     computes_bf16 = bf16 or config.train.precision == "bf16"
     speech = float((2 if bf16 else 4) * tts.parameters + 4 * tts.codec_parameters)
@@ -79,7 +80,7 @@ def memory_peaks(
         "LLM weights": _llm_bytes(config, llm, max(layers)),
         "TTS weights": speech,
         "probe of the layers": probe_memory(len(candidates), llm.hidden, tts.hidden) if probing else 0.0,
-        "normal equations": _fit_bytes(projector) if config.projector.kind == "linear" else 0.0,
+        "normal equations": _fit_bytes(projector, config.fit.refine != "none") if fitted else 0.0,
         "text embeddings of the tokens met": 8.0 * tts.hidden * min(config.fit.tokens, tts.vocabulary),
     }
     if probing:  # one after the other
@@ -108,10 +109,12 @@ def stack_activations(stack: StackSizes, bf16: bool) -> int:
     return 4 * normed + 2 * (stack.query + stack.key) + 2 * others if bf16 else 4 * (normed + others)
 
 
-def _fit_bytes(projector: Projector) -> int:
-    """The closed-form fit: its equations, and the states kept aside."""
+def _fit_bytes(projector: Projector, refines: bool) -> int:
+    """The fit: its equations or, when they are solved, its refinement; and the states kept aside."""
     info = projector.info
-    return ridge_memory(projector.input_size, info.tts_size) + reserve_memory(len(info.layers) * info.llm_size)
+    sizes = projector.input_size, info.tts_size
+    largest = max(ridge_memory(*sizes), refine_memory(projector.parameter_count, *sizes) if refines else 0)
+    return largest + reserve_memory(len(info.layers) * info.llm_size)
 
 
 def _talker_activations(config: Config, tts: TTSSizes, batch: Batch, bf16: bool) -> float:

@@ -1,1 +1,1 @@
-"""The closed-form fit of the projector: ridge regression from LLM states to the TTS's text embeddings, text only."""
+"""The fit of the projector from text alone: compatibility report, layer probe, ridge regression, its refinement."""

@@ -73,7 +73,7 @@ def test_llama_and_qwen_cut_english_alike(shared: Path) -> None:
     llm, tts = (Tokens(real_tokenizer(shared, name)) for name in ("llama3", "qwen2"))
     match = match_tokens(llm, tts.as_tts(), [*TEXTS, "In 1984 it was."])  # type: ignore[arg-type]
     assert (match.llm_tokens, match.tts_tokens) == (26, 28)
-    assert (match.one_to_one, match.one_to_many, match.many_to_one) == (25, 3, 0), "three digits are one token of Llama's"
+    assert (match.one_to_one, match.one_to_many, match.many_to_one) == (25, 3, 0), "three digits are one of Llama's"
 
 
 ADVICE = [

@@ -117,7 +117,7 @@ def test_a_fit_prints_it_first_and_keeps_it(tmp_path: Path, caplog: pytest.LogCa
     places = [number for number, line in enumerate(lines) if line.startswith("compatibility: ")]
     assert len(places) == 4 and places[-1] < next(n for n, line in enumerate(lines) if line.startswith("fit: R2"))
     kept = Projector.from_pretrained(folder).info.measurements["compatibility"]
-    assert kept["texts"] == 60 and kept["width"] == 32 and lines[places[-1]].endswith(kept["advice"])
+    assert kept["texts"] == 60 + 14 and kept["width"] == 32 and lines[places[-1]].endswith(kept["advice"])
     assert kept["one_to_one"] + kept["one_to_many"] + kept["many_to_one"] == kept["tts_tokens"]
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from audio_projection.cli.serve import KEYS_VARIABLE, read_keys
+from audio_projection.cli.serve import KEYS_VARIABLE, _load_voices, read_keys
+from audio_projection.config import load_config
 from audio_projection.errors import AudioProjectionError
+from audio_projection.inference import Voice
 
 LONG = "This is a long sentence that takes a while. " * 6
 
@@ -111,7 +113,7 @@ def test_everybodys_server_warns_without_a_key(
         caplog.clear()
         settings = Config.model_validate({"server": {"host": host, "port": 0}})
         with pytest.raises(Stop):
-            command._run(settings, None, keys)
+            command._run(settings, [None], keys)
         assert ("everybody who reaches 0.0.0.0" in caplog.text) is warned
 
 
@@ -129,3 +131,12 @@ def test_keys_come_from_file_and_environment(tmp_path: Path, monkeypatch: pytest
         read_keys(path)
     with pytest.raises(AudioProjectionError, match="cannot read"):
         read_keys(tmp_path / "none")
+
+
+def test_several_projectors_are_several_models_of_one_voice() -> None:
+    voices = _load_voices(load_config("configs/nano.yaml"), ["shipped/linear", "shipped/residual"])
+    assert list(voices) == ["linear", "residual"]
+    linear, residual = voices.values()
+    assert linear.tts is residual.tts and linear._current_engine() is residual._current_engine()
+    alone = Voice.from_config("configs/nano.yaml", projector="shipped/residual")
+    assert (residual.speak("Good morning.", seed=1).samples == alone.speak("Good morning.", seed=1).samples).all()

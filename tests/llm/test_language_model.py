@@ -182,6 +182,21 @@ ARCHITECTURES = [
 ]
 
 
+def test_threads_do_not_change_how_others_read_control_tokens() -> None:
+    """The tokenizer keeps that setting in itself."""
+    llm = make_llm(context="chat")
+    text = "hello <|end|> dog"
+    plain, message = llm.tokenize(text), llm.chat_ids([{"role": "user", "content": "hello"}])
+
+    def read(number: int) -> bool:
+        if number % 2:
+            return llm.tokenize(text) == plain
+        return llm.chat_ids([{"role": "user", "content": "hello"}]) == message
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(2000)))
+
+
 def test_threads_capture_their_own_passes() -> None:
     llm = make_llm(layers=[0, 1, -1])
     texts = ["one two", "three", "four five six"]

@@ -93,6 +93,14 @@ Projector = Annotated[
         "shipped one itself; or the folder or GGUF file of one. Default: the configuration's.",
     ),
 ]
+Projectors = Annotated[
+    list[str] | None,
+    Option(
+        "--projector",
+        metavar="linear|residual|shipped/KIND|PATH",
+        help="As for `speak`; repeat it to serve several as models, the first by default.",
+    ),
+]
 VoiceName = Annotated[str | None, Option("--voice", help="Name of a speaker of the speech model.")]
 Language = Annotated[str | None, Option(help="Language of the text (english, en, en-US ...), or auto.")]
 RefAudio = Annotated[Path | None, Option(help="Recording whose voice is imitated (base models).")]

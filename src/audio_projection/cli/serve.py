@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +16,9 @@ from audio_projection.cli.settings import load_settings
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.locations import check_for_speaking, check_gguf_folder
+
+if TYPE_CHECKING:
+    from audio_projection.inference import Voice
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,7 @@ def serve(
     overrides: options.Overrides = None,
     config: options.ConfigFile = options.DEFAULT_CONFIG,
     gguf: options.GGUFFolder = None,
-    projector: options.Projector = None,
+    projector: options.Projectors = None,
     host: options.Host = None,
     port: options.Port = None,
     key_file: options.KeyFile = None,
@@ -38,6 +43,7 @@ def serve(
     \b
     Examples:
       serve --config nano
+      serve --config nano --projector linear --projector residual
       serve --config nano --port 9000 server.queue=4 engine.slots=6
       AUDIO_PROJECTION_API_KEYS=... serve --host 0.0.0.0
     """
@@ -52,12 +58,13 @@ def serve(
     )
     _check_installed()
     keys = read_keys(key_file)
-    check_for_speaking(settings, projector)
-    _run(settings, projector, keys)
+    projectors = projector or [None]
+    for each in projectors:
+        check_for_speaking(settings, each)
+    _run(settings, projectors, keys)
 
 
-def _run(settings: Config, projector: str | None, keys: list[str]) -> None:
-    from audio_projection.inference import Voice
+def _run(settings: Config, projectors: Sequence[str | None], keys: Sequence[str]) -> None:
     from audio_projection.server.app import create_app
     from audio_projection.server.doorkeeper import LOOPBACK
     from audio_projection.server.operation.run import listening_socket, new_server, sigterm_as_exit
@@ -70,9 +77,23 @@ def _run(settings: Config, projector: str | None, keys: list[str]) -> None:
                 settings.server.host,
                 KEYS_VARIABLE,
             )
-        voice = Voice.from_config(settings, projector=projector)
-        app = create_app({voice.projector.info.kind: voice}, settings.server, keys)
+        app = create_app(_load_voices(settings, projectors), settings.server, keys)
         new_server(app, settings.server).run(sockets=[listening])
+
+
+def _load_voices(settings: Config, projectors: Sequence[str | None]) -> dict[str, Voice]:
+    """A voice for each projector, by its kind, or as it was given where there are several of a kind."""
+    from audio_projection.files.locations import find_projector
+    from audio_projection.inference import Voice
+    from audio_projection.models import load_projector
+
+    voice = Voice.from_config(settings, projector=projectors[0])
+    voices = {voice.projector.info.kind: voice}
+    for given in projectors[1:]:
+        other = voice.with_projector(load_projector(find_projector(settings, given)))
+        kind = other.projector.info.kind
+        voices[str(given) if kind in voices else kind] = other
+    return voices
 
 
 def _check_installed() -> None:

@@ -85,6 +85,24 @@ class Voice:
         models = load_models(settings, projector)
         return cls(models.llm, models.tts, models.projector, VoiceDefaults.from_config(settings))
 
+    def with_projector(self, projector: Projector) -> Voice:
+        """The same LLM and TTS, speaking through another projector; both voices share one engine and its slots.
+
+        Raises AudioProjectionError for a projector that was trained with other models, another context or prompt, or
+        with a fine-tuned talker.
+        """
+        info = projector.info
+        if info.finetune != "none":
+            raise AudioProjectionError(
+                "this projector was trained with a fine-tuned talker: it needs a voice of its own"
+            )
+        llm = self.llm.select(info.layers)
+        if info.head is not None:
+            llm = llm.with_head(info.head)
+        other = Voice(llm, self.tts, projector.to(self.tts.device), self.defaults)
+        other._engine = self._current_engine()
+        return other
+
     @property
     def sample_rate(self) -> int:
         """Samples per second of everything that the voice speaks."""

@@ -77,14 +77,18 @@ class SpokenSentence:
 
     def _end(self) -> float:
         """Where its last word ends: known when the sentence has ended, else by its usual pace."""
-        if self._first is None:
-            return self.seconds
         if self.ended:
-            return self._last
-        return max(self._last, self._first + SECONDS_PER_CHARACTER * len(self.sentence.text))
+            return self.seconds if self._first is None else self._last
+        return max(self._last, self._begin() + SECONDS_PER_CHARACTER * len(self.sentence.text))
+
+    def _begin(self) -> float:
+        """Where its first word begins; while nothing of it is audible, at the end of what there is."""
+        if self._first is None:
+            return 0.0 if self.ended else self.seconds
+        return self._first
 
     def _at(self, character: int) -> float:
-        first, length = self._first or 0.0, max(1, len(self.sentence.text.rstrip()))
+        first, length = self._begin(), max(1, len(self.sentence.text.rstrip()))
         return first + (self._end() - first) * character / length
 
     def _ends(self) -> list[float]:

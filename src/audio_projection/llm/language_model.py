@@ -30,7 +30,7 @@ from audio_projection.files.json_reader import read_json
 from audio_projection.llm.hidden_states import Layers, LayerTap, resolve_layers, truncate_decoder
 from audio_projection.llm.prefix_cache import PrefixCache
 from audio_projection.sampling import Choice, seeded
-from audio_projection.text.token_spans import Span, byte_spans, token_bytes
+from audio_projection.text.token_spans import TOKENIZING, Span, byte_spans, token_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -188,7 +188,8 @@ class LanguageModel:
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of the bare text, without special tokens; those written in it are read as plain characters."""
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        with TOKENIZING:
+            return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     @property
     def fingerprint(self) -> str:
@@ -356,7 +357,10 @@ class LanguageModel:
         return [token for part in ids for token in part]
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        if not text:
+            return []
+        with TOKENIZING:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def _control_tokens(self) -> list[str]:

@@ -16,6 +16,7 @@ from audio_projection.server.doorkeeper import LOOPBACK, BoundedBody, Doorkeeper
 from audio_projection.server.errors import add_error_handlers
 from audio_projection.server.operation.health import CountedRequests, health_router
 from audio_projection.server.operation.warm_up import warm_up
+from audio_projection.server.page import page_router
 from audio_projection.server.realtime.session import realtime_router
 from audio_projection.server.service import Service
 from audio_projection.server.speech import speech_router
@@ -41,6 +42,7 @@ def create_app(voices: Mapping[str, Voice], settings: ServerConfig, keys: Sequen
     app.include_router(chat_router(service))
     app.include_router(realtime_router(service))
     app.include_router(health_router(service))
+    app.include_router(page_router())
     app.add_middleware(BoundedBody, most=settings.body * 1024)
     if settings.origins:
         app.add_middleware(

@@ -19,7 +19,7 @@ from audio_projection.server.catalogue import DEFAULT
 from audio_projection.server.errors import APIError, as_api_error
 from audio_projection.server.made_in_thread import MadeInThread
 from audio_projection.server.service import Piece, Service, SpokenResponse, unless_gone
-from audio_projection.server.speech import SSE, Seed, VoiceName, event, voice_name
+from audio_projection.server.speech import SSE, Seed, VoiceName, besides, event, voice_name
 
 if TYPE_CHECKING:
     from audio_projection.inference import Voice
@@ -165,7 +165,7 @@ class SpokenAnswer:
         opening: dict[str, Any] = {"role": "assistant", "audio": {"id": f"audio_{self.number}"}}
         try:
             async for piece in made:
-                audio: dict[str, str] = {}
+                audio: dict[str, Any] = besides(piece)
                 if added := self._add(piece):
                     audio["transcript"] = added
                 if piece.data:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from audio_projection.server.errors import APIError
 
-OPEN_PATHS = frozenset({"/", "/health"})
+OPEN_PATHS = frozenset({"/", "/page.css", "/page.js", "/health"})
 """Reached without a key: the page asks for one, and a supervisor only wants to know whether the server lives."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 BODY_SECONDS = 10.0

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
@@ -45,6 +45,8 @@ class Piece:
     """All that was given to the TTS so far."""
     words: tuple[Word, ...]
     """Those that were delivered since the last piece, placed in the sound."""
+    timing: Mapping[str, float] | None = None
+    """Of the first piece: where the time since the request went, in seconds."""
 
 
 class Service:
@@ -70,19 +72,22 @@ class Service:
         begun = time.perf_counter()
         recoder = Recoder(kind, rate)
         ticket = await self.admission.enter()
+        waited = time.perf_counter() - begun
 
         streams: list[SpeechStream] = []
 
-        def pieces() -> Generator[Piece, None, None]:
+        def make_pieces() -> Generator[Piece, None, None]:
             streams.append(make())
-            return self._pieces(streams[0], recoder, rate)
+            pieces = self._pieces(streams[0], recoder, rate)
+            yield replace(next(pieces), timing=first_timing(streams[0], begun, waited))
+            yield from pieces
 
         def cancel() -> None:
             for stream in streams:
                 stream.cancel()
 
         try:
-            made = MadeInThread(self._threads, pieces, cancel, ticket.leave)
+            made = MadeInThread(self._threads, make_pieces, cancel, ticket.leave)
         except BaseException:
             ticket.leave()
             raise
@@ -111,11 +116,19 @@ class Service:
                 if data:
                     words = stream.words
                     yield Piece(data, held, stream.text, tuple(words[told:]))
-                    held, told = 0.0, len(words)
+                    held, told = 0.0, max(told, len(words))
             yield Piece(recoder.finish(), held, stream.text, tuple(stream.words[told:]))
         finally:
             stream.cancel()
             self.metrics.add_timings(stream.timings)
+
+
+def first_timing(stream: SpeechStream, begun: float, waited: float) -> dict[str, float]:
+    """Where the time from the request to its first sound went: waiting for its turn, the parts of `AnswerTiming`, and
+    the rest, which is the server's own."""
+    parts = {"waiting": waited, **stream.timing.parts()}
+    rest = time.perf_counter() - begun - sum(parts.values())
+    return {name: round(seconds, 4) for name, seconds in {**parts, "server": max(0.0, rest)}.items()}
 
 
 class Playback:

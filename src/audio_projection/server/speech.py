@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -16,9 +16,6 @@ from audio_projection.server.catalogue import DEFAULT
 from audio_projection.server.errors import APIError, as_api_error
 from audio_projection.server.made_in_thread import MadeInThread
 from audio_projection.server.service import Piece, Service, SpokenResponse, unless_gone
-
-if TYPE_CHECKING:
-    from audio_projection.inference import Word
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 SSE = "text/event-stream"
@@ -122,9 +119,9 @@ async def _events(made: MadeInThread[Piece], tokens: int, frame_rate: float) -> 
     try:
         async for piece in made:
             seconds += piece.seconds
-            if piece.data:
+            if piece.data or piece.words:
                 sound = base64.b64encode(piece.data).decode()
-                yield event({"type": "speech.audio.delta", "audio": sound, "words": as_json(piece.words)})
+                yield event({"type": "speech.audio.delta", "audio": sound, **besides(piece)})
     except Exception as error:  # the status is long sent: the client is told in the stream
         yield event({"type": "error", "error": as_api_error(error).body})
         return
@@ -138,6 +135,8 @@ def event(body: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(body)}\n\n".encode()
 
 
-def as_json(words: Sequence[Word]) -> list[dict[str, Any]]:
-    """Words with their places in the sound, in seconds."""
-    return [{"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in words]
+def besides(piece: Piece) -> dict[str, Any]:
+    """What this server tells besides OpenAI's fields: the words with their places in the sound, and with the first
+    sound where the time went, all in seconds."""
+    words = [{"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)} for word in piece.words]
+    return {"words": words} if piece.timing is None else {"words": words, "timing": piece.timing}

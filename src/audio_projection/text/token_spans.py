@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 """(start, end) in the UTF-8 bytes of a text."""
+
+TOKENIZING = threading.Lock()
+"""Held by whoever calls a fast tokenizer: whether it reads control tokens as such is set in it, for all threads."""
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _METASPACE = "\u2581"
@@ -81,7 +85,8 @@ def _clusters(text: str, normalize: Callable[[str], str]) -> list[str]:
 
 def _spans_by_encoding(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str) -> list[Span]:
     """Spans from the offsets of a second encoding, in whole characters: for tokenizers whose bytes are not known."""
-    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
+    with TOKENIZING:
+        encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     if list(encoded["input_ids"]) != list(ids):
         raise AudioProjectionError(
             f"alignment: the tokens do not spell the text {text[:40]!r}: they come from another text or tokenizer"

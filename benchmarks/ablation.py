@@ -34,10 +34,11 @@ from audio_projection.data.pairs import seeded_digest
 from audio_projection.data.speakers import default_voice
 from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
 from audio_projection.errors import AudioProjectionError
-from audio_projection.evaluation.asr import Recognizer, word_errors
-from audio_projection.evaluation.report import EvaluationReport, EvaluationResult
+from audio_projection.evaluation.recognisers import PocketSphinx
+from audio_projection.evaluation.report import EvaluationReport, EvaluationResult, Recognition
 from audio_projection.evaluation.sentence_sets import read_sentences
 from audio_projection.evaluation.systems import PLAIN, speak_line
+from audio_projection.evaluation.word_errors import word_errors
 from audio_projection.files.atomic import make_folder, write_bytes, write_json
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.json_reader import read_json
@@ -134,7 +135,7 @@ class Results:
         systems = []
         for name, record in self.variants.items():
             errors = [word_errors(text, heard) for text, heard in zip(texts, record["heard"], strict=True)]
-            systems.append(EvaluationResult(name, name, record["heard"], errors))
+            systems.append(EvaluationResult(name, name, {PocketSphinx.name: Recognition(record["heard"], errors)}))
         return EvaluationReport(texts, systems, seed)
 
 
@@ -155,7 +156,7 @@ class Ablation:
         self.config = config.model_copy(update={"llm": config.llm.model_copy(update={"layers": layers})})
         self.sentences = [as_spoken(text, Reading.from_config(config)) for text in texts]
         self.llm = load_llm(self.config)  # all of it: variants read other layers
-        self.recognizer = Recognizer()
+        self.recognizer = PocketSphinx()
 
     def conditions(self) -> dict[str, Any]:
         """Everything that the results depend on besides the variants."""

@@ -15,21 +15,26 @@ from pathlib import Path
 
 from rich.progress import track
 
-from audio_projection.evaluation.asr import RecognizerPool, word_errors
-from audio_projection.evaluation.report import EvaluationReport, EvaluationResult
+from audio_projection.evaluation.listening import Listeners
+from audio_projection.evaluation.recognisers import PocketSphinx
+from audio_projection.evaluation.report import EvaluationReport, EvaluationResult, Recognition
 from audio_projection.evaluation.sentence_sets import read_sentences
 from audio_projection.evaluation.systems import speak_line
+from audio_projection.evaluation.word_errors import word_errors
 from audio_projection.inference import Voice
 
 
-def measure(folder: Path, texts: Sequence[str], pool: RecognizerPool, threads: int) -> EvaluationResult:
+def measure(folder: Path, texts: Sequence[str], listeners: Listeners, threads: int) -> EvaluationResult:
     """Speaks all sentences with the files of a folder, transcribes them and counts word errors."""
     voice = Voice.from_config(folder / "config.yaml", [f"threads={threads}"])
     spoken = track(texts, str(folder), disable=not sys.stderr.isatty())
-    transcripts = [pool.submit(each.samples, each.rate) for each in (speak_line(voice, text, 0) for text in spoken)]
+    recogniser = PocketSphinx()
+    lines = (speak_line(voice, text, 0) for text in spoken)
+    pending = [listeners.submit(recogniser.model_name, each.samples, each.rate) for each in lines]
+    transcripts = [each.result() for each in pending]
     system = EvaluationResult(str(folder), "")
-    system.transcripts = [each.result() for each in transcripts]
-    system.errors = [word_errors(text, heard) for text, heard in zip(texts, system.transcripts, strict=True)]
+    errors = [word_errors(text, heard) for text, heard in zip(texts, transcripts, strict=True)]
+    system.recognitions[recogniser.name] = Recognition(transcripts, errors)
     return system
 
 
@@ -40,8 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     texts = read_sentences(None, given.limit)
-    with RecognizerPool(1) as pool:
-        report = EvaluationReport(texts, [measure(folder, texts, pool, given.threads) for folder in given.folders], 0)
+    recogniser = PocketSphinx()
+    recogniser.check()
+    with Listeners({recogniser.model_name: recogniser.transcribe}, 1) as listeners:
+        systems = [measure(folder, texts, listeners, given.threads) for folder in given.folders]
+    report = EvaluationReport(texts, systems, 0)
     for system in report.systems:
         line = f"{system.name}: word error rate {100 * system.word_error_rate:.1f} % of {len(texts)} sentences"
         difference = report.difference(system, report.systems[0].name)

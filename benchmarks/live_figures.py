@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from audio_projection.evaluation.asr import Recognizer, WordErrors, word_errors
+from audio_projection.evaluation.recognisers import PocketSphinx
+from audio_projection.evaluation.word_errors import WordErrors, word_errors
 from audio_projection.inference import Voice
 from audio_projection.llm.language_model import GeneratedToken
 from audio_projection.text.input_text import Reading
@@ -83,7 +84,7 @@ def main() -> None:
     options.add_argument("--config", default="configs/nano.yaml")
     options.add_argument("--rounds", type=int, default=5)
     given = options.parse_args()
-    voice, recognizer = Voice.from_config(given.config), Recognizer()
+    voice, recognizer = Voice.from_config(given.config), PocketSphinx()
     reading = voice.reading
     live, read = [], []
     for answer in FIGURES:

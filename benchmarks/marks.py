@@ -13,8 +13,9 @@ import argparse
 import json
 
 from audio_projection.config import load_config
-from audio_projection.evaluation.asr import Recognizer, WordErrors, word_errors
+from audio_projection.evaluation.recognisers import PocketSphinx
 from audio_projection.evaluation.sentence_sets import read_sentences
+from audio_projection.evaluation.word_errors import WordErrors, word_errors
 from audio_projection.inference import Voice
 from audio_projection.text.input_text import Reading, check_text
 from audio_projection.text.normalisation import spell_out
@@ -41,7 +42,7 @@ class Listener:
     """Speaks texts as they are and counts the words that are heard wrong; equal texts are spoken once."""
 
     def __init__(self, voice: Voice) -> None:
-        self._voice, self._recognizer = voice, Recognizer()
+        self._voice, self._recognizer = voice, PocketSphinx()
         self._heard: dict[str, str] = {}
 
     def errors(self, text: str, reference: str) -> WordErrors:

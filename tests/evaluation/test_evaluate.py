@@ -20,13 +20,15 @@ pytest.importorskip("pocketsphinx", reason="needs the extra `eval`")
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.evaluation import systems
-from audio_projection.evaluation.asr import Recognizer, RecognizerPool, normalise, word_errors
 from audio_projection.evaluation.bootstrap import PairedBootstrap
 from audio_projection.evaluation.comparison import SystemResult
 from audio_projection.evaluation.evaluate import evaluate
-from audio_projection.evaluation.report import EvaluationReport, EvaluationResult
+from audio_projection.evaluation.listening import Listeners
+from audio_projection.evaluation.recognisers import PocketSphinx, Whisper
+from audio_projection.evaluation.report import EvaluationReport, EvaluationResult, Recognition
 from audio_projection.evaluation.sentence_sets import ROBUSTNESS, read_sentences
 from audio_projection.evaluation.spectral_distance import Distances
+from audio_projection.evaluation.word_errors import normalise, word_errors
 from audio_projection.files import audio
 from helpers.evaluation import save_tiny
 
@@ -127,7 +129,8 @@ def test_interval_of_a_median_is_that_of_all_possible_draws(values: list[float])
 
 def make_result(name: str, texts: list[str], transcripts: list[str], seconds: float) -> EvaluationResult:
     errors = [word_errors(text, words) for text, words in zip(texts, transcripts, strict=True)]
-    return EvaluationResult(name, "", transcripts, errors, [seconds] * len(texts), [True] * len(texts))
+    heard = {"pocketsphinx": Recognition(transcripts, errors)}
+    return EvaluationResult(name, "", heard, [seconds] * len(texts), [True] * len(texts))
 
 
 def test_report_compares_systems_with_plain_and_teacher() -> None:
@@ -251,7 +254,7 @@ def recordings(shared: Path) -> list[tuple[str, np.ndarray]]:
 
 
 def test_real_speech_is_recognised(recordings: list[tuple[str, np.ndarray]]) -> None:
-    recognizer = Recognizer()
+    recognizer = PocketSphinx()
     heard = [recognizer.transcribe(samples, 22_050) for _, samples in recordings]
     first, *rest = (word_errors(text, words) for (text, _), words in zip(recordings, heard, strict=True))
     # These clips score 21 %; a wrong rate, scale or order of samples gives 80 % and more.
@@ -259,13 +262,68 @@ def test_real_speech_is_recognised(recordings: list[tuple[str, np.ndarray]]) -> 
     backwards = word_errors(recordings[0][0], recognizer.transcribe(recordings[0][1][::-1], 22_050))
     assert backwards.rate > 0.8
     # A transcript depends neither on earlier recordings nor on the process.
-    with RecognizerPool(1) as pool:
-        assert pool.submit(recordings[0][1], 22_050).result() == heard[0]
+    with Listeners({"pocketsphinx": recognizer.transcribe}, 1) as listeners:
+        assert listeners.submit("pocketsphinx", recordings[0][1], 22_050).result() == heard[0]
     assert recognizer.transcribe(recordings[0][1], 22_050) == heard[0]
 
 
+def test_judgements_outlive_a_run_that_was_stopped(tmp_path: Path) -> None:
+    """A recording that was heard is not heard again, and half a line at the end of the file does no harm."""
+    kept, sound = tmp_path / "judgements.jsonl", np.linspace(-0.5, 0.5, 1_600, dtype=np.float32)
+    with Listeners({"peak": peak}, 1, kept) as listeners:
+        assert [listeners.submit("peak", each, 16_000).result() for each in (sound, -2 * sound)] == [0.5, 1.0]
+    lines = kept.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 2
+    kept.write_bytes(lines[0] + lines[1][:-9])
+    with Listeners({"peak": deaf}, 1, kept) as listeners:
+        assert listeners.submit("peak", sound, 16_000).result() == 0.5
+        with pytest.raises(RuntimeError, match="asked again"):
+            listeners.submit("peak", -2 * sound, 16_000).result()
+        with pytest.raises(RuntimeError, match="asked again"):
+            listeners.submit("peak", sound, 24_000).result()
+    assert kept.read_bytes() == lines[0]
+
+
+def peak(samples: np.ndarray, rate: int) -> float:
+    return float(np.abs(samples).max())
+
+
+def deaf(samples: np.ndarray, rate: int) -> float:
+    raise RuntimeError("asked again")
+
+
+def test_whisper_says_which_model_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper", reason="needs the extra `whisper`")
+    with pytest.raises(AudioProjectionError, match=r"cannot load the Whisper model .*empty: .*; give --whisper-model"):
+        Whisper(str(tmp_path / "empty")).check()
+
+
+def test_whispers_normaliser_is_applied_to_both_sides() -> None:
+    pytest.importorskip("whisper_normalizer", reason="needs the extra `whisper`")
+    errors = word_errors("Mr. Lee won't pay twenty-two dollars.", "mister Lee will not pay $22", Whisper().normalise)
+    assert errors.errors == 0 and errors.words == 6
+
+
+def test_two_recognisers_and_the_naturalness_stand_side_by_side() -> None:
+    texts = ["one two three four", "five six"]
+    plain, linear = make_result("plain", texts, texts, 2.0), make_result("linear", texts, ["one", "five six"], 2.0)
+    for result, heard in ((plain, ["one two three", "five six"]), (linear, texts)):
+        errors = [word_errors(text, words) for text, words in zip(texts, heard, strict=True)]
+        result.recognitions["whisper"] = Recognition(heard, errors)
+        result.naturalness = [{"P808": 3.0, "OVRL": 2.0}, {"P808": 4.0, "OVRL": 2.0}]
+    report = EvaluationReport(texts, [plain, linear], seed=0)
+    kept = report.to_json()
+    assert kept["recognisers"] == ["pocketsphinx", "whisper"]
+    assert kept["rows"][1]["word_error_rate"] == 0.5
+    other = kept["rows"][1]["other_recognisers"]["whisper"]
+    assert other["word_error_rate"] == 0 and other["minus_plain"][0] == pytest.approx(-1 / 6)
+    assert kept["rows"][0]["dnsmos"] == {"P808": (3.5, 3.0, 4.0), "OVRL": (2.0, 2.0, 2.0)}
+    titles = [str(table.title) for table in report.tables()]
+    assert ["by pocketsphinx" in titles[0], "by whisper" in titles[1], "DNSMOS" in titles[3]] == [True] * 3
+
+
 def test_no_samples_are_no_words() -> None:
-    assert Recognizer().transcribe(np.zeros(0, np.float32), 24_000) == ""
+    assert PocketSphinx().transcribe(np.zeros(0, np.float32), 24_000) == ""
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +363,7 @@ def test_systems_that_cannot_speak_say_why(
     sentences.write_text("hello there\n")
     monkeypatch.setattr(systems.shutil, "which", lambda _: None)
     report = evaluate(tiny, sentences, ["teacher", "linear"], jobs=1)
-    assert [bool(system.errors) for system in report.systems] == [False, True]
+    assert [bool(system.recognitions) for system in report.systems] == [False, True]
     assert "flite is not installed" in capsys.readouterr().out
     with pytest.raises(AudioProjectionError, match="no system could be measured: flite"):
         evaluate(tiny, sentences, ["teacher", "codec"], jobs=1)
@@ -343,4 +401,4 @@ def test_teacher_speaks_and_its_silence_is_cut() -> None:
     utterance = next(iter(systems.SpeechSources(Config(), [text]).teacher()))
     assert 1.5 < len(utterance.samples) / utterance.rate < 4
     assert np.abs(utterance.samples[-1_919:]).max() <= 200 / 32768 < np.abs(utterance.samples[-1_920])
-    assert word_errors(text, Recognizer().transcribe(utterance.samples, utterance.rate)).rate < 0.4
+    assert word_errors(text, PocketSphinx().transcribe(utterance.samples, utterance.rate)).rate < 0.4

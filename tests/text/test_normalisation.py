@@ -17,7 +17,7 @@ from audio_projection.config import load_config
 from audio_projection.data.pairs import Pair, PairFolder
 from audio_projection.data_loader import load_pairs, read_texts, transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
-from audio_projection.evaluation.asr import word_errors
+from audio_projection.evaluation.word_errors import word_errors
 from audio_projection.text.input_text import as_spoken
 from audio_projection.text.normalisation import READING, spell_out
 from audio_projection.text.normalisation.abbreviations import ABBREVIATIONS, TITLES

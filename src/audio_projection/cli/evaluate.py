@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from audio_projection.cli import options
 from audio_projection.cli.settings import load_settings
 from audio_projection.config import PROJECTOR_KINDS, Config
 from audio_projection.files.locations import locate_projector
+
+if TYPE_CHECKING:
+    from audio_projection.evaluation.recognisers import Recogniser
 
 CONTROLS = ("shuffled", "other")
 
@@ -17,6 +21,8 @@ def evaluate(
     config: options.ConfigFile = options.DEFAULT_CONFIG,
     sentences: options.Sentences = None,
     row: options.Rows = None,
+    recogniser: options.Recognisers = None,
+    whisper_model: options.WhisperModel = "base",
     output: options.SoundFolder = None,
     limit: options.Limit = None,
     jobs: options.Jobs = 2,
@@ -32,11 +38,15 @@ def evaluate(
       evaluate --config nano --output runs/evaluation
       evaluate --config nano --projector runs/nano/linear
       evaluate --config nano --limit 20 --row teacher --row plain --row runs/nano/linear/projector
+      evaluate --config nano --recogniser whisper --whisper-model small.en --output runs/evaluation
     """
     settings = load_settings(config, overrides, {"device": device, "seed": seed, "threads": threads})
     from audio_projection.evaluation.evaluate import SYSTEMS, evaluate
+    from audio_projection.evaluation.recognisers import PocketSphinx, Whisper
 
-    evaluate(settings, sentences, row or _systems(settings, projector, SYSTEMS), output, jobs, limit)
+    known: dict[str, Recogniser] = {"pocketsphinx": PocketSphinx(), "whisper": Whisper(whisper_model)}
+    recognisers = [known[name] for name in dict.fromkeys(recogniser or ["pocketsphinx"])]
+    evaluate(settings, sentences, row or _systems(settings, projector, SYSTEMS), output, jobs, limit, recognisers)
 
 
 def _systems(settings: Config, projector: str | None, all_systems: Sequence[str]) -> list[str]:

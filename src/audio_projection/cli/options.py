@@ -19,6 +19,7 @@ DEFAULT_DATA = Path("data")
 PlainType = Literal["f32", "f16", "q8_0"]
 MatrixType = Literal["f32", "f16", "q8_0", "q4_k_m"]
 
+RECOGNISERS = ("pocketsphinx", "whisper")
 _LAYOUTS = (*PUBLISHED_CORPORA, "manifest", "dataset")
 _OLD_NAMES = {"commonvoice": "common_voice"}
 
@@ -36,6 +37,10 @@ def _corpus(word: str) -> str:
 def _layout(word: str) -> str:
     """A corpus layout by its name, or by the name that it had before."""
     return _one_of(_LAYOUTS, word)
+
+
+def _recogniser(word: str) -> str:
+    return _one_of(RECOGNISERS, word)
 
 
 def _one_of(names: tuple[str, ...], word: str) -> str:
@@ -149,7 +154,19 @@ Rows = Annotated[
     ),
 ]
 SoundFolder = Annotated[Path | None, Option("--output", "-o", help="Folder for the sound and results.json.")]
-Jobs = Annotated[int, Option(min=1, help="Processes that recognise speech.")]
+Jobs = Annotated[int, Option(min=1, help="Processes that listen to the speech.")]
+Recognisers = Annotated[
+    list[str] | None,
+    Option(
+        "--recogniser",
+        parser=_recogniser,
+        metavar="|".join(RECOGNISERS),
+        help="Who transcribes the speech; repeat for both. The first one's word error rates count.",
+    ),
+]
+WhisperModel = Annotated[
+    str, Option(metavar="NAME|FOLDER", help="Model of faster-whisper: a name that it downloads, or a folder.")
+]
 
 # Corpora.
 CorpusName = Annotated[str, Argument(parser=_corpus, metavar="CORPUS", help=f"One of {', '.join(PUBLISHED_CORPORA)}.")]

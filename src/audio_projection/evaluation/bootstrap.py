@@ -41,6 +41,10 @@ class PairedBootstrap:
         middle = ordered[(seen >= half).argmax(1)] + ordered[(seen > half).argmax(1)]
         return self._quantiles(middle / 2)
 
+    def mean_interval(self, values: Sequence[float]) -> tuple[float, float]:
+        """The interval of the mean of one number per sentence."""
+        return self._quantiles(self._counts @ np.asarray(values, dtype=np.float64) / len(values))
+
     def _quantiles(self, rates: np.ndarray) -> tuple[float, float]:
         low, high = np.quantile(rates, self._ends)
         return float(low), float(high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.evaluation.asr import reference_words
+from audio_projection.evaluation.word_errors import reference_words
 from audio_projection.files.locations import PACKAGE
 from audio_projection.text.input_text import check_text
 

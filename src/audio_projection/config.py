@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence, Set
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -68,12 +69,14 @@ class LLMConfig(Section):
     """The frozen language model whose hidden states are spoken."""
 
     name: str = NANO
-    """`nano`, a folder, or a repository name on the model hub."""
+    """`nano`, a folder, a `.gguf` file, or a repository name on the model hub."""
     revision: str = "main"
     """Commit of the hub repository; a full hash pins it."""
     dtype: Dtype = "auto"
-    backend: Literal["transformers", "gguf"] = "transformers"
-    """What runs it: `gguf` is llama.cpp on the CPU, with the file that the section `gguf` names."""
+    backend: Literal["auto", "transformers", "gguf"] = "auto"
+    """What runs it: `gguf` is llama.cpp on the CPU, with the file that `name` or the section `gguf` names; transformers
+    reads a file too, all its weights dequantised. `auto`: llama.cpp for a file where it is installed, else
+    transformers."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Quantises the weights by bitsandbytes (a package of its own) on a CUDA GPU; a GGUF file is the way elsewhere."""
     layers: Literal["last", "probe"] | int | list[int | Literal["last"]] = "last"
@@ -87,6 +90,17 @@ class LLMConfig(Section):
     """System prompt of `speak --chat`, unless the conversation brings its own; null: none."""
     max_new_tokens: Count = 256
     """Longest answer of `speak --chat`, in LLM tokens."""
+
+    @property
+    def file(self) -> Path | None:
+        """The GGUF file that `name` names; None for anything else."""
+        return Path(self.name).expanduser() if self.name.endswith(".gguf") else None
+
+    @property
+    def by_llama_cpp(self) -> bool:
+        """Whether llama.cpp runs it."""
+        automatic = self.backend == "auto" and self.file is not None
+        return self.backend == "gguf" or (automatic and find_spec("llama_cpp") is not None)
 
 
 class TTSConfig(Section):

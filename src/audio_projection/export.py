@@ -66,7 +66,8 @@ class Export:
         """
         if wanted not in (*PLAIN_TYPES, *K_QUANTS):
             raise AudioProjectionError(f"unknown GGUF type {wanted!r}; choose one of {', '.join(PLAIN_TYPES)}, Q4_K_M")
-        self._config, self._wanted, self._projector_type, self._llm = _torch_side(config), wanted, projector_type, llm
+        self._config, self._wanted, self._projector_type = _torch_side(config), wanted, projector_type
+        self._llm = llm or config.llm.file
         self._place = find_projector(self._config, projector)
         self._projector = load_projector(self._place)
 
@@ -165,7 +166,7 @@ class Export:
         return {
             "root": ".",
             "llm": {
-                "name": config.llm.name,
+                "name": config.llm.name if config.llm.file is None else str(llm),
                 "backend": "gguf",
                 **config.llm.model_dump(include={"max_new_tokens", "system"}),
             },

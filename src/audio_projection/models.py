@@ -46,7 +46,7 @@ def load_llm(config: Config) -> LanguageModel:
     float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own type elsewhere. Raises
     AudioProjectionError for a model that is missing or damaged.
     """
-    if config.llm.backend == "gguf":
+    if config.llm.by_llama_cpp:
         return _load_gguf_llm(config)
     return _load_torch_llm(config, choose_device(config.device))
 
@@ -56,7 +56,7 @@ def load_reading_llm(config: Config) -> LanguageModel:
 
     They are freed before the rest goes to its device. With `llm.layers=probe` the candidates stay until one is chosen.
     """
-    if config.llm.backend == "gguf":
+    if config.llm.by_llama_cpp:
         return _load_gguf_llm(config)
     device = choose_device(config.device)
     quantised = config.llm.quantise != "none"
@@ -126,8 +126,10 @@ def _layers(config: Config) -> Layers:
 def _load_torch_llm(config: Config, place: torch.device, computes: torch.device | None = None) -> LanguageModel:
     """Loads to `place`; `computes` is the device that it goes to afterwards, if that is another one."""
     device, folder = computes or place, find_llm(config)
-    warn_of_slow_model("language model", config.llm.name, folder, device)
     float32 = config.llm.dtype == "auto" and device.type == "cpu"
+    if folder.suffix == ".gguf":
+        return _load_dequantised_llm(config, folder, "float32" if float32 else config.llm.dtype, place)
+    warn_of_slow_model("language model", config.llm.name, folder, device)
     return LanguageModel.from_pretrained(
         folder,
         dtype="float32" if float32 else config.llm.dtype,
@@ -138,6 +140,13 @@ def _load_torch_llm(config: Config, place: torch.device, computes: torch.device 
         name=config.llm.name,
         quantise=config.llm.quantise,
     )
+
+
+def _load_dequantised_llm(config: Config, file: Path, dtype: str, place: torch.device) -> LanguageModel:
+    from audio_projection.gguf.dequantised import load_dequantised
+
+    reading = _layers(config), config.llm.context, config.llm.prompt, config.llm.name
+    return load_dequantised(file, "bfloat16" if dtype == "auto" else dtype, place, *reading)
 
 
 def _load_gguf_llm(config: Config) -> LanguageModel:

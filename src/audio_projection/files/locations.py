@@ -31,10 +31,19 @@ BUNDLED = "or use the bundled stack with --config configs/nano.yaml"
 
 
 def find_llm(config: Config) -> Path:
-    """Folder of the language model; raises `AudioProjectionError` with the ways on when it is not there."""
-    if config.llm.backend == "gguf":
+    """Folder or GGUF file of the language model; raises `AudioProjectionError` with the ways on where it is missing."""
+    if config.llm.file is not None:
+        return _checked_file(config.llm.file)
+    if config.llm.by_llama_cpp:
         return config.gguf.llm or find_gguf(config.gguf, "llm.gguf")
     return _find_model("language model", config.llm, NANO_FOLDER / "llm", config.models_dir)
+
+
+def _checked_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    found = "is a folder" if path.is_dir() else "is not there"
+    raise AudioProjectionError(f"the language model's file {path} {found}: correct llm.name, a GGUF file by its path")
 
 
 def find_tts(config: Config) -> Path:
@@ -105,7 +114,7 @@ def locate_projector(config: Config, choice: str | None = None) -> tuple[Path, s
         return _checked(SHIPPED_PROJECTORS[choice]), "shipped"
     if choice is not None and choice not in PROJECTOR_KINDS:
         return given_projector(Path(choice).expanduser()), "given"
-    if choice is None and config.gguf.folder is not None and config.llm.backend == "gguf":
+    if choice is None and config.gguf.folder is not None and config.llm.by_llama_cpp:
         return find_gguf(config.gguf, "projector.gguf"), "exported"
     kind = choice or config.projector.kind
     own = kind == config.projector.kind

@@ -18,7 +18,7 @@ from torch import Tensor
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.fingerprint import file_fingerprint
 from audio_projection.gguf.llama_cpp_runtime import MEMORY_MODES, GraphTap, LlamaContext, LlamaWeights
-from audio_projection.gguf.llm_file import check_llm
+from audio_projection.gguf.llm_file import check_llm, end_ids_of, sampling_of
 from audio_projection.gguf.tokenizer import NORMAL, read_tokenizer
 from audio_projection.llm.hidden_states import Layers, resolve_layers
 from audio_projection.llm.language_model import LanguageModel
@@ -113,12 +113,7 @@ class GGUFLanguageModel(LanguageModel):
     @property
     def sampling(self) -> Choice:
         """Default sampling of answers: the file's `general.sampling.*` keys; greedy where it has none."""
-        key = "general.sampling."
-        if self.file.metadata.get(f"{key}temp", 0) == 0:
-            return Choice(greedy=True)
-        top_k, top_p = max(0, self.file.whole(f"{key}top_k", 0, least=-1)), self.file.number(f"{key}top_p", 1.0)
-        # GGUF stores float32: 0.6 is read as 0.6000000238
-        return Choice(temperature=round(self.file.number(f"{key}temp"), 6), top_k=top_k, top_p=round(top_p, 6))
+        return sampling_of(self.file)
 
     def _set_layers(self, layers: Layers) -> None:
         self.layers = resolve_layers(layers, self.num_layers)
@@ -168,9 +163,8 @@ class GGUFLanguageModel(LanguageModel):
 
     def _end_ids(self) -> set[int]:
         kinds = self.file.metadata.get("tokenizer.ggml.token_type", [])
-        named = (self.file.metadata.get(f"tokenizer.ggml.{role}_token_id") for role in ("eos", "eot", "eom"))
         special = (number for number, kind in enumerate(kinds) if kind != NORMAL)
-        return {number for number in named if isinstance(number, int)} | {*filter(self.weights.ends_answer, special)}
+        return end_ids_of(self.file) | {*filter(self.weights.ends_answer, special)}
 
     @property
     def _context_length(self) -> int:

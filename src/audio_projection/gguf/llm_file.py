@@ -20,6 +20,7 @@ from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.gguf.reader import GGUFFile, read_gguf
 from audio_projection.gguf.tokenizer import vocabulary_keys
 from audio_projection.gguf.writer import PlannedTensor, write_gguf
+from audio_projection.sampling import Choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,6 +96,22 @@ def check_llm(path: str | Path) -> GGUFFile:
     rows = len(file.texts("tokenizer.ggml.tokens"))
     check_stack(file, {"token_embd.weight": rows}, {"output.weight": rows})
     return file
+
+
+def sampling_of(file: GGUFFile) -> Choice:
+    """How answers are drawn: the keys `general.sampling.*`; greedy where there are none."""
+    key = "general.sampling."
+    if file.metadata.get(f"{key}temp", 0) == 0:
+        return Choice(greedy=True)
+    top_k, top_p = max(0, file.whole(f"{key}top_k", 0, least=-1)), file.number(f"{key}top_p", 1.0)
+    # GGUF stores float32: 0.6 is read as 0.6000000238
+    return Choice(temperature=round(file.number(f"{key}temp"), 6), top_k=top_k, top_p=round(top_p, 6))
+
+
+def end_ids_of(file: GGUFFile) -> set[int]:
+    """Ids of the tokens that end an answer, by the metadata."""
+    named = (file.metadata.get(f"tokenizer.ggml.{role}_token_id") for role in _ROLES)
+    return {number for number in named if isinstance(number, int)}
 
 
 def check_not_split(file: GGUFFile) -> None:

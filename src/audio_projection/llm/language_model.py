@@ -522,7 +522,7 @@ def _load_model(source: str, dtype: Any, quantisation: Mapping[str, Any]) -> Pre
 
     _check_layer_count(Path(source) / "config.json")
     try:
-        with _no_progress_bar():
+        with without_progress_bar():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype, local_files_only=True, output_loading_info=True, **quantisation
             )
@@ -547,7 +547,7 @@ def _check_layer_count(path: Path) -> None:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def without_progress_bar() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     enabled = transformers_logging.is_progress_bar_enabled()

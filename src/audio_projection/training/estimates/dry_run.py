@@ -5,6 +5,7 @@ No weights are read or needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,7 @@ def _memory(peaks: Peaks, llm: LLMConfig) -> Iterator[str]:
     for name, parts in (("fit", peaks.fitting), ("training", peaks.training)):
         listed = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in parts.items())
         yield f"GPU memory at the peak of the {name}, about: {sum(parts.values()) / 1e9:.2f} GB ({listed})"
-    if llm.backend == "gguf":
+    if llm.by_llama_cpp:
         yield "  the LLM's weights are in main memory: llama.cpp computes its states on the CPU"
     yield f"GPU memory in total, about: {peaks.total / 1e9:.2f} GB and {RESERVE / 1e9:.0f} GB for CUDA itself"
     for size, names in GPUS.items():
@@ -259,6 +260,8 @@ def _data(data: DataConfig, normalise: str) -> tuple[int | None, float | None]:
 
 
 def _llm_sizes(llm: LLMConfig, models_dir: Path | None) -> LLMSizes:
+    if llm.file is not None and llm.file.is_file():
+        return _file_sizes(llm.file)
     path = _config_file(llm, NANO_FOLDER / "llm", models_dir)
     if path is None:
         return _known(KNOWN_LLMS, llm.name)
@@ -272,6 +275,15 @@ def _llm_sizes(llm: LLMConfig, models_dir: Path | None) -> LLMSizes:
         raise AudioProjectionError(f"{path} is not the config.json of a causal language model ({error})") from None
     tied = bool(getattr(settings, "tie_word_embeddings", False))
     return LLMSizes(settings.hidden_size, settings.num_hidden_layers, _count(model), settings.vocab_size, tied)
+
+
+def _file_sizes(path: Path) -> LLMSizes:
+    from audio_projection.gguf import llm_file
+
+    file = llm_file.check_llm(path)
+    sizes, rows = llm_file.StackSizes.of(file), len(file.texts("tokenizer.ggml.tokens"))
+    parameters = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
+    return LLMSizes(sizes.width, sizes.layers, parameters, rows, tied="output.weight" not in file.tensors)
 
 
 def _tts_sizes(settings: TTSConfig, models_dir: Path | None) -> TTSSizes:

@@ -138,7 +138,7 @@ def _predictor_activations(config: Config, tts: TTSSizes, batch: Batch, bf16: bo
 
 def _llm_bytes(config: Config, llm: LLMSizes, layer: int) -> float:
     """On the GPU, without the output head and the layers above; llama.cpp keeps its weights in main memory."""
-    if config.llm.backend == "gguf":
+    if config.llm.by_llama_cpp:
         return 0.0
     width = 4 if config.llm.dtype == "float32" or (config.llm.dtype == "auto" and config.device == "cpu") else 2
     table = llm.vocabulary * llm.hidden

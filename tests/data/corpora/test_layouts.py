@@ -103,6 +103,66 @@ def test_a_pipe_in_a_text_is_malformed(tmp_path: Path) -> None:
     assert reasons("ljspeech", tmp_path) == [("a", "The fox."), ("metadata.csv line 2", "malformed line")]
 
 
+def test_a_pipe_in_a_text_of_a_table_of_two_columns_is_malformed(tmp_path: Path) -> None:
+    rows = ["a|One two.", "b|Three | four", "c|Five six.|", "d|Seven eight."]
+    (tmp_path / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert reasons("ljspeech", tmp_path) == [
+        ("a", "One two."),
+        ("metadata.csv line 2", "malformed line"),
+        ("c", "Five six."),
+        ("d", "Seven eight."),
+    ]
+
+
+def lines_of(path: Path, *entries: object) -> Path:
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
+    return path
+
+
+def test_ids_of_a_manifest_that_come_again_lose_no_recording(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = {"id": 3, "audio": "a.wav", "text": "One."}
+    other, alone = {"id": 3, "audio": "b.wav", "text": "One."}, {"id": 4, "audio": "c.wav", "text": "Two."}
+    start, end = ({"audio": "d.wav", "text": "Three.", "duration": seconds} for seconds in (1.5, 2.5))
+    path = lines_of(tmp_path / "list.jsonl", whole, other, alone, start, end, alone)
+    assert reasons("manifest", path) == [
+        ("3 (a.wav, 0- s)", "One."),
+        ("3 (b.wav, 0- s)", "One."),
+        ("4", "Two."),
+        ("d.wav (d.wav, 0-1.5 s)", "Three."),
+        ("d.wav (d.wav, 0-2.5 s)", "Three."),
+        ("4", "duplicate id"),
+    ]
+    assert "2 ids come again with other sound" in caplog.text
+
+
+@pytest.mark.parametrize("audio", ["audio", "audio_filepath", "path", "file_name", "audio_path", "File", "WAV"])
+def test_names_of_the_audio_in_manifests(tmp_path: Path, audio: str) -> None:
+    as_json = lines_of(tmp_path / "list.jsonl", {audio: "a.wav", "Transcription": "One."})
+    (tmp_path / "list.tsv").write_text(f"{audio}\ttranscription\na.wav\tOne.\n", encoding="utf-8")
+    assert reasons("manifest", as_json) == reasons("manifest", tmp_path / "list.tsv") == [("a.wav", "One.")]
+
+
+def test_manifests_of_another_form_are_told_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    for text, words in (
+        ('[{"audio": "a.wav", "text": "One."}]', "is one JSON list: write an object a line"),
+        ('[\n {"audio": "a.wav", "text": "One."}\n]', "is one JSON list: write an object a line"),
+        ("audio,text\na.wav,One.\n", "it has 1 cells, not 2 or 3: tabs separate them"),
+        ("{\n", "malformed line"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(AudioProjectionError, match=words):
+            read_items("manifest", path)
+
+
+def test_lines_that_break_the_reader_are_dropped_alone(tmp_path: Path) -> None:
+    deep, huge = '{"a":' * 100_000, '{"audio": "a.wav", "text": "One.", "offset": 1' + "0" * 400 + "}"
+    nobody = '{"audio": "~nobody-of-this-name/a.wav", "text": "One."}'
+    good = '{"audio": "b.wav", "text": "Two."}'
+    (tmp_path / "list.jsonl").write_text("\n".join((deep, huge, nobody, good)), encoding="utf-8")
+    assert [reason for _, reason in reasons("manifest", tmp_path / "list.jsonl")] == ["malformed line"] * 3 + ["Two."]
+
+
 def test_a_manifest_cuts_segments(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     samples = noise(4.0)
     write_sound(tmp_path / "long.wav", samples, subtype="FLOAT")

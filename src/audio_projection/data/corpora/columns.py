@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-AUDIO = ("audio", "audio_filepath", "path")
+AUDIO = (
+    "audio",
+    "audio_filepath",  # NeMo
+    "path",
+    "file_name",  # Hugging Face's folders of sound
+    "audio_path",
+    "audio_file",
+    "filename",
+    "file",
+    "wav",
+)
 TEXT = (
     "text",
     "sentence",  # Common Voice
@@ -16,7 +26,7 @@ TEXT = (
     "raw_text",
     "raw_transcription",
 )
-SPEAKER = ("speaker_id", "speaker", "client_id")
+SPEAKER = ("speaker_id", "speaker", "client_id", "speaker_name")
 SEGMENT = ("offset", "duration")
 """Seconds: where a recording begins in its file, and how long it is."""
 

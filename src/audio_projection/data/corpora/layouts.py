@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,28 +81,54 @@ def read_manifest(path: Path, subset: str | None = None) -> Iterator[Item]:
 
     The first line of a table may name the columns; the names are those in `columns`. `offset` and `duration`, in
     seconds, cut a segment out of the file. Relative audio paths start at the manifest's folder. Keys that mean nothing
-    here are named in a warning.
+    here are named in a warning. Ids that come again with other sound (FLEURS has one for each sentence) get the file's
+    name beside them.
     """
+    yield from _told_apart(list(_manifest_items(path)), path)
+
+
+def _manifest_items(path: Path) -> Iterator[Item]:
     names: list[str] | None = None
     unused: dict[str, None] = {}
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         is_json = line.lstrip().startswith("{")
+        if number == 1 and line.lstrip().startswith("[") and "\t" not in line:
+            raise AudioProjectionError(f"{path} is one JSON list: write an object a line (jq -c '.[]' {path.name})")
         if number == 1 and not is_json and set(columns.AUDIO) & set(_names(line)):
             names = _names(line)
             _check_columns(path, names)
             continue
         try:
-            entry = json.loads(line) if is_json else _table_entry(line, names)
+            entry = _json_entry(line) if is_json else _table_entry(line, names)
             recording = _manifest_recording(path.parent, entry)
-        except (LookupError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # deep JSON, ~nobody
             yield Dropped(f"{path.name} line {number}", path, Reason.malformed, str(error))
             continue
         unused |= dict.fromkeys(key for key in entry if key not in _MANIFEST_KEYS)
         yield recording
     if unused:
         log.warning("data: %s: not used: %s", path, ", ".join(unused))
+
+
+def _told_apart(items: list[Item], path: Path) -> Iterator[Item]:
+    """The items; recordings with an id that others have too, of other sound, get a name of their own."""
+    sounds: dict[str, set[tuple[Path, float, float | None]]] = {}
+    for item in items:
+        if isinstance(item, Recording):
+            sounds.setdefault(item.id, set()).add((item.audio, item.offset, item.duration))
+    shared = {name for name, each in sounds.items() if len(each) > 1}
+    if shared:
+        log.warning(
+            "data: %s: %d ids come again with other sound: their files are named beside them", path, len(shared)
+        )
+    for item in items:
+        if isinstance(item, Recording) and item.id in shared:
+            end = "" if item.duration is None else f"{item.offset + item.duration:g}"
+            yield replace(item, id=f"{item.id} ({item.audio.name}, {item.offset:g}-{end} s)")
+        else:
+            yield item
 
 
 _MANIFEST_KEYS = {"id", *columns.AUDIO, *columns.TEXT, *columns.SPEAKER, *columns.SEGMENT}
@@ -118,11 +145,15 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
         )
 
 
+def _json_entry(line: str) -> dict[str, Any]:
+    return {key.lower(): value for key, value in json.loads(line).items()}
+
+
 def _table_entry(line: str, names: Sequence[str] | None) -> dict[str, Any]:
     cells = [cell.strip() for cell in line.split("\t")]
     expected = range(len(names), len(names) + 1) if names else range(2, 4)
     if len(cells) not in expected:
-        raise ValueError(f"it has {len(cells)} cells, not {' or '.join(map(str, expected))}")
+        raise ValueError(f"it has {len(cells)} cells, not {' or '.join(map(str, expected))}: tabs separate them")
     return dict(zip(names or ("audio", "text", "speaker"), cells, strict=False))
 
 
@@ -213,8 +244,9 @@ def read_ljspeech(path: Path, subset: str | None = None) -> Iterator[Item]:
     table = path / "metadata.csv"
     check_table("ljspeech", path)
     rows = [line.split("|") for line in _lines(table)]
-    width = Counter(len(cells) for cells in rows if len(cells) > 1).most_common(1)
-    most = max(3 if width and width[0][0] == 2 else 0, width[0][0] if width else 0)
+    widths = Counter(len(cells) for cells in rows if len(cells) > 1).most_common(1)
+    most = widths[0][0] if widths else 0
+    rows = [cells if any(cell.strip() for cell in cells[most:]) else cells[:most] for cells in rows]
     speaker = _speaker_column([cells for cells in rows if 1 < len(cells) <= most])
     if speaker is not None:
         log.warning("data: %s: column %d repeats: taken as the speaker, not as text", table, speaker + 1)

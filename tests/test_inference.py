@@ -25,6 +25,7 @@ from audio_projection.projector import Projector
 from audio_projection.sampling import Choice, Sampling
 from audio_projection.text.token_spans import byte_spans
 from audio_projection.tts.generate import generate
+from audio_projection.tts.prompt import language_name
 from helpers import parity_kit
 from helpers.tiny_llm import make_model, make_tokenizer
 from helpers.training import make_config, parity_file
@@ -217,6 +218,16 @@ def test_silence_after_a_recording_is_encoded_with_it(tmp_path: Path) -> None:
     plain, longer = (voice.reference(tmp_path / "reference.wav", "the dog", seconds) for seconds in (0.0, 0.48))
     assert len(longer.codes) == len(plain.codes) + 6 and torch.equal(longer.voice, plain.voice)
     assert torch.equal(longer.codes[:10], plain.codes[:10])
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("de-AT", "german"), ("Deutsch", "german"), ("zh_Hans_CN", "chinese"), ("cmn", "chinese"), ("中文", "chinese")]
+    + [("pt-BR", "portuguese"), ("Français", "french"), ("РУССКИЙ", "russian"), ("jpn", "japanese")]
+    + [("auto", "auto"), ("Klingon", "klingon"), ("Beijing_dialect", "beijing_dialect")],
+)
+def test_languages_by_codes_and_by_their_own_names(given: str, name: str) -> None:
+    assert language_name(given) == name
 
 
 @pytest.mark.parametrize("language", ["en", "EN", "en-US", "en_GB", "English", "english"])

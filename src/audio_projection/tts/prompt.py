@@ -104,19 +104,20 @@ def prefix(
     return torch.cat(parts)
 
 
-LANGUAGE_CODES = {
-    "de": "german",
-    "en": "english",
-    "es": "spanish",
-    "fr": "french",
-    "it": "italian",
-    "ja": "japanese",
-    "ko": "korean",
-    "pt": "portuguese",
-    "ru": "russian",
-    "zh": "chinese",
+_LANGUAGES = {
+    "german": "de deu ger deutsch",
+    "english": "en eng",
+    "spanish": "es spa español castellano",
+    "french": "fr fra fre français",
+    "italian": "it ita italiano",
+    "japanese": "ja jpn 日本語",
+    "korean": "ko kor 한국어",
+    "portuguese": "pt por português",
+    "russian": "ru rus русский",
+    "chinese": "zh zho chi cmn mandarin 中文 汉语 普通话",
 }
-"""ISO 639-1 codes of Qwen3-TTS's languages."""
+LANGUAGE_CODES = {code: name for name, codes in _LANGUAGES.items() for code in codes.split()}
+"""ISO 639 codes of Qwen3-TTS's languages, and their names in themselves."""
 
 
 def language_name(language: str) -> str:

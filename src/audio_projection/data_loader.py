@@ -59,6 +59,12 @@ def load_pairs(config: Config, tts: Qwen3TTS, processes: Processes = ALONE) -> l
     return kept
 
 
+def check_data(data: DataConfig) -> None:
+    """Raises AudioProjectionError for a folder of ready pairs that is none, before any model is loaded."""
+    if data.source == "pairs":
+        PairFolder(_path(data))
+
+
 def read_texts(data: DataConfig, reading: Reading | str) -> list[str]:
     """The lines of `data.texts` as they are spoken, in order, without duplicates.
 

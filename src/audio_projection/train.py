@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from audio_projection.data.pairs import Pair
 from audio_projection.data.speakers import default_voice
-from audio_projection.data_loader import load_pairs, split_held_out, texts_to_fit
+from audio_projection.data_loader import check_data, load_pairs, split_held_out, texts_to_fit
 from audio_projection.devices import choose_device
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import write_json
@@ -51,6 +51,7 @@ def run_training(config: Config, resume: bool = True) -> Outcome:
         check_layers(config)  # what is refused loses no checkpoint, also with resume=False
         checkpoints = _checkpoints(config, resume, processes)
         check_settings(config, checkpoints)
+        check_data(config.data)
         start = None if config.train.start is None else _start(config, checkpoints)
         try:
             trainer = _prepared(config, processes, checkpoints, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,16 @@ def test_a_tts_of_other_weights_is_told(caplog: pytest.LogCaptureFixture) -> Non
     voice.projector.info.tts_weights = "0" * 16
     Voice(voice.llm, voice.tts, voice.projector, voice.defaults)
     assert "has other weights: speech may be wrong" in caplog.text
+
+
+@pytest.mark.parametrize("begin", [run_training, run_fit])
+def test_a_folder_that_is_no_pairs_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: Callable[[Config], object]
+) -> None:
+    for module in ("train", "fit.closed_form"):
+        monkeypatch.setattr(f"audio_projection.{module}.load_tts", lambda _: pytest.fail("a model was loaded"))
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "prepare.json").write_text("{}", encoding="utf-8")
+    data = {"source": "pairs", "path": str(tmp_path / "prepared")}
+    with pytest.raises(AudioProjectionError, match="is a prepared corpus, not encoded yet"):
+        begin(Config.model_validate({"data": data, "output_dir": str(tmp_path / "run")}))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from audio_projection.alignment.token_states import TokenStates, stream_token_states
 from audio_projection.data.speakers import named_speaker
-from audio_projection.data_loader import transcripts_to_fit
+from audio_projection.data_loader import check_data, transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.interruption import Interrupted
 from audio_projection.files.locations import is_projector
@@ -91,6 +91,7 @@ def run_fit(config: Config) -> Path:
     use_threads(config.threads)
     check_layers(config)
     _check_untrained(config)
+    check_data(config.data)
     with folder_lock(config.run_dir):
         try:
             return _fitted(config)

@@ -99,7 +99,7 @@ class Channel:
             if self._items:
                 return self._items.popleft()
             error, self._error = self._error, None
-        if error is not None:
+        if error is not None and not self._cancelled:
             raise error
         return None
 

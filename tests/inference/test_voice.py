@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,18 @@ from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.inference import Voice
-from audio_projection.llm.language_model import GeneratedToken
 from audio_projection.projector import Projector
 from audio_projection.sampling import Choice, Sampling
 from audio_projection.text.token_spans import byte_spans
 from audio_projection.tts.generate import generate
 from audio_projection.tts.prompt import language_name
 from helpers import parity_kit
+from helpers.answers import QUESTION, scripted
 from helpers.tiny_llm import make_model, make_tokenizer
 from helpers.training import make_config, parity_file
 from helpers.voices import make_voice
 
 TEXT = "hello there the quick brown fox"
-QUESTION = [{"role": "user", "content": "hello dog"}]
 GREEDY = Sampling.greedy()
 CONFIG = make_config(Path("unused"))
 
@@ -267,27 +265,6 @@ def test_a_projector_of_other_models_is_refused(change: dict[str, Any], words: s
         setattr(voice.projector.info, key, value)
     with pytest.raises(AudioProjectionError, match=words):
         Voice(voice.llm, voice.tts, voice.projector)
-
-
-def scripted(
-    voice: Voice, monkeypatch: pytest.MonkeyPatch, answer: str, before: Callable[[int], object] = lambda number: None
-) -> list[int]:
-    """Makes the LLM answer with a given text and its states of it; returns the growing list of generated ids.
-
-    `before` is called, in the LLM's thread, before each token with its number.
-    """
-    head, ids = voice.llm.chat_ids(QUESTION), voice.llm.tokenize(answer)
-    states = voice.llm.read([head + ids])[0][len(head) :]
-    generated: list[int] = []
-
-    def generate(*_: Any) -> Iterator[GeneratedToken]:
-        for number, (token, state) in enumerate(zip(ids, states, strict=True)):
-            before(number)
-            generated.append(token)
-            yield GeneratedToken(token, voice.llm.tokenizer.decode([token]).encode(), state)
-
-    monkeypatch.setattr(voice.llm, "generate", generate)
-    return generated
 
 
 @pytest.mark.parametrize("layout", ["streaming", "nonstreaming"])

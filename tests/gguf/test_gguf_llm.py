@@ -29,6 +29,7 @@ from audio_projection.gguf.reader import read_gguf
 from audio_projection.gguf.tokenizer import read_tokenizer, vocabulary_keys
 from audio_projection.gguf.writer import write_gguf
 from audio_projection.llm.language_model import LanguageModel, vocabulary_hash
+from audio_projection.llm.prefix_cache import PrefixCache
 from audio_projection.sampling import Choice
 from helpers.gguf_files import damaged, llm_file, unsealed
 from helpers.real_tokenizers import real_tokenizer
@@ -387,3 +388,16 @@ if __name__ == "__main__":
         except AudioProjectionError as error:
             print(error)
     print(f"{len(sys.argv) - 1} files")
+
+
+def test_a_next_turn_reads_only_what_is_new(nano_file: Path) -> None:
+    """With the keys and values that llama.cpp keeps, the answer is that of reading everything."""
+    llm, cache = GGUFLanguageModel(nano_file, context="chat"), PrefixCache()
+    first = list(llm.generate(MESSAGES, 12, GREEDY, None, cache))
+    said = b"".join(token.piece for token in first).decode()
+    turns = [*MESSAGES, {"role": "assistant", "content": said}, {"role": "user", "content": "And then?"}]
+    fresh = [token.id for token in llm.generate(turns, 12, GREEDY)]
+    assert [token.id for token in llm.generate(turns, 12, GREEDY, None, cache)] == fresh
+    assert cache.reused >= len(llm.chat_ids(MESSAGES))
+    assert [token.id for token in llm.generate(MESSAGES, 12, GREEDY, None, cache)] == [token.id for token in first]
+    assert cache.reused == len(llm.chat_ids(MESSAGES)) - 1

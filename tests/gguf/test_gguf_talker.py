@@ -21,6 +21,9 @@ from audio_projection.gguf.quantise import quantise, unexpected_types
 from audio_projection.gguf.reader import read_gguf
 from audio_projection.gguf.talker_file import Checkpoint, write_predictor, write_talker
 from audio_projection.tts import Qwen3TTS, Sampling, generate
+from audio_projection.tts.engine.engine import Engine
+from audio_projection.tts.engine.text import WholeText
+from audio_projection.tts.engine.utterance import Request
 from audio_projection.tts.generate import stream
 from audio_projection.tts.prompt import special_embeddings, text_prompt
 from helpers.gguf_files import projector_file, tiny_projector
@@ -71,6 +74,24 @@ def test_streaming_one_utterance_and_growing_memory(torch_tts: Qwen3TTS, gguf_tt
         frames = stream(tts, tts.prefix("rms", "english"), embeddings, "streaming", None, 3, 270)
         codes.append(torch.stack(list(frames)))
     assert len(codes[0]) > 100 and torch.equal(*codes)
+
+
+def test_utterances_join_while_others_are_spoken(gguf_tts: Qwen3TTS) -> None:
+    """Each has the codes that it has alone."""
+    prefix, texts = gguf_tts.prefix("rms", "english"), (TEXT, SHORT, TEXT[10:], SHORT)
+
+    def request(number: int) -> Request:
+        prompt = text_prompt(gguf_tts, prefix, embeddings_of(gguf_tts, texts[number]), "streaming")
+        return Request(prompt, WholeText(gguf_tts, prompt), seed=number, max_frames=30)
+
+    alone = [torch.stack(list(Engine(gguf_tts, slots=1).submit(request(number)))) for number in range(4)]
+    engine, running = Engine(gguf_tts, slots=3), []
+    for number in range(4):
+        running.append(engine.submit(request(number)))
+        for _ in range(3):
+            engine.step()
+    for utterance, codes in zip(running, alone, strict=True):
+        assert torch.equal(torch.stack(list(utterance)), codes)
 
 
 def argmaxes(tts: Qwen3TTS, embeddings: Tensor, codes: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ class LlamaStack(nn.Module):
     It has no torch parameters, so a checkpoint folder without those tensors still loads strictly.
     """
 
+    slots_grow = False
+    """llama.cpp cannot give a key-value cache in use more sequences."""
+
     def __init__(self, config: TransformerConfig, weights: LlamaWeights, threads: int) -> None:
         super().__init__()
         self.config, self.weights, self.threads = config, weights, threads
@@ -111,8 +114,8 @@ class LlamaFrames:
 
     def restart(self, count: int) -> None:
         """Empties the key-value cache, for `count` sequences."""
-        self._steps.reserve(count, 1)
         self._steps.context.clear()
+        self._steps.reserve(count, 1)
         self._length = 0
 
     def step(self, x: Tensor) -> Tensor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 from audio_projection.inference.speech import Sentence
 from audio_projection.inference.timing import LLMClock
@@ -46,7 +44,6 @@ class Channel:
 
     def start(self, produce: Callable[[Channel], None]) -> None:
         """Runs `produce` in a thread of its own, which ends soon after `cancel`."""
-        _stopped_at_exit()
         _RUNNING.add(self)
         self._thread = threading.Thread(target=self._run, args=(produce,), name="audio-projection-llm", daemon=True)
         self._thread.start()
@@ -141,14 +138,8 @@ class Channel:
 _RUNNING: set[Channel] = set()  # whose threads run
 
 
-@cache
-def _stopped_at_exit() -> None:
-    """From now on threads that still run are stopped at the end of the program: torch must not be taken apart under
-    them, and a stream that somebody forgot must not keep the program from ending."""
-    atexit.register(_stop_all)
-
-
-def _stop_all() -> None:
+def stop_threads() -> None:
+    """Stops the threads that run, and waits for them."""
     running = list(_RUNNING)
     for channel in running:
         channel.cancel()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from weakref import WeakSet
 
 import numpy as np
 from torch import Tensor
 
-from audio_projection.inference.channel import Channel, Item
+from audio_projection.inference.channel import Channel, Item, stop_threads
 from audio_projection.inference.timing import LLM_PARTS, AnswerTiming, shared
 from audio_projection.inference.words import SpokenSentence
 from audio_projection.tts.engine.engine import Engine
@@ -45,6 +48,7 @@ class Pipeline:
         self._counted: dict[str, float] = {}  # what is counted already of the time of the first running one
         self._lock = threading.Lock()
         self._started = self._cancelled = False
+        _close_at_exit().add(self)
         self._first = False  # whether the last chunk was the first one of its sentence
 
     def next(self) -> np.ndarray | None:
@@ -65,6 +69,11 @@ class Pipeline:
         self.timing.lap(clock.tokens, clock.seconds()["llm_tokens"], sounds=samples is not None)
         return samples
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of sound that were delivered."""
+        return sum(each.seconds for each in self.sentences)
+
     def cancel(self) -> None:
         """Stops the LLM at its next token, frees the slots and all memory; `next` gives None from now on."""
         with self._lock:
@@ -84,6 +93,8 @@ class Pipeline:
             self._channel.sounds()
             if chunk is not None:
                 self._first = not spoken.seconds
+                if self._first:
+                    spoken.start = self.seconds
                 samples = chunk.cpu().numpy()
                 spoken.add(samples, self._engine.tts.sample_rate)
                 return samples
@@ -116,8 +127,7 @@ class Pipeline:
                     item.request.text.close()
                     return
                 utterance = self._engine.submit(replace(item.request, ahead=CHUNKS_AHEAD))
-                start = self.sentences[-1].start + self.sentences[-1].seconds if self.sentences else 0.0
-                self._running.append((utterance, SpokenSentence(item.sentence, start)))
+                self._running.append((utterance, SpokenSentence(item.sentence)))
             self.sentences.append(self._running[-1][1])
             self.timings.append(utterance.timing)
 
@@ -130,9 +140,24 @@ class Pipeline:
 
     def _is_ahead(self, utterance: Utterance) -> bool:
         """Whether so much of the utterance is there that the next one can be decoded beside it without a gap in it."""
-        if self._engine.active >= self._engine.slots:
+        if not self._engine.free:
             return False  # no other listener waits for this one's next sentence
         if utterance.over:
             return True
         sounding = utterance.timing.sounding
         return sounding > 0 and utterance.frames / self._engine.tts.frame_rate - sounding >= AHEAD
+
+
+@cache
+def _close_at_exit() -> WeakSet[Pipeline]:
+    """Pipelines that are cancelled at the end of the program: before torch and llama.cpp are taken apart, which would
+    break whatever runs in them, and so that a stream that somebody forgot does not keep the program from ending."""
+    pipelines = WeakSet[Pipeline]()
+    atexit.register(_close_all, pipelines)
+    return pipelines
+
+
+def _close_all(pipelines: WeakSet[Pipeline]) -> None:
+    for pipeline in list(pipelines):
+        pipeline.cancel()
+    stop_threads()

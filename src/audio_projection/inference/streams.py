@@ -26,8 +26,7 @@ class SpeechStream(Iterator[np.ndarray], AsyncIterator[np.ndarray]):
     def __init__(self, engine: Engine, produce: Callable[[Channel], None], room: int = 1) -> None:
         self._pipeline = Pipeline(engine, produce, room)
         self._executor: ThreadPoolExecutor | None = None
-        # also called at the end of the program, before torch is taken apart
-        self._finalizer = weakref.finalize(self, self._pipeline.cancel)
+        weakref.finalize(self, self._pipeline.cancel).atexit = False  # the pipeline sees to that itself
 
     def __next__(self) -> np.ndarray:
         samples = self._pipeline.next()
@@ -71,7 +70,7 @@ class SpeechStream(Iterator[np.ndarray], AsyncIterator[np.ndarray]):
     @property
     def seconds(self) -> float:
         """Seconds of sound that were delivered."""
-        return sum(each.seconds for each in self._pipeline.sentences)
+        return self._pipeline.seconds
 
     @property
     def words(self) -> list[Word]:

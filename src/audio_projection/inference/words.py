@@ -14,6 +14,7 @@ AUDIBLE = 0.01
 """Amplitude (-40 dB) from which on sound counts as speech: a sentence's words lie between its first and last."""
 SECONDS_PER_CHARACTER = 0.07
 """Pace of a sentence of which only the beginning was spoken yet, unless it was slower."""
+_ROUNDING = 1e-6
 _WORD = re.compile(r"\S+")
 
 
@@ -35,8 +36,8 @@ class SpokenSentence:
     """A sentence with the sound that was delivered of it."""
 
     sentence: Sentence
-    start: float
-    """Where its sound begins in that of the stream, in seconds."""
+    start: float = 0.0
+    """Where its sound begins in that of the stream, in seconds; known with its first sound."""
     seconds: float = 0.0
     """Seconds of sound so far."""
     ended: bool = False
@@ -56,18 +57,20 @@ class SpokenSentence:
         """The words that were spoken so far."""
         text = self.sentence.text
         for match, end in zip(_WORD.finditer(text), self._ends(), strict=True):
-            if end > self.seconds and not self.ended:
+            if end > self.seconds + _ROUNDING and not self.ended:
                 return
             yield Word(match[0], self.start + self._at(match.start()), self.start + end)
 
     def heard(self, seconds: float) -> tuple[str, str]:
         """What ends within the first seconds of the stream's sound: as it was spoken, and as it was written."""
+        if not self.seconds:
+            return "", ""
         text, written = self.sentence.text, self.sentence.written
         own = seconds - self.start
-        if self.ended and own >= self._end() - 1e-6:
+        if self.ended and own >= self._end() - _ROUNDING:
             return text, written
         words = list(_WORD.finditer(text))
-        count = sum(end <= own for end in self._ends())
+        count = sum(end <= own + _ROUNDING for end in self._ends())
         spoken = text[: words[count - 1].end()] if count else ""
         if written.split()[: len(words)] == text.split():
             return spoken, spoken

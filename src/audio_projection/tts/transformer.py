@@ -18,6 +18,9 @@ from audio_projection.tts.layers import Block, CachedSequences, KVCache, RMSNorm
 class Transformer(nn.Module):
     """Decoder blocks and the final norm. Parameter names are the official ones except for the fused matrices."""
 
+    slots_grow = True
+    """Whether `begin` needs no more slots than are used at first."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config

@@ -38,7 +38,8 @@ class Slots:
     def admit(self, utterance: Utterance, expected: int) -> None:
         """Gives the utterance a slot; `expected`: how many are about to take one, this one included."""
         if self.decoder is None:
-            slots = self.size if self._graphs else min(self.size, expected)
+            all_at_once = self._graphs or not self._tts.talker.transformer.slots_grow
+            slots = self.size if all_at_once else min(self.size, expected)
             self.decoder = Decoder(self._tts, (), self._sampling, graphs=self._graphs, slots=slots)
         self.decoder.open(utterance.request.seed, utterance.request.sampling)
         utterance.timing.lap("queue")
@@ -152,13 +153,14 @@ class Slots:
         for utterance in list(self.utterances):
             if not utterance.started:
                 continue
+            utterance.timing.lap(utterance.waits_for or "other")
+            utterance.waits_for = None
             if utterance.unheard:
-                utterance.timing.lap("unheard")
+                utterance.waits_for = "unheard"
+            elif not utterance.request.text.ready():
+                utterance.waits_for = "stalled"
+            if utterance.waits_for is not None:
                 continue
-            if not utterance.request.text.ready():
-                utterance.timing.lap("stalled")
-                continue
-            utterance.timing.lap("other")
             try:
                 texts[utterance] = utterance.request.text.take()
             except Exception as error:  # its own producer's: no other utterance has to do with it

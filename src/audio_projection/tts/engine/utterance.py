@@ -168,6 +168,8 @@ class Utterance(Iterator[Tensor]):
         """Blocks of codes that the codec has still to read first."""
         self.started = False
         """Whether the prompt is read and frames follow."""
+        self.waits_for: str | None = None
+        """What it waited for when a frame was last decoded: "unheard" or "stalled", as in `Timing`."""
         self.codes: list[Tensor] = []
         """Frames that are not yet sound, or not yet delivered."""
         self.chunks: deque[Tensor] = deque()

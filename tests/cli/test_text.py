@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files import player
+from audio_projection.files.playback import player
 from helpers.paths import REPOSITORY
 
 NANO = ("--config", str(REPOSITORY / "configs" / "nano.yaml"))

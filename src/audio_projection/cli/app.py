@@ -20,6 +20,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from audio_projection.cli.chat import chat
 from audio_projection.cli.data import data_app
 from audio_projection.cli.download import download
 from audio_projection.cli.evaluate import evaluate, robustness
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": fit,
     "train": train,
     "speak": speak,
+    "chat": chat,
     "serve": serve,
     "text": text,
     "evaluate": evaluate,

@@ -14,6 +14,7 @@ from audio_projection.files.locations import PARTS
 
 DEFAULT_CONFIG = "configs/default.yaml"
 DEFAULT_OUTPUT = Path("output.wav")
+STDOUT = Path("-")
 DEFAULT_DATA = Path("data")
 
 PlainType = Literal["f32", "f16", "q8_0"]
@@ -79,8 +80,21 @@ TextFile = Annotated[
 Chat = Annotated[str | None, Option(help="A question; the language model's own answer is spoken.")]
 System = Annotated[str | None, Option(help="System prompt of --chat, in the place of llm.system; empty: none.")]
 Play = Annotated[bool, Option("--play", help="Play it too, through aplay, afplay or ffplay.")]
-Output = Annotated[Path, Option("--output", "-o", help="wav, flac, ogg, opus or mp3, by the name.")]
+Output = Annotated[
+    Path, Option("--output", "-o", help="wav, flac, ogg, opus or mp3, by the name; - is stdout, while it is made.")
+]
+StreamFormat = Annotated[
+    Literal["wav", "pcm"] | None,
+    Option("--format", help="Of --output -: wav (the default), or pcm, raw 16-bit little-endian mono samples."),
+]
 OutputDir = Annotated[Path | None, Option(help="Folder for --text-file.")]
+PlayLive = Annotated[bool, Option("--play", help="Play answers while they are made.")]
+Player = Annotated[
+    str | None,
+    Option(metavar="PROGRAM", help="Play by this program, which reads WAV from its input, e.g. 'aplay -q -'."),
+]
+AnswerDir = Annotated[Path | None, Option("--output-dir", help="Folder for the answers: 0001.wav and so on.")]
+SystemPrompt = Annotated[str | None, Option("--system", help="System prompt, in the place of llm.system; empty: none.")]
 
 TextToRead = Annotated[str | None, Option("--text", help="What to read; without it and --text-file, stdin.")]
 FileToRead = Annotated[Path | None, Option("--text-file", help="A file of lines to read.")]

@@ -5,32 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from audio_projection.cli import options
-from audio_projection.cli.settings import load_settings
+from audio_projection.cli.speaking import Speaker, SpeakOptions, check_recording, voice_settings
 from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
-from audio_projection.files.locations import check_for_speaking, check_gguf_folder
-from audio_projection.files.player import find_players, play_file
+from audio_projection.files.playback.player import find_players, play_file
+from audio_projection.files.playback.sound_stream import SoundStream
 from audio_projection.text.input_text import check_text, decode_text
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from audio_projection.inference import Speech, Voice
-    from audio_projection.tts.prompt import Reference
+    from audio_projection.inference import SpeechStream
 
 log = logging.getLogger(__name__)
+
+BROKEN_PIPE = 141
+"""Exit code where nobody reads the sound any more, as a shell gives it for a program that SIGPIPE ended."""
 
 
 def speak(
@@ -41,6 +38,7 @@ def speak(
     system: options.System = None,
     play: options.Play = False,
     output: options.Output = options.DEFAULT_OUTPUT,
+    format: options.StreamFormat = None,
     output_dir: options.OutputDir = None,
     config: options.ConfigFile = options.DEFAULT_CONFIG,
     gguf: options.GGUFFolder = None,
@@ -63,32 +61,27 @@ def speak(
       speak --config nano --text-file lines.txt --output-dir spoken
       speak --config nano --chat "What is the sea?" -o answer.flac --play
       echo "Good morning" | speak --config nano
+      speak --config nano --text "Hello world" --output - | aplay
       speak --gguf exported --text "Hello world"
     """
-    if gguf is not None and config != options.DEFAULT_CONFIG:
-        raise typer.BadParameter("give --gguf or --config: the folder has a configuration of its own")
     _check_sources(text, text_file, chat, output, output_dir)
     _check_chat_options(chat, control, system)
-    if ref_text is not None and ref_audio is None:
-        raise typer.BadParameter("--ref-text goes with --ref-audio")
+    _check_stdout(output, format, play)
+    check_recording(voice, ref_audio, ref_text)
     if play and text_file is not None:
         raise typer.BadParameter("--play goes with one text, not with --text-file")
     players = find_players() if play else []
-    if voice is not None and ref_audio is not None:
-        log.warning("--ref-audio wins: the voice is that of %s, --voice %s is not used", ref_audio, voice)
-    if gguf is not None:
-        check_gguf_folder(gguf)
-    settings = load_settings(
-        config if gguf is None else gguf / "config.yaml",
-        overrides,
-        {"device": device, "llm.dtype": dtype, "tts.dtype": dtype, "seed": seed, "threads": threads}
-        | {"llm.system": system},
-    )
+    given = {"device": device, "seed": seed, "threads": threads, "llm.system": system}
+    settings = voice_settings(config, gguf, overrides, given, dtype)
     chosen = SpeakOptions(projector, voice, language, ref_audio, ref_text, control)
     if text_file is not None and output_dir is not None:
         _speak_file(settings, chosen, text_file, output_dir)
         return
     words = decode(_given(text, chat))
+    if output == options.STDOUT:
+        speaker = Speaker(settings, chosen)
+        _write_out(speaker.stream(words) if chat is None else speaker.answer(words), speaker.sample_rate, format)
+        return
     audio.check_writable(output)
     speaker = Speaker(settings, chosen)
     if chat is not None:
@@ -121,6 +114,30 @@ def _check_chat_options(chat: str | None, control: str | None, system: str | Non
         raise typer.BadParameter("--system goes with --chat")
 
 
+def _check_stdout(output: Path, format: str | None, play: bool) -> None:
+    if output != options.STDOUT and format is not None:
+        raise typer.BadParameter("--format goes with --output -; a file has the format of its name")
+    if output == options.STDOUT and play:
+        raise typer.BadParameter("--play goes with a file; pipe --output - into a player instead")
+    if output == options.STDOUT and sys.stdout.isatty():
+        raise typer.BadParameter("--output - writes sound, not for a terminal: pipe it into a player or a file")
+
+
+def _write_out(stream: SpeechStream, rate: int, kind: str | None) -> None:
+    """Writes sound to stdout while it is made; what is said of it goes to stderr."""
+    sound = SoundStream(sys.stdout.buffer, rate, kind or "wav")
+    try:
+        for samples in stream:
+            sound.write(samples)
+    except BrokenPipeError:
+        stream.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes
+        raise typer.Exit(BROKEN_PIPE) from None
+    if not stream.seconds:
+        raise AudioProjectionError("the language model's answer has nothing to speak in it; ask differently")
+    typer.echo(f"{stream.text}\n{stream.seconds:.2f} s", err=True)
+
+
 def _given(text: str | None, chat: str | None) -> bytes:
     words = text if text is not None else chat
     return os.fsencode(words) if words is not None else sys.stdin.buffer.read()
@@ -141,85 +158,6 @@ def _speak_file(settings: Config, chosen: SpeakOptions, text_file: Path, output_
         numbers = ", ".join(map(str, failed))
         spoken = sum(map(bool, map(bytes.strip, lines)))
         raise AudioProjectionError(f"{len(failed)} of {spoken} lines could not be spoken: {numbers}")
-
-
-@dataclass(frozen=True)
-class SpeakOptions:
-    """Options of `speak` that are passed on to the voice."""
-
-    projector: str | None = None
-    voice: str | None = None
-    language: str | None = None
-    ref_audio: Path | None = None
-    ref_text: str | None = None
-    control: str | None = None
-
-
-class Speaker:
-    """A loaded voice that writes sound files."""
-
-    def __init__(self, config: Config, chosen: SpeakOptions) -> None:
-        """Loads the models; raises `AudioProjectionError` naming whichever of them is not there."""
-        check_for_speaking(config, chosen.projector)
-        if chosen.ref_audio is not None:
-            audio.check_readable(chosen.ref_audio)
-        # where scipy is installed, transformers loads it for losses of image models: a tenth of the time until speech
-        with _hidden("scipy"):
-            from audio_projection.inference import Voice
-
-            self._voice: Voice = Voice.from_config(config, projector=chosen.projector)
-        self._arguments: dict[str, Any] = {"voice": chosen.voice, "language": chosen.language, "seed": config.seed}
-        self._control = chosen.control
-        if chosen.ref_audio is not None:
-            self._arguments["voice"] = self._reference(chosen.ref_audio, chosen.ref_text)
-        self._voice.check(self._arguments["voice"], chosen.language)
-
-    def speak(self, text: str, output: Path) -> float:
-        """Writes the text spoken; returns seconds of sound."""
-        return self._write(self._voice.speak(text, control=self._control, **self._arguments), output)
-
-    def speak_all(self, texts: Sequence[tuple[str, Path]]) -> Iterator[float | AudioProjectionError]:
-        """Writes each text spoken into its file, several sentences being decoded at once; yields its seconds of sound,
-        or why it could not be spoken."""
-        arguments = {key: value for key, value in self._arguments.items() if key != "seed"}
-        seeds = repeat(self._arguments["seed"])
-        spoken = self._voice.speak_each([text for text, _ in texts], seeds=seeds, control=self._control, **arguments)
-        for speech, (_, output) in zip(spoken, texts, strict=True):
-            try:
-                yield speech if isinstance(speech, AudioProjectionError) else self._write(speech, output)
-            except AudioProjectionError as error:
-                yield error
-
-    def chat(self, question: str, output: Path) -> tuple[str, float]:
-        """Lets the language model answer and writes the answer spoken; returns it and its seconds of sound."""
-        speech = self._voice.chat([{"role": "user", "content": question}], **self._arguments)
-        return speech.text, self._write(speech, output)
-
-    def _reference(self, recording: Path, text: str | None) -> Tensor | Reference:
-        """The recording's x-vector; with its transcript the whole recording, as a prompt."""
-        from audio_projection.data.reference_audio import SILENCE
-
-        if text is None:
-            return self._voice.embed_reference(recording)
-        return self._voice.reference(recording, text, SILENCE)
-
-    @staticmethod
-    def _write(speech: Speech, output: Path) -> float:
-        audio.write(output, speech.samples, speech.sample_rate)
-        return len(speech.samples) / speech.sample_rate
-
-
-@contextmanager
-def _hidden(package: str) -> Iterator[None]:
-    """Hides an installed package from imports, unless it is loaded already."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
-    try:
-        yield
-    finally:
-        del sys.modules[package]
 
 
 def read_lines(path: Path) -> list[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from audio_projection.llm.language_model import LanguageModel, Message
 from audio_projection.llm.prefix_cache import PrefixCache
 from audio_projection.models import Models
 from audio_projection.projector import Projector
-from audio_projection.sampling import Choice
+from audio_projection.sampling import Choice, derived_seed
 from audio_projection.text.input_text import Reading, as_spoken, check_text, is_speakable, split_sentences
 from audio_projection.tts.engine.engine import Engine
 from audio_projection.tts.engine.utterance import Request, Utterance
@@ -286,10 +286,13 @@ class Voice:
         check_chat(self.llm)
         prefix = self._requests.prefix(voice, language)
 
+        turns = count()
+
         def begin(said: list[Message], cache: PrefixCache) -> Answer:
             check_messages(said)
             conversation = fitting(self.llm, said, self.defaults)
-            answering = Answering(self._requests, conversation, prefix, seed, sampling, self.reading, cache)
+            own = None if seed is None else derived_seed(seed, next(turns))
+            answering = Answering(self._requests, conversation, prefix, own, sampling, self.reading, cache)
             return Answer(self._current_engine(), answering, WRITTEN_AHEAD)
 
         return Session(begin, messages)

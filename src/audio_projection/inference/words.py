@@ -12,7 +12,7 @@ from audio_projection.inference.speech import Sentence
 
 AUDIBLE = 0.01
 """Amplitude (-40 dB) from which on sound counts as speech: a sentence's words lie between its first and last."""
-SECONDS_PER_CHARACTER = 0.07
+SECONDS_PER_CHARACTER = 0.06
 """Pace of a sentence of which only the beginning was spoken yet, unless it was slower."""
 _ROUNDING = 1e-6
 _WORD = re.compile(r"\S+")

@@ -1,0 +1,1 @@
+"""Sound to players and pipes: whole files, or while it is made."""

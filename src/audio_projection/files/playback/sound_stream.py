@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def wav_header(rate: int, size: int | None = None) -> bytes:
 class SoundStream:
     """Writes sound into an open binary file, a pipe for example, chunk by chunk; each goes out at once."""
 
-    def __init__(self, file: BinaryIO, rate: int, kind: str = "wav") -> None:
+    def __init__(self, file: IO[bytes], rate: int, kind: str = "wav") -> None:
         """`kind`: one of STREAM_FORMATS; "pcm" has no header."""
         self._file = file
         self._header = wav_header(rate) if kind == "wav" else b""

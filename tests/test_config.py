@@ -85,12 +85,14 @@ def test_every_file_of_configs_has_its_name(repository: Path) -> None:
 def test_the_tables_of_choices_are_those_of_the_code() -> None:
     from audio_projection.alignment.controls import CONTROLS
     from audio_projection.data.corpora.layouts import READERS
-    from audio_projection.evaluation.systems import SYSTEMS
+    from audio_projection.evaluation.systems import MEANINGS, SYSTEMS
+    from audio_projection.files.locations import SHIPPED_KINDS
     from audio_projection.projector import KINDS
 
     assert tuple(KINDS) == PROJECTOR_KINDS
     assert {*PUBLISHED_CORPORA, "manifest"} == READERS.keys()
-    assert {*CONTROLS, *PROJECTOR_KINDS} < set(SYSTEMS) and len(set(SYSTEMS)) == len(SYSTEMS)
+    assert set(SHIPPED_KINDS) < set(PROJECTOR_KINDS) and set(PROJECTOR_KINDS) < MEANINGS.keys()
+    assert {*CONTROLS, *SHIPPED_KINDS} < set(SYSTEMS) and len(set(SYSTEMS)) == len(SYSTEMS)
 
 
 def test_a_voice_takes_the_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +208,7 @@ def test_unknown_keys_are_named_with_the_nearest(word: str, unknown: str, neares
         ("train.steps=-1", "train.steps: expected greater than or equal to 0, got -1"),
         ("train.learning_rate=.nan", "train.learning_rate: expected a finite number, got nan"),
         ("train=3", "train: expected keys with values, got 3"),
-        ("projector.kind=cubic", "projector.kind: expected one of 'linear' or 'residual', got 'cubic'"),
+        ("projector.kind=cubic", "projector.kind: expected one of 'linear', 'residual' or 'mlp', got 'cubic'"),
         ("llm.layers=first", "expected one of 'last' or 'probe' or a whole number or a list, got 'first'"),
         ("llm.layers=[0,first]", "llm.layers: expected"),
         ("projector.mix=sum", "projector.mix: expected one of 'scalar' or 'concat', got 'sum'"),

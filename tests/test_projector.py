@@ -14,6 +14,7 @@ from audio_projection.models import load_projector
 from audio_projection.projector import (
     ACTIVATIONS,
     LinearProjector,
+    MLPProjector,
     Projector,
     ProjectorInfo,
     ResidualProjector,
@@ -61,6 +62,29 @@ def test_linear_is_activation_of_layernorm_of_an_affine_map(activation: str) -> 
     torch.testing.assert_close(projector(states, torch.zeros_like(embeddings)), expected)  # uses the states only
 
 
+def test_mlp_is_two_affine_maps_with_layernorm_and_gelu_between() -> None:
+    projector = build_projector(info(kind="mlp", hidden=20))
+    for parameter in projector.parameters():
+        torch.nn.init.normal_(parameter)
+    assert isinstance(projector, MLPProjector) and projector.output.weight.shape == (8, 20)
+    states, embeddings = inputs()
+    inner = torch.nn.functional.layer_norm(states[:, :, 0] @ projector.linear.weight.T + projector.linear.bias, (20,))
+    inner = inner * projector.norm.weight + projector.norm.bias
+    inner = 0.5 * inner * (1 + torch.erf(inner / 2**0.5))
+    expected = inner @ projector.output.weight.T + projector.output.bias
+    torch.testing.assert_close(projector(states, embeddings), expected)
+    assert torch.equal(projector(states, 0 * embeddings), projector(states, embeddings)), "from the states alone"
+    assert build_projector(info(kind="mlp")).info.hidden == 8, "as wide as a text embedding"
+    with pytest.raises(AudioProjectionError, match="projector hidden must be at least 1, not 0"):
+        build_projector(info(kind="mlp", hidden=0))
+
+
+def test_mlp_at_real_size() -> None:
+    with torch.device("meta"):
+        projector = build_projector(info(kind="mlp", llm_size=4096, tts_size=2048))
+    assert projector.parameter_count == 4096 * 2048 + 2048 * 2048 + 4 * 2048
+
+
 def test_untrained_residual_is_exactly_the_text_embedding() -> None:
     projector = build_projector(info(kind="residual"))
     states, embeddings = inputs()
@@ -88,7 +112,7 @@ def test_mix_of_layers_starts_as_their_mean_and_trains() -> None:
     assert projector.mix is not None and projector.mix.grad is not None and projector.mix.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("kind", ["linear", "residual"])
+@pytest.mark.parametrize("kind", ["linear", "residual", "mlp"])
 def test_layers_side_by_side_are_projected_together(kind: str) -> None:
     """As a projector of one layer as wide as all of them projects them."""
     projector = build_projector(info(kind=kind, layers=[0, 4], mix="concat"))
@@ -138,7 +162,7 @@ def test_states_of_another_size_are_refused() -> None:
 
 
 @pytest.mark.parametrize("mix", ["scalar", "concat"])
-@pytest.mark.parametrize("kind", ["linear", "residual"])
+@pytest.mark.parametrize("kind", ["linear", "residual", "mlp"])
 @pytest.mark.parametrize("voice", ["ada", torch.arange(4.0), None])
 def test_saved_projector_comes_back_whole(tmp_path: Path, kind: str, voice: object, mix: str) -> None:
     projector = build_projector(info(kind=kind, layers=[1, 4], mix=mix))

@@ -63,7 +63,7 @@ def train(config: Config, models: Models | None = None, pairs: list = PAIRS) -> 
     return models
 
 
-@pytest.mark.parametrize("kind", ["linear", "residual"])
+@pytest.mark.parametrize("kind", ["linear", "residual", "mlp"])
 def test_only_the_projector_changes_and_it_learns(tmp_path: Path, kind: str) -> None:
     config = make_config(tmp_path, steps=25, learning_rate=3e-2)
     config.projector.kind = kind  # type: ignore[assignment]

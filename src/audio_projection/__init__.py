@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from audio_projection.llm.language_model import LanguageModel
     from audio_projection.models import Models
-    from audio_projection.projector import LinearProjector, Projector, ResidualProjector
+    from audio_projection.projector import LinearProjector, MLPProjector, Projector, ResidualProjector
     from audio_projection.sampling import Choice, Sampling
     from audio_projection.train import train_projector
     from audio_projection.tts.model import Qwen3TTS
@@ -43,6 +43,7 @@ __all__ = [
     "Config",
     "LanguageModel",
     "LinearProjector",
+    "MLPProjector",
     "Models",
     "Pair",
     "Projector",
@@ -68,6 +69,7 @@ _LAZY = {
     "Choice": "sampling",
     "LanguageModel": "llm.language_model",
     "LinearProjector": "projector",
+    "MLPProjector": "projector",
     "Models": "models",
     "Pair": "data.pairs",
     "Projector": "projector",

@@ -28,7 +28,7 @@ NANO = "nano"
 SHIPPED_CONFIGS = ("default", "nano", "nano-gguf")
 """Names that stand for the files of these names in configs/."""
 
-ProjectorKind = Literal["linear", "residual"]
+ProjectorKind = Literal["linear", "residual", "mlp"]
 PROJECTOR_KINDS: tuple[ProjectorKind, ...] = get_args(ProjectorKind)
 
 PublishedCorpus = Literal["librispeech", "ljspeech", "common_voice", "libritts"]
@@ -190,6 +190,8 @@ class ProjectorConfig(Section):
     many times the weights: [0, last] of 4096 -> 2048 is 16.8M."""
     rank: Count | None = None
     """Rank of the residual kind; none: the one that gives it as many parameters as the linear kind."""
+    hidden: Count | None = None
+    """Width of the mlp kind's inner layer; none: that of a text embedding."""
     path: AnchoredPath | None = None
     """A trained projector to speak with, instead of the one under output_dir."""
 
@@ -241,7 +243,8 @@ class FitConfig(Section):
     """Texts on which R2 is measured."""
     batch: Count = 16
     refine: Literal["none", "softmax"] = "none"
-    """`softmax`: after the regression the projector is trained to make the right text embedding the nearest one."""
+    """`softmax`: after the regression the projector is trained to make the right text embedding the nearest one. The
+    mlp kind always is."""
     refine_steps: Count = 1000
     refine_tokens: Count = 100_000
     """Text tokens that it learns from, at most; their states are kept in main memory, 2 bytes a number."""

@@ -116,7 +116,7 @@ def _start(config: Config, checkpoints: Checkpoints) -> Projector | None:
 def _take_over(projector: Projector, start: Projector) -> None:
     """Copies the weights of `start`; AudioProjectionError when it is for other layers, models or sizes."""
     models = ("llm_size", "tts_size", "llm_tokenizer_hash", "tts_tokenizer_hash")
-    names = ("kind", "layers", "mix", "activation", "rank", *models)
+    names = ("kind", "layers", "mix", "activation", "rank", "hidden", *models)
     for name in names:
         one, other = getattr(start.info, name), getattr(projector.info, name)
         if one != other and one != "":

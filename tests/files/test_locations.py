@@ -53,7 +53,7 @@ def test_a_place_is_itself(nano: Config, tmp_path: Path, monkeypatch: pytest.Mon
     assert locate_projector(nano, "linear")[1] == locate_projector(nano, "shipped/linear")[1] == "shipped"
     for choice in ("./linear", "./shipped/linear", "p.gguf"):
         assert locate_projector(nano, choice) == (Path(choice), "given")
-    with pytest.raises(AudioProjectionError, match="no such folder; give linear, residual, shipped/linear"):
+    with pytest.raises(AudioProjectionError, match="no such folder; give linear, residual, mlp, shipped/linear"):
         locate_projector(nano, "shipped/cubic")
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from audio_projection.alignment.token_states import TokenStates
 from audio_projection.config import Config, FitConfig
 from audio_projection.fit import refine as refining
-from audio_projection.fit.closed_form import FitReport, fit_linear, run_fit
+from audio_projection.fit.closed_form import FitReport, fit_linear, fit_mlp, run_fit
 from audio_projection.fit.refine import Rows, TokenPool, refine, refine_fitted, refine_memory
 from audio_projection.fit.ridge import Split
-from audio_projection.projector import LinearProjector, Projector, ProjectorInfo, build_projector
+from audio_projection.projector import LinearProjector, MLPProjector, Projector, ProjectorInfo, build_projector
 from helpers.training import pairs_config, save_llm
 
 D, H, VOCABULARY = 24, 48, 300
@@ -125,9 +125,25 @@ def test_no_gradients_are_left() -> None:
     assert all(weight.grad is None for weight in projector.parameters())
 
 
-def test_a_configuration_asks_for_it(tmp_path: Path) -> None:
-    values = pairs_config(tmp_path, save_llm(tmp_path / "llm"))
-    values["fit"] |= {"refine": "softmax", "refine_steps": 60}
+def test_mlp_begins_at_a_ridge_regression_and_is_refined(pairs: list, table: Tensor) -> None:
+    """Its inner layer has 96 channels: from the states' 24 a linear map could not make more of them."""
+    torch.manual_seed(0)
+    projector = build_projector(ProjectorInfo(kind="mlp", llm_size=D, tts_size=H, layers=[1], hidden=96))
+    assert isinstance(projector, MLPProjector)
+    inner = projector.linear.weight.clone()
+    split, pool = Split(len(pairs), SETTINGS), TokenPool(3000)
+    begun = fit_mlp(projector, pairs, split, SETTINGS.ridges, pool)
+    assert torch.equal(projector.linear.weight, inner) and begun.r2 > 0.5
+    report = refine_fitted(projector, pool, split, lambda ids: table[ids], VOCABULARY, 300)
+    assert report.kept and not torch.equal(projector.linear.weight, inner)
+    assert report.right.share > begun.nearest_row and report.right.share > fitted(pairs)[3].nearest_row + 0.03
+
+
+@pytest.mark.parametrize(("kind", "refine"), [("linear", "softmax"), ("mlp", "none")])
+def test_a_configuration_asks_for_it(tmp_path: Path, kind: str, refine: str) -> None:
+    """The kind mlp needs not be asked."""
+    values = pairs_config(tmp_path, save_llm(tmp_path / "llm")) | {"projector": {"kind": kind}}
+    values["fit"] |= {"refine": refine, "refine_steps": 60}
     projector = Projector.from_pretrained(run_fit(Config.model_validate(values)))
     report = projector.info.measurements["fit"]
     assert report["refined"]["steps"] == 60 and report["refined"]["kept"]

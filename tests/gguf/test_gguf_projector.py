@@ -41,7 +41,7 @@ def test_the_features_are_the_same(tmp_path: Path, kind: str, wanted: str, most:
 
 
 @pytest.mark.parametrize("mix", ["scalar", "concat"])
-@pytest.mark.parametrize("kind", ["linear", "residual"])
+@pytest.mark.parametrize("kind", ["linear", "residual", "mlp"])
 def test_several_layers_and_an_x_vector_are_kept(tmp_path: Path, kind: str, mix: str) -> None:
     projector = tiny_projector(kind, layers=[0, 3, 5], mix=mix, measurements={"fit": {"r2": 0.5}})
     projector.set_voice(torch.randn(48), "reader 103")

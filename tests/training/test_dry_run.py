@@ -180,6 +180,18 @@ def test_residual_of_the_default_is_as_large(default: Config) -> None:
     assert abs(estimate_run(default).parameters - 8.39e6) < 0.01 * 8.39e6
 
 
+def test_the_refinement_is_told(default: Config) -> None:
+    assert "refinement of the fit" not in describe(default)
+    default.fit.refine = "softmax"
+    line = "refinement of the fit: 1,000 steps of softmax over text embeddings, on 100,000 of its tokens (0.82 GB of"
+    assert line in describe(default)
+    default.fit.refine, default.projector.kind = "none", "mlp"
+    text = describe(default)
+    assert line in text and "trained parameters: 12,591,104 (12.59M), projector mlp" in text
+    default.projector.kind = "residual"
+    assert "refinement of the fit" not in describe(default)
+
+
 def test_a_model_without_known_sizes_is_asked_for(default: Config) -> None:
     default.llm.name = "someone/unknown"
     with pytest.raises(AudioProjectionError, match="sizes of someone/unknown are not known"):

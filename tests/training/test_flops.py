@@ -53,12 +53,13 @@ def test_what_is_not_computed_has_no_flops() -> None:
         config.train.loss = type(config.train.loss)(**(none | loss))
         return training_flops(config, LLM, sizes, 4, 100, seen)["talker"]
 
-    assert talker(rows=1) == 0 and fit_flops(config, LLM, sizes, 4, 64) > 0
+    projector = build_projector(ProjectorInfo(llm_size=64, tts_size=sizes.hidden))
+    assert talker(rows=1) == 0 and fit_flops(config, LLM, sizes, 4, projector) > 0
     assert talker(talker=1, distill=1) == 1.5 * talker(talker=1), "the teacher is a forward pass"
     config.tts.finetune = "full"
     assert talker(talker=1) == 2 * sizes.talker_stack * 3 * (PREFIX + 60)
     config.projector.kind = "residual"
-    assert fit_flops(config, LLM, sizes, 4, 64) == 0
+    assert fit_flops(config, LLM, sizes, 4, projector) == 0
 
 
 def test_hours() -> None:

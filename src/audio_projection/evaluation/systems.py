@@ -18,14 +18,20 @@ from audio_projection.config import PROJECTOR_KINDS, Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
-from audio_projection.files.locations import SHIPPED_PROJECTORS, given_projector, has_projector, locate_projector
+from audio_projection.files.locations import (
+    SHIPPED_KINDS,
+    SHIPPED_PROJECTORS,
+    given_projector,
+    has_projector,
+    locate_projector,
+)
 from audio_projection.text.input_text import Reading, as_spoken
 
 if TYPE_CHECKING:
     from audio_projection.inference import Voice
 
 TEACHER, PLAIN = "teacher", "plain"
-SYSTEMS = (TEACHER, "codec", PLAIN, *PROJECTOR_KINDS, *(control for control in CONTROLS if control != PLAIN))
+SYSTEMS = (TEACHER, "codec", PLAIN, *SHIPPED_KINDS, *(control for control in CONTROLS if control != PLAIN))
 """The systems of a whole evaluation, in the order of the table."""
 MEANINGS = {
     TEACHER: "flite's voice rms, the teacher of the nano voice",
@@ -33,6 +39,7 @@ MEANINGS = {
     PLAIN: "the TTS fed with its own text embeddings",
     "linear": "linear projector: the states alone",
     "residual": "residual projector: own text embeddings and states",
+    "mlp": "mlp projector: the states alone, through two linear maps",
     "shuffled": "states permuted over the tokens of the sentence",
     "other": "states of another sentence",
 }
@@ -140,18 +147,19 @@ def name_systems(systems: Sequence[str]) -> list[System]:
 
     Raises AudioProjectionError for what is neither, and for a system that is given twice.
     """
+    named = tuple(dict.fromkeys((*SYSTEMS, *PROJECTOR_KINDS, *SHIPPED_PROJECTORS)))
     for system in systems:
-        if system not in (*SYSTEMS, *SHIPPED_PROJECTORS) and not has_projector(Path(system)):
-            choices = ", ".join((*SYSTEMS, *SHIPPED_PROJECTORS))
+        if system not in named and not has_projector(Path(system)):
+            choices = ", ".join(named)
             raise AudioProjectionError(
                 f"unknown system {system!r}: choose of {choices}, or give a trained projector's folder"
             )
-    given = [system for system in systems if system not in (*SYSTEMS, *SHIPPED_PROJECTORS)]
+    given = [system for system in systems if system not in named]
     paths = {system: given_projector(Path(system)).resolve() for system in given}
     if len(set(systems)) < len(systems) or len(set(paths.values())) < len(paths):
         raise AudioProjectionError(f"a system is given twice: {', '.join(systems)}; give each once")
     short = {choice: choice.replace("/", "-") for choice in SHIPPED_PROJECTORS}
-    short |= zip(paths, _short_names(list(paths.values()), {*SYSTEMS, *short.values()}), strict=True)
+    short |= zip(paths, _short_names(list(paths.values()), {*named, *short.values()}), strict=True)
     projectors = {*PROJECTOR_KINDS, *SHIPPED_PROJECTORS, *paths}
     return [System(short.get(system, system), system if system in projectors else None) for system in systems]
 

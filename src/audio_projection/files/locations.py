@@ -21,7 +21,8 @@ NANO_FOLDER = PACKAGE / "nano"
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 """What is downloaded of a hub repository; never the second copy of the weights that some keep in `original/`."""
 SKIPPED_FILES = ["original/*"]
-SHIPPED_PROJECTORS = {f"shipped/{kind}": NANO_FOLDER / "projectors" / kind for kind in PROJECTOR_KINDS}
+SHIPPED_KINDS = ("linear", "residual")
+SHIPPED_PROJECTORS = {f"shipped/{kind}": NANO_FOLDER / "projectors" / kind for kind in SHIPPED_KINDS}
 """Words that name the nano projectors of the package themselves, and their folders."""
 PARTS = ("llm", "tts", "data")
 """What `audio-projection download` gets, by the sections of the configuration."""
@@ -119,10 +120,10 @@ def locate_projector(config: Config, choice: str | None = None) -> tuple[Path, s
     kind = choice or config.projector.kind
     own = kind == config.projector.kind
     trained = config.trained_projector if own else config.output_dir / kind / "projector"
-    shipped = SHIPPED_PROJECTORS[f"shipped/{kind}"]
+    shipped = SHIPPED_PROJECTORS.get(f"shipped/{kind}")
     if is_projector(trained):
         return trained, "trained here"
-    if config.llm.name == config.tts.name == NANO and is_projector(shipped):
+    if config.llm.name == config.tts.name == NANO and shipped is not None and is_projector(shipped):
         return shipped, "shipped"
     raise Missing(f"a trained projector in {trained}", TRAIN)
 

@@ -63,6 +63,7 @@ def new_projector(config: Config, llm: LanguageModel, tts: Qwen3TTS) -> Projecto
         mix=config.projector.mix,
         activation=config.projector.activation,
         rank=config.projector.rank,
+        hidden=config.projector.hidden,
         context=llm.context,
         prompt=llm.prompt,
         head=llm.head if llm.context == "chat" else None,

@@ -3,16 +3,17 @@
 The TTS's text embeddings are frozen, so the target of each token is known. The linear kind is activation(gain * n +
 bias) with n the standardised W h + b; the targets are taken back through that chain: their pre-image under the
 activation, without each channel's mean and scale, then standardised over the channels. W and b are a ridge regression
-to that; gain and bias are the least-squares line of each channel's pre-image on n.
+to that; gain and bias are the least-squares line of each channel's pre-image on n. Of the mlp kind the last linear map
+is solved for; the refinement trains the rest.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,20 +28,18 @@ from audio_projection.files.lock import folder_lock
 from audio_projection.files.progress import shown
 from audio_projection.fit.assemble import assemble
 from audio_projection.fit.compatibility import compare
-from audio_projection.fit.refine import Refinement, TokenPool, refine_fitted
+from audio_projection.fit.refine import TokenPool, refine_fitted
+from audio_projection.fit.report import FitReport
 from audio_projection.fit.ridge import (
-    Reserve,
     RidgeFit,
     Split,
     channel_lines,
-    embedding_table,
     pre_image,
     r_squared,
     standardise,
 )
-from audio_projection.fit.rows_right import RowsRight
 from audio_projection.models import check_layers, load_tts, use_threads
-from audio_projection.projector import LinearProjector, Projector
+from audio_projection.projector import LinearProjector, MLPProjector, Projector
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, FitConfig
@@ -48,38 +47,6 @@ if TYPE_CHECKING:
     from audio_projection.tts.model import Qwen3TTS
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """Quality of a fit on held-out texts. R2 is over all channels, after the activation."""
-
-    activation: str
-    tokens: int  # TTS tokens in the regression
-    held_out_tokens: int
-    ridge: float
-    r2: float
-    right: RowsRight
-    refined: Refinement | None = None  # of `fit.refine`; what stands above is the ridge regression alone
-
-    @property
-    def nearest_row(self) -> float:
-        """Share of held-out tokens whose own text embedding is the nearest of all in the texts."""
-        return self.right.share
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry `measurements.fit` of projector.json."""
-        entries = {name: value for name, value in asdict(self).items() if name not in ("right", "refined")}
-        entries |= self.right.to_json()
-        return entries if self.refined is None else entries | {"refined": self.refined.to_json()}
-
-    def __str__(self) -> str:
-        refined = "" if self.refined is None else f"; {self.refined}"
-        return (
-            f"R2 {self.r2:.3f} after the activation ({self.activation}) on {self.held_out_tokens} held-out tokens "
-            f"(ridge {self.ridge:g}, {self.tokens} tokens); the nearest text embedding is right for {self.right}"
-            f"{refined}"
-        )
 
 
 def run_fit(config: Config) -> Path:
@@ -135,17 +102,21 @@ def fit_projector(
     """Fits `projector` in place to the TTS's own text embeddings, from texts alone.
 
     The residual kind needs no fit (with g = 0 it gives the text embeddings): that is logged and None is returned.
-    With `fit.refine` a softmax over text embeddings follows the ridge regression. Raises AudioProjectionError when
-    there are too few texts.
+    With `fit.refine`, and always for the mlp kind, a softmax over text embeddings follows the ridge regression. Raises
+    AudioProjectionError when there are too few texts.
     """
-    if not isinstance(projector, LinearProjector):
+    if not isinstance(projector, LinearProjector | MLPProjector):
         log.info("fit: a %s projector starts as plain text (g = 0); nothing to fit", projector.kind)
         return None
+    refined = settings.refine == "softmax" or isinstance(projector, MLPProjector)
     split = Split(len(set(texts)), settings)
     stream = shown(stream_token_states(llm, tts, texts, settings.batch), "fitting the projector", len(texts))
-    pool = TokenPool(settings.refine_tokens if settings.refine == "softmax" else 0)
-    report = fit_linear(projector, stream, split, settings.ridges, pool)
-    if settings.refine == "softmax":
+    pool = TokenPool(settings.refine_tokens if refined else 0)
+    if isinstance(projector, LinearProjector):
+        report = fit_linear(projector, stream, split, settings.ridges, pool)
+    else:
+        report = fit_mlp(projector, stream, split, settings.ridges, pool)
+    if refined:
         rows = tts.text_embeddings, tts.config.talker.text_vocab_size
         report = replace(report, refined=refine_fitted(projector, pool, split, *rows, settings.refine_steps))
     projector.info.measurements["fit"] = report.to_json()
@@ -175,17 +146,44 @@ def fit_linear(
         targets = standardise((pre_image(tokens.text_embeddings, activation) - channels[0]) / channels[1])
         pool.add(tokens.states, tokens.ids)
         equations.add(projector.mixed(tokens.states.to(device)), targets, torch.tensor(tokens.ids))
-    ridge = _choose_ridge(projector, equations, _moved(split.calibration, device), ridges)
-    states, embeddings, ids = _moved(split.held_out, device)
-    predicted = projector(states, embeddings)
-    return FitReport(
-        activation=activation,
-        tokens=split.tokens,
-        held_out_tokens=len(ids),
-        ridge=ridge,
-        r2=r_squared(predicted, embeddings),
-        right=RowsRight.measure(predicted, ids, embedding_table(split.table), split.fitted),
-    )
+    states, embeddings, _ = calibration = split.calibration.moved(device)
+
+    def apply(weight: Tensor, bias: Tensor) -> None:
+        projector.linear.weight.copy_(weight)
+        projector.linear.bias.copy_(bias)
+        normalised = standardise(projector.linear(projector.mixed(states)))
+        gain, offset = channel_lines(normalised, pre_image(embeddings, activation))
+        projector.norm.weight.copy_(gain)
+        projector.norm.bias.copy_(offset)
+
+    return FitReport.measure(projector, split, _choose_ridge(projector, equations, calibration, ridges, apply))
+
+
+@torch.no_grad()
+def fit_mlp(
+    projector: MLPProjector,
+    pairs: Iterable[tuple[str, TokenStates]],
+    split: Split,
+    ridges: Sequence[float],
+    pool: TokenPool,
+) -> FitReport:
+    """Solves for the last linear map in place, the first one left random: where its refinement begins.
+
+    Tokens that are fitted on go into `pool` too, while it has room.
+    """
+    device = projector.linear.weight.device
+    equations = RidgeFit(projector.output.in_features, projector.info.tts_size, device)
+    for tokens in split.stream(pairs):
+        pool.add(tokens.states, tokens.ids)
+        features = projector.features(tokens.states.to(device))
+        equations.add(features, tokens.text_embeddings, torch.tensor(tokens.ids))
+
+    def apply(weight: Tensor, bias: Tensor) -> None:
+        projector.output.weight.copy_(weight)
+        projector.output.bias.copy_(bias)
+
+    calibration = split.calibration.moved(device)
+    return FitReport.measure(projector, split, _choose_ridge(projector, equations, calibration, ridges, apply))
 
 
 def _channel_moments(embeddings: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,34 +193,19 @@ def _channel_moments(embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _choose_ridge(
-    projector: LinearProjector,
+    projector: Projector,
     equations: RidgeFit,
     calibration: tuple[Tensor, Tensor, Tensor],
     ridges: Sequence[float],
+    apply: Callable[[Tensor, Tensor], None],
 ) -> float:
-    """Writes the solution with the best R2 on the calibration tokens into the projector; returns its ridge."""
+    """Writes the solution with the best R2 on the calibration tokens into the projector by `apply`; its ridge."""
     states, embeddings, _ = calibration
 
     def score(weight: Tensor, bias: Tensor) -> float:
-        _apply_solution(projector, weight, bias, states, embeddings)
+        apply(weight, bias)
         return r_squared(projector(states, embeddings), embeddings)
 
     ridge, weight, bias = equations.best(ridges, score)
-    _apply_solution(projector, weight, bias, states, embeddings)
+    apply(weight, bias)
     return ridge
-
-
-def _apply_solution(
-    projector: LinearProjector, weight: Tensor, bias: Tensor, states: Tensor, embeddings: Tensor
-) -> None:
-    projector.linear.weight.copy_(weight)
-    projector.linear.bias.copy_(bias)
-    normalised = standardise(projector.linear(projector.mixed(states)))
-    gain, offset = channel_lines(normalised, pre_image(embeddings, projector.info.activation))
-    projector.norm.weight.copy_(gain)
-    projector.norm.bias.copy_(offset)
-
-
-def _moved(reserve: Reserve, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    states, embeddings, ids = reserve.stacked()
-    return states.to(device), embeddings.to(device), ids.to(device)

@@ -248,6 +248,11 @@ class Reserve:
         ids = [token for part in self._parts for token in part.ids]
         return states, embeddings, torch.tensor(ids, device=embeddings.device)
 
+    def moved(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """As `stacked`, on a device."""
+        states, embeddings, ids = self.stacked()
+        return states.to(device), embeddings.to(device), ids.to(device)
+
 
 class Split:
     """Splits the texts of one pass: the first are held out, the next are for calibration, the rest are fitted on."""

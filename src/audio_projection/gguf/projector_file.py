@@ -29,6 +29,8 @@ _NAMES = {
     "down.weight": "mm.down.weight",
     "up.weight": "mm.up.weight",
     "gate": "mm.gate.weight",
+    "output.weight": "mm.2.weight",
+    "output.bias": "mm.2.bias",
     "mix": "mm.mix.weight",
     "voice": "mm.voice.weight",
 }

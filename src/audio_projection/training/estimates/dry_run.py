@@ -32,6 +32,7 @@ from audio_projection.training.estimates.flops import (
     TTSSizes,
     fit_flops,
     hours,
+    refines,
     training_flops,
 )
 from audio_projection.training.estimates.memory import GPUS, RESERVE, Batch, Peaks, fits, memory_peaks
@@ -107,6 +108,7 @@ def estimate_run(config: Config) -> RunEstimate:
         mix=config.projector.mix,
         activation=config.projector.activation,
         rank=config.projector.rank,
+        hidden=config.projector.hidden,
     )
     with torch.device("meta"):
         projector = build_projector(info)
@@ -158,7 +160,7 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
     if config.llm.layers == "probe":
         yield f"  probe: the layers in one pass over up to {min(TOKENS, config.fit.tokens):,} text tokens"
     yield f"  fit: up to {config.fit.tokens:,} text tokens, {config.fit.held_out} texts held out, no audio"
-    if config.fit.refine != "none" and config.projector.kind == "linear":
+    if refines(config):
         learned = min(config.fit.refine_tokens, config.fit.tokens)
         held = 2 * learned * len(projector.info.layers) * llm.hidden
         yield (
@@ -176,7 +178,7 @@ def _lines(config: Config, estimate: RunEstimate) -> Iterator[str]:
 def _compute(config: Config, estimate: RunEstimate) -> Iterator[str]:
     """FLOPs of the fit and of the training, and their time."""
     layer = max(estimate.projector.info.layers)
-    total = fit_flops(config, estimate.llm, estimate.tts, layer, estimate.projector.input_size)
+    total = fit_flops(config, estimate.llm, estimate.tts, layer, estimate.projector)
     if estimate.steps is None:
         yield "FLOPs and time: not known before the data are there"
         return

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from audio_projection.fit.refine import BATCH, RIVALS
+from audio_projection.projector import Projector
 
 if TYPE_CHECKING:
     from audio_projection.config import Config, TTSConfig
@@ -93,15 +94,20 @@ class SpeechAmount:
     frames: float
 
 
-def fit_flops(config: Config, llm: LLMSizes, tts: TTSSizes, layer: int, inputs: int) -> float:
-    """FLOPs of the fit: LLM states up to `layer`, the normal equations, and the products of the refinement; `inputs`:
-    width of what is projected."""
-    if config.projector.kind != "linear":
+def refines(config: Config) -> bool:
+    """Whether the fit ends with the refinement."""
+    return config.projector.kind == "mlp" or (config.projector.kind == "linear" and config.fit.refine != "none")
+
+
+def fit_flops(config: Config, llm: LLMSizes, tts: TTSSizes, layer: int, projector: Projector) -> float:
+    """FLOPs of the fit: LLM states up to `layer`, the normal equations, and the products of the refinement."""
+    if config.projector.kind == "residual":
         return 0.0
+    inputs = projector.info.hidden or projector.input_size  # of the regression
     solved = 2.0 * config.fit.tokens * (llm.up_to(layer) + inputs * (inputs + tts.hidden))
-    if config.fit.refine == "none":
+    if not refines(config):
         return solved
-    products = THROUGH * tts.hidden * (inputs + RIVALS + BATCH)
+    products = THROUGH * (projector.parameter_count + tts.hidden * (RIVALS + BATCH))
     return solved + 2.0 * config.fit.refine_steps * BATCH * products
 
 

@@ -15,7 +15,7 @@ from audio_projection.fit.refine import refine_memory
 from audio_projection.fit.ridge import reserve_memory, ridge_memory
 from audio_projection.llm.hidden_states import layers_to_probe
 from audio_projection.projector import Projector
-from audio_projection.training.estimates.flops import LLMSizes, StackSizes, TTSSizes
+from audio_projection.training.estimates.flops import LLMSizes, StackSizes, TTSSizes, refines
 
 if TYPE_CHECKING:
     from audio_projection.config import Config
@@ -67,7 +67,7 @@ def memory_peaks(
 ) -> Peaks:
     """`texts`: tokens of all training texts, if known; `cached`: their states are on the disk. With `llm.layers=probe`
     the projector is that of the deepest candidate."""
-    layers, fitted = projector.info.layers, config.projector.kind == "linear"
+    layers = projector.info.layers
     bf16 = _dtype_width(config.tts.dtype, config.device) == 2
     computes_bf16 = bf16 or config.train.precision == "bf16"
     speech = float((2 if bf16 else 4) * tts.parameters + 4 * tts.codec_parameters)
@@ -80,7 +80,7 @@ def memory_peaks(
         "LLM weights": _llm_bytes(config, llm, max(layers)),
         "TTS weights": speech,
         "probe of the layers": probe_memory(len(candidates), llm.hidden, tts.hidden) if probing else 0.0,
-        "normal equations": _fit_bytes(projector, config.fit.refine != "none") if fitted else 0.0,
+        "normal equations": _fit_bytes(projector, refines(config)) if config.projector.kind != "residual" else 0.0,
         "text embeddings of the tokens met": 8.0 * tts.hidden * min(config.fit.tokens, tts.vocabulary),
     }
     if probing:  # one after the other
@@ -109,12 +109,12 @@ def stack_activations(stack: StackSizes, bf16: bool) -> int:
     return 4 * normed + 2 * (stack.query + stack.key) + 2 * others if bf16 else 4 * (normed + others)
 
 
-def _fit_bytes(projector: Projector, refines: bool) -> int:
+def _fit_bytes(projector: Projector, refined: bool) -> int:
     """The fit: its equations or, when they are solved, its refinement; and the states kept aside."""
     info = projector.info
-    sizes = projector.input_size, info.tts_size
-    largest = max(ridge_memory(*sizes), refine_memory(projector.parameter_count, *sizes) if refines else 0)
-    return largest + reserve_memory(len(info.layers) * info.llm_size)
+    solving = ridge_memory(info.hidden or projector.input_size, info.tts_size)
+    refining = refine_memory(projector.parameter_count, projector.input_size, info.tts_size) if refined else 0
+    return max(solving, refining) + reserve_memory(len(info.layers) * info.llm_size)
 
 
 def _talker_activations(config: Config, tts: TTSSizes, batch: Batch, bf16: bool) -> float:

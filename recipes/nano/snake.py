@@ -16,11 +16,11 @@ def values(x: Tensor, frequency: Tensor, magnitude: Tensor) -> Tensor:
 
 @partial(torch.compile, dynamic=True)
 def gradients(grad: Tensor, x: Tensor, frequency: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of x (B, C, T), frequency (C, 1) and magnitude (C, 1)."""
+    """Of x (B, T, C), frequency (C,) and magnitude (C,)."""
     sine, cosine = torch.sin(frequency * x), torch.cos(frequency * x)
     slope = 2 * grad * sine * cosine
-    channels = (slope * x).sum((0, 2)), (grad * sine * sine).sum((0, 2))
-    return grad + slope * frequency * magnitude, channels[0][:, None] * magnitude, channels[1][:, None]
+    channels = (slope * x).sum((0, 1)), (grad * sine * sine).sum((0, 1))
+    return grad + slope * frequency * magnitude, channels[0] * magnitude, channels[1]
 
 
 class Snake(torch.autograd.Function):
@@ -36,8 +36,8 @@ class Snake(torch.autograd.Function):
         return gradients(grad, *ctx.saved_tensors)
 
 
-def forward(module: SnakeBeta, x: Tensor, state: object) -> Tensor:
-    return Snake.apply(x, module.alpha.exp()[:, None], (module.beta.exp() + 1e-9).reciprocal()[:, None])
+def forward(module: SnakeBeta, x: Tensor) -> Tensor:
+    return Snake.apply(x, module.alpha.exp(), (module.beta.exp() + 1e-9).reciprocal())
 
 
 def fuse(model: nn.Module) -> None:

@@ -107,7 +107,9 @@ def test_chunks_equal_the_whole_where_rounding_is_amplified(kit: tuple[Codec, di
     codes = reference["dec.codes"][0, :120]
     whole = codec.decode(codes)
     for chunk in (1, 7):
-        assert furthest(torch.cat(list(codec.decode_stream(codes, [chunk]))), whole) < 1e-5
+        stream = codec.stream()
+        parts = [stream.decode(part[None])[0] for part in codes.split(chunk)]
+        assert furthest(torch.cat(parts), whole) < 1e-5
 
 
 # --- streaming ---
@@ -159,32 +161,6 @@ def test_state_does_not_grow(codec: Codec) -> None:
         codec.decoder(part, state)
         sizes.append(sum(value.untyped_storage().nbytes() for value in state.values()))
     assert sizes[-1] == sizes[-2] == sizes[-3]
-
-
-def test_decode_stream_takes_no_frame_too_early(codec: Codec) -> None:
-    codes, taken = MADE["codes"]()[:7], []
-
-    def frames():
-        for frame in codes:
-            taken.append(frame)
-            yield frame
-
-    stream = codec.decode_stream(frames(), sizes=(1, 3))
-    parts = []
-    for expected in (1, 4, 7):
-        parts.append(next(stream))
-        assert len(taken) == expected
-    assert next(stream, None) is None
-    assert [len(part) // codec.samples_per_frame for part in parts] == [1, 3, 3]
-    assert furthest(torch.cat(parts), codec.decode(codes)) < 1e-5
-    assert [len(part) // codec.samples_per_frame for part in codec.decode_stream(codes, [5])] == [5, 2]
-    assert list(codec.decode_stream(iter(()))) == []
-
-
-@pytest.mark.parametrize("sizes", [(), (4, 0)])
-def test_chunks_of_no_frames_are_refused(codec: Codec, sizes: tuple[int, ...]) -> None:
-    with pytest.raises(AudioProjectionError, match="at least 1 frame"):
-        next(codec.decode_stream(iter(()), sizes))
 
 
 def test_no_frames_are_no_samples(codec: Codec) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +56,7 @@ class Codec(nn.Module):
         codec._folder = folder
         _load(codec.decoder, "decoder.", folder, others="encoder.")
         codec.to(device).eval().requires_grad_(False)
+        codec.decoder.to_channels_last()
         if float64_device(codec.device) == codec.device:
             codec.decoder.to_float64()
         return codec
@@ -158,26 +158,6 @@ class Codec(nn.Module):
     def stream(self) -> CodecStream:
         """A stateful decoder for one utterance, or a batch of them, chunk by chunk."""
         return CodecStream(self)
-
-    def decode_stream(
-        self, frames: Iterable[Tensor], sizes: Sequence[int] = (4,), before: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        """Frames (G,), one after another -> float32 samples (S,), chunk by chunk.
-
-        `sizes`: frames of each chunk, the last one for all that follow; the rest at the end is a shorter chunk.
-        Concatenated, the chunks equal `decode`. No frame is pulled from `frames` before it is needed. `before`: codes
-        (T, G) that the frames continue; they are decoded first and their samples dropped.
-        """
-        if not sizes or min(sizes) < 1:
-            raise AudioProjectionError(f"chunks must have at least 1 frame, not {list(sizes)}")
-        stream, source = self.stream(), iter(frames)
-        for block in () if before is None else self._batched(before).split(BLOCK_FRAMES, 1):
-            stream.decode(block)
-        for size in chain(sizes, repeat(sizes[-1])):
-            taken = list(islice(source, size))
-            if not taken:
-                return
-            yield stream.decode(torch.stack(taken)[None])[0]
 
     @torch.no_grad()
     def decode_together(self, streams: Sequence[CodecStream], codes: Tensor) -> Tensor:

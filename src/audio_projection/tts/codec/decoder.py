@@ -3,14 +3,15 @@
 Official source: `qwen_tts/core/tokenizer_12hz/modeling_qwen3_tts_tokenizer_v2.py`; attribute names are the official
 parameter names. Every layer has the form `layer(x, state)`: it reads its past (convolution context, keys and values)
 from `state` and stores there what the next chunk needs. A whole utterance is one chunk with an empty state, so
-streaming and batch are the same computation. Channels first: (B, C, T).
+streaming and batch are the same computation. Channels last, (B, T, C): a tap of a convolution is a product of matrices,
+and upsampling needs no movement of memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,29 +25,74 @@ from audio_projection.tts.layers import activation
 State = dict[nn.Module, Tensor]
 """Each layer's streaming state between two chunks of the same batch of utterances; `{}` before the first chunk.
 
-That of a convolution is (B, C, T), that of attention (2, B, heads, frames, head_dim). `FrameTransformer` has one only
+That of a convolution is (B, T, C), that of attention (2, B, heads, frames, head_dim). `FrameTransformer` has one only
 where the utterances of a batch have pasts of different lengths: (B,), how many of the oldest frames are padding.
 """
 
 
-class CausalConv(nn.Module):
-    """Causal convolution, padded with zeros before the first frame: (B, in, T) -> (B, out, T)."""
+class Causal(nn.Module):
+    """A layer that sees the `context` rows before its own, zeros before the first frame."""
+
+    def __init__(self, context: int) -> None:
+        super().__init__()
+        self.context = context
+
+    def forward(self, x: Tensor, state: State, act: SnakeBeta | None = None) -> Tensor:
+        """The layer applied to x (B, T, in), or to act(x)."""
+        return self.compute(self._with_past(x, state, act))
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The layer without padding: x (B, context + T, in)."""
+        raise NotImplementedError
+
+    def _with_past(self, x: Tensor, state: State, act: SnakeBeta | None) -> Tensor:
+        if not self.context:
+            return x if act is None else act(x)
+        past, (batch, length, channels) = state.get(self), x.shape
+        if torch.is_grad_enabled():
+            activated = x if act is None else act(x)
+            first = x.new_zeros(batch, self.context, channels) if past is None else past
+            joined = torch.cat((first, activated), 1)
+        else:  # everything is written where the convolution reads it
+            joined = x.new_empty(batch, self.context + length, channels)
+            joined[:, : self.context] = 0.0 if past is None else past
+            place = joined[:, self.context :]
+            _ = place.copy_(x) if act is None else act.into(place, x)
+        state[self] = joined[:, -self.context :].clone()  # a view would keep the whole chunk alive
+        return joined
+
+
+class CausalConv(Causal):
+    """Causal convolution: (B, T, in) -> (B, T, out)."""
+
+    WIDE = 128 * 128
+    """Channels in times channels out from which a CPU computes a product for each tap: libraries for convolutions would
+    reorder the weights in every call, which for the few frames of a chunk takes as long as the convolution."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, dilation: int = 1, groups: int = 1) -> None:
-        super().__init__()
+        super().__init__((kernel - 1) * dilation)
         self.conv = nn.Conv1d(channels_in, channels_out, kernel, dilation=dilation, groups=groups)
-        self.context = (kernel - 1) * dilation
 
-    def forward(self, x: Tensor, state: State) -> Tensor:
-        if self.context:
-            past = state.get(self)
-            x = F.pad(x, (self.context, 0)) if past is None else torch.cat((past, x), -1)
-            state[self] = x[..., -self.context :].clone()  # a view would keep the whole chunk alive
-        return self.convolve(x)
+    def compute(self, x: Tensor) -> Tensor:
+        weight, bias, dilation = self.conv.weight, cast(Tensor, self.conv.bias), self.conv.dilation[0]
+        if x.device.type != "cpu" or (weight.dtype == torch.float32 and weight.shape[0] * weight.shape[1] < self.WIDE):
+            image = x.transpose(1, 2)[:, :, None]  # as a picture one pixel high it keeps its channels last
+            return F.conv2d(image, weight[:, :, None], bias, dilation=(1, dilation))[:, :, 0].transpose(1, 2)
+        return _products(x, [tap.t() for tap in weight.unbind(2)], bias, dilation)
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """The convolution without padding: (B, in, context + T) -> (B, out, T)."""
-        return self.conv(x)
+    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
+        """x plus the convolution, of kernel 1, of y."""
+        weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
+        return (x + bias).baddbmm_(y, weight[:, :, 0].t().expand(len(y), -1, -1))
+
+
+def _products(x: Tensor, factors: Sequence[Tensor], bias: Tensor, step: int) -> Tensor:
+    """Sum over k of x[:, k * step :] @ factors[k]: (B, T + (K-1) * step, in) and (in, out) -> (B, T, out)."""
+    length, batch = x.shape[1] - (len(factors) - 1) * step, len(x)
+    total = torch.baddbmm(bias, x[:, :length], factors[0].expand(batch, -1, -1))
+    for k, factor in enumerate(factors[1:], 1):
+        total.baddbmm_(x[:, k * step : k * step + length], factor.expand(batch, -1, -1))
+    return total
 
 
 class DepthwiseConv(CausalConv):
@@ -55,66 +101,69 @@ class DepthwiseConv(CausalConv):
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__(channels, channels, kernel, groups=channels)
 
-    def convolve(self, x: Tensor) -> Tensor:
-        windows, filters = x.unfold(-1, self.context + 1, 1), self.conv.weight
-        return (windows * filters).sum(-1) + cast(Tensor, self.conv.bias)[:, None]
+    def compute(self, x: Tensor) -> Tensor:
+        windows, filters = x.unfold(1, self.context + 1, 1), self.conv.weight[:, 0]
+        return (windows * filters).sum(-1) + cast(Tensor, self.conv.bias)
 
 
-class CausalUpsample(nn.Module):
-    """Causal upsampling, a transposed convolution trimmed on the right: (B, in, T) -> (B, out, T * stride)."""
+class CausalUpsample(Causal):
+    """Causal upsampling, a transposed convolution trimmed on the right: (B, T, in) -> (B, T * stride, out).
+
+    It is a product for each stride that an input frame reaches into.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        assert kernel % stride == 0, "`spread` adds whole strides"
+        assert kernel % stride == 0, "each input frame reaches into whole strides"
+        super().__init__(kernel // stride - 1)
         self.conv = nn.ConvTranspose1d(channels_in, channels_out, kernel, stride=stride)
-        self.overlap = kernel - stride
 
-    def forward(self, x: Tensor, state: State) -> Tensor:
-        if not self.overlap:
-            return self.spread(x)
-        past = state.get(self)
-        if past is not None:  # the last input frames are computed again: their outputs reach into this chunk
-            x = torch.cat((past, x), -1)
-        stride = self.conv.stride[0]
-        context = -(-self.overlap // stride)
-        state[self] = x[..., -context:].clone()
-        skipped = 0 if past is None else past.shape[-1] * stride
-        return self.spread(x)[..., skipped : x.shape[-1] * stride]
-
-    def spread(self, x: Tensor) -> Tensor:
-        """The whole transposed convolution: (B, in, T) -> (B, out, (T - 1) * stride + kernel).
-
-        On a CPU it is one matrix product whose overlaps are added: oneDNN would reorder the weights in every call,
-        which for the few frames of a chunk takes longer than the product itself.
-        """
-        if x.device.type != "cpu":
-            return self.conv(x)
-        weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
-        (_, channels, kernel), stride, (batch, _, frames) = weight.shape, self.conv.stride[0], x.shape
-        pieces = kernel // stride
-        columns = (x.transpose(1, 2) @ weight.flatten(1)).view(batch, frames, channels, pieces, stride)
-        spread = bias[:, None, None].expand(batch, -1, frames + pieces - 1, stride).clone()
-        for late, piece in enumerate(columns.permute(3, 0, 2, 1, 4)):
-            spread[:, :, late : late + frames] += piece
-        return spread.flatten(2)
+    def compute(self, x: Tensor) -> Tensor:
+        stride, (channels_in, channels, _) = self.conv.stride[0], self.conv.weight.shape
+        pieces = self.conv.weight.transpose(1, 2).split(stride, 1)  # each (in, stride, out), that of the newest first
+        bias = cast(Tensor, self.conv.bias).repeat(stride)
+        columns = _products(x, [piece.reshape(channels_in, -1) for piece in reversed(pieces)], bias, 1)
+        return columns.view(len(x), -1, channels)
 
 
 class SnakeBeta(nn.Module):
-    """Snake activation x + sin^2(exp(alpha) x) / exp(beta) per channel (Ziyin et al., 2020, with its own magnitude)."""
+    """Snake activation x + sin^2(exp(alpha) x) / exp(beta) per channel (Ziyin et al., 2020, with its own magnitude);
+    (B, T, C) keeps its shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
+        self._known: tuple[tuple[tuple[int, int], ...], Tensor, Tensor] | None = None
 
-    def forward(self, x: Tensor, state: State) -> Tensor:
-        frequency = self.alpha.exp().to(x.dtype)[:, None]
-        magnitude = (self.beta.exp() + 1e-9).reciprocal().to(x.dtype)[:, None]
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self.into(torch.empty_like(x), x)
+        frequency, magnitude = self._factors()
         return torch.addcmul(x, (x * frequency).sin().square(), magnitude)
+
+    def into(self, place: Tensor, x: Tensor) -> Tensor:
+        """The activation of x, written to `place`; not differentiable."""
+        frequency, magnitude = self._frozen_factors()
+        sines = torch.mul(x, frequency, out=place).sin_()
+        return torch.addcmul(x, sines.square_(), magnitude, out=place)
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """Frequency and magnitude (C,)."""
+        return self.alpha.exp(), (self.beta.exp() + 1e-9).reciprocal()
+
+    def _frozen_factors(self) -> tuple[Tensor, Tensor]:
+        """As `_factors`, computed again only where the parameters have changed."""
+        parts = (self.alpha, self.beta)
+        key = tuple(
+            number for part in parts for number in (part.data_ptr(), 0 if part.is_inference() else part._version)
+        )
+        if self._known is None or self._known[0] != key:
+            self._known = (key, *self._factors())
+        return self._known[1:]
 
 
 class ConvNeXtBlock(nn.Module):
-    """ConvNeXt block: depthwise convolution and pointwise MLP with a residual connection; (B, C, T) keeps its shape."""
+    """ConvNeXt block: depthwise convolution and pointwise MLP with a residual connection; (B, T, C) keeps its shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -125,13 +174,12 @@ class ConvNeXtBlock(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), 0.1))
 
     def forward(self, x: Tensor, state: State) -> Tensor:
-        y = self.norm(self.dwconv(x, state).transpose(1, 2))
-        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
-        return x + y.transpose(1, 2)
+        y = self.norm(self.dwconv(x, state))
+        return torch.addcmul(x, self.gamma, self.pwconv2(F.gelu(self.pwconv1(y))))
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions with Snake activations and a residual connection; (B, C, T) keeps its shape."""
+    """Two convolutions with Snake activations and a residual connection; (B, T, C) keeps its shape."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -141,11 +189,11 @@ class ResidualUnit(nn.Module):
         self.conv2 = CausalConv(channels, channels, 1)
 
     def forward(self, x: Tensor, state: State) -> Tensor:
-        return x + run((self.act1, self.conv1, self.act2, self.conv2), x, state)
+        return self.conv2.add_to(x, self.act2(self.conv1(x, state, self.act1)))
 
 
 class UpsampleBlock(nn.Module):
-    """One upsampling stage of the waveform decoder: (B, in, T) -> (B, out, T * rate)."""
+    """One upsampling stage of the waveform decoder: (B, T, in) -> (B, T * rate, out)."""
 
     def __init__(self, channels_in: int, channels_out: int, rate: int) -> None:
         super().__init__()
@@ -154,7 +202,8 @@ class UpsampleBlock(nn.Module):
         self.block = nn.ModuleList([SnakeBeta(channels_in), upsample, *units])
 
     def forward(self, x: Tensor, state: State) -> Tensor:
-        return run(self.block, x, state)
+        act, upsample, *units = self.block
+        return run(units, upsample(x, state, act), state)
 
 
 def run(layers: Iterable[nn.Module], x: Tensor, state: State) -> Tensor:
@@ -180,22 +229,28 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, key_width, bias=bias)
         self.o_proj = nn.Linear(query_width, width, bias=bias)
 
-    def forward(self, x: Tensor, state: State, padding: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: State, places: Places) -> Tensor:
         queries, keys, values = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         past = state.get(self)
         if past is not None:
             keys, values = torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)
         kept = max(keys.shape[2] - self.window + 1, 0)
         state[self] = torch.stack((keys[:, :, kept:], values[:, :, kept:]))
+        new = queries.shape[2]
         # Keys are cached unrotated and positions count from the oldest one: RoPE depends on differences only, and
         # positions stay small however long the stream is.
-        cos, sin = (part.to(keys.dtype).to(x.device) for part in self._rotation(keys.shape[2], x.device))
-        new = queries.shape[2]
-        queries, keys = _rotate(queries, cos[-new:], sin[-new:]), _rotate(keys, cos, sin)
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, self._mask(new, keys.shape[2], x.device, padding), enable_gqa=True
-        )
+        queries = _rotate(queries, places.cos[-new:], places.sin[-new:])
+        keys = _rotate(keys, places.cos, places.sin)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, places.mask, enable_gqa=True)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def places(self, x: Tensor, state: State, padding: Tensor | None) -> Places:
+        """What all layers need to know of the positions of a chunk x (B, T, ...) and of its past."""
+        past = state.get(self)
+        new = x.shape[1]
+        length = new if past is None else new + past.shape[3]
+        cos, sin = (part.to(x) for part in self._rotation(length, x.device))
+        return Places(cos, sin, self._mask(new, length, x.device, padding))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
@@ -213,6 +268,14 @@ class Attention(nn.Module):
         back = frames[length - new :, None] - frames
         mask = (back >= 0) & (back < self.window)
         return mask if padding is None else mask & (frames >= padding[:, None])[:, None, None]
+
+
+class Places(NamedTuple):
+    """Rotary cosines and sines (past + T, head_dim), and where the frames of a chunk attend, as `Attention._mask`."""
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -257,13 +320,13 @@ class TransformerLayer(nn.Module):
         self.self_attn_layer_scale = LayerScale(config)
         self.mlp_layer_scale = LayerScale(config)
 
-    def forward(self, x: Tensor, state: State, padding: Tensor | None = None) -> Tensor:
-        x = x + self.self_attn_layer_scale(self.self_attn(self.input_layernorm(x), state, padding))
+    def forward(self, x: Tensor, state: State, places: Places) -> Tensor:
+        x = x + self.self_attn_layer_scale(self.self_attn(self.input_layernorm(x), state, places))
         return x + self.mlp_layer_scale(self.mlp(self.post_attention_layernorm(x)))
 
 
 class FrameTransformer(nn.Module):
-    """Sliding-window transformer at the frame rate: (B, latent, T) -> (B, latent, T)."""
+    """Sliding-window transformer at the frame rate: (B, T, latent) -> (B, T, latent)."""
 
     def __init__(self, config: CodecDecoderConfig) -> None:
         super().__init__()
@@ -273,10 +336,11 @@ class FrameTransformer(nn.Module):
         self.output_proj = nn.Linear(config.hidden_size, config.latent_dim)
 
     def forward(self, x: Tensor, state: State) -> Tensor:
-        hidden, padding = self.input_proj(x.transpose(1, 2)), state.get(self)
+        hidden = self.input_proj(x)
+        places = cast(TransformerLayer, self.layers[0]).self_attn.places(hidden, state, state.get(self))
         for layer in self.layers:
-            hidden = layer(hidden, state, padding)
-        return self.output_proj(self.norm(hidden)).transpose(1, 2)
+            hidden = layer(hidden, state, places)
+        return self.output_proj(self.norm(hidden))
 
 
 class CodecDecoder(nn.Module):
@@ -315,14 +379,14 @@ class CodecDecoder(nn.Module):
         """Quantised latents (B, codebook_dim, T) -> samples (B, T * samples_per_frame), not yet clamped."""
         state = {} if state is None else state
         wide, narrow = self.pre_conv.conv.weight.dtype, cast(CausalConv, self.decoder[-1]).conv.weight.dtype
-        hidden = self.pre_transformer(self.pre_conv(latents.to(wide), state), state)
+        hidden = self.pre_transformer(self.pre_conv(latents.to(wide).transpose(1, 2), state), state)
         for stage in self.upsample:
             hidden = run(cast(nn.ModuleList, stage), hidden, state)
-        first, *stages = self.decoder
+        first, *stages, act, last = self.decoder
         hidden = first(hidden, state)
         if wide != narrow:
             hidden = hidden.to(narrow)
-        return run(stages, hidden, state).squeeze(1)
+        return last(run(stages, hidden, state), state, act).squeeze(2)
 
     def join_states(self, states: Sequence[State]) -> State:
         """One state for a batch of all utterances, whose chunks so far may be of different lengths.
@@ -353,6 +417,12 @@ class CodecDecoder(nn.Module):
                 elif layer is not self.pre_transformer:
                     state[layer] = past[index : index + 1].clone()
         return states
+
+    def to_channels_last(self) -> None:
+        """Lays the weights of convolutions out in memory as products read them; shapes and values stay."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
+                layer.weight.data = layer.weight.data.transpose(1, 2).contiguous().transpose(1, 2)
 
     def to_float64(self) -> None:
         """Converts all layers before the waveform stages to float64, so that chunks equal the whole within 1e-5.

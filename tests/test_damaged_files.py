@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,20 @@ import torch
 from safetensors.torch import save_file
 
 from audio_projection.config import LLMConfig
+from audio_projection.data.pairs import PairFolder
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files.locations import find_model
+from audio_projection.files.locations import NANO_FOLDER, find_model
 from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.projector import Projector
+from audio_projection.text.characters import read_characters
 from audio_projection.tts import Qwen3TTS
+from audio_projection.tts.finetune import LoraFinetuning, load_finetuned
 from audio_projection.tts.tokenizer import TextTokenizer
 from helpers import parity_kit
 from helpers.damage import mutations
 from helpers.gguf_files import tiny_llm_folder, tiny_projector
+from helpers.training import make_pairs, own_tts
 
 OPTIONAL = ("generation_config.json", "chat_template.jinja")
 """Files that say little, so that most damage to them is none."""
@@ -115,6 +120,37 @@ def test_the_index_of_shards(tmp_path: Path, count: int) -> None:
         assert [files.tensor(name).shape for name in files.names()] and files.shapes()
 
     assert_words(load, index, count)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("name", ["pairs.json", "part-00000.json"])
+def test_records_of_pairs(tmp_path: Path, name: str, count: int) -> None:
+    PairFolder(tmp_path, {"parts": 1, "codec": "0123"}).add(make_pairs(3, voice=torch.arange(4.0)))
+    assert_words(lambda: PairFolder(tmp_path).read(), tmp_path / name, count)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("name", ["base.json", "adapter_config.json"])
+def test_records_of_a_fine_tuned_talker(tmp_path: Path, name: str, count: int) -> None:
+    pytest.importorskip("peft", reason="peft is not installed (audio-projection[finetune])")
+    LoraFinetuning(own_tts(), 4, 8.0, seed=0).save(tmp_path, {})
+    assert_words(lambda: load_finetuned(own_tts(), "lora", tmp_path), tmp_path / "adapter" / name, count)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_the_list_of_characters(tmp_path: Path, count: int) -> None:
+    shutil.copy(NANO_FOLDER / "tts" / "characters.json", tmp_path)
+    assert_words(lambda: read_characters(tmp_path), tmp_path / "characters.json", count)
+
+
+def test_an_adapter_that_leaves_some_of_its_matrices_out_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed (audio-projection[finetune])")
+    LoraFinetuning(own_tts(), 4, 8.0, seed=0).save(tmp_path, {})
+    path = tmp_path / "adapter" / "adapter_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(settings | {"target_modules": r".*\.o_proj"}), encoding="utf-8")
+    with pytest.raises(AudioProjectionError, match=r"adapter_config.json asks for \d+ matrices, .* has \d+; copy or"):
+        load_finetuned(own_tts(), "lora", tmp_path)
 
 
 def test_a_merge_that_the_vocabulary_does_not_know(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ class DataConfig(Section):
     min_seconds: AmountOrZero = 0.5
     max_seconds: Amount = 20.0
     silence_db: Annotated[float, Field(le=0)] = -60.0
-    """A recording whose root mean square lies below this (dB of full scale) is silent, and left out."""
+    """A recording whose root mean square about its mean lies below this (dB of full scale) is silent, and left out."""
     clipped_share: Annotated[float, Field(gt=0, le=1)] = 0.01
     """A recording with more than this share of its samples at full scale is clipped, and left out."""
     slowest: AmountOrZero = 1.0

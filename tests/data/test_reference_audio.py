@@ -19,6 +19,7 @@ WORDS = "the quick brown fox jumps over the lazy dog"
     ("samples", "text", "words"),
     [
         (noise(4) * 1e-4, None, "is silent .-"),
+        (np.full(4 * RATE, 0.3, np.float32), None, "is silent .-"),
         (np.clip(20 * noise(4), -1, 1), None, r"is clipped: it was recorded too loud .*% of the samples"),
         (noise(4), "hm", "does not say its transcript.*0.5 letters a second"),
         (noise(4), WORDS * 20, "does not say its transcript.*letters a second"),

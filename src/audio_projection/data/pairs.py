@@ -159,7 +159,14 @@ def _read_conditions(path: Path) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
         raise AudioProjectionError(f"{path} does not belong to training pairs of this program; choose another folder")
-    return record.get("conditions") or {}
+    conditions = record.get("conditions") or {}
+    if not isinstance(conditions, dict) or not _whole(conditions.get("parts", 0), conditions.get("states", {})):
+        raise AudioProjectionError(f"{path} is damaged: its conditions are no object of known entries; make it again")
+    return conditions
+
+
+def _whole(parts: object, states: object) -> bool:
+    return isinstance(parts, int) and 0 <= parts < 10**6 and isinstance(states, dict)
 
 
 def _difference(made: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -117,6 +117,8 @@ class _Answers:
                 self._check_wanted()
                 write_json(path, self._answered(number))
             answers = read_json(path)
+            if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+                raise AudioProjectionError(f"{path} is damaged: delete it, and its answers are made again")
             self.read += len(answers)
             yield answers
 

@@ -84,11 +84,11 @@ def _probed_once(config: Config, llm: LanguageModel, tts: Qwen3TTS, texts: Seque
     """The probe's result in probe.json of the run's folder, if it was made of the same; else a new one, kept there."""
     path = config.run_dir / "probe.json"
     made_of = fit_conditions(config.fit, llm, tts, texts)
-    if path.is_file():
-        record = read_json(path)
-        if isinstance(record, dict) and record.get("made_of") == made_of:
-            log.info("probe: layer %d, as found before (%s)", record["report"]["chosen"], path)
-            return record["report"]["chosen"], record["report"]
+    record = read_json(path) if path.is_file() else None
+    found = record.get("report") if isinstance(record, dict) and record.get("made_of") == made_of else None
+    if isinstance(found, dict) and isinstance(found.get("chosen"), int):
+        log.info("probe: layer %d, as found before (%s)", found["chosen"], path)
+        return found["chosen"], found
     layer, report = _probe_layer(config.fit, llm, tts, texts)
     write_json(path, {"made_of": made_of, "report": report})
     return layer, report

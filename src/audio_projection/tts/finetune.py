@@ -38,6 +38,7 @@ LORA_TARGETS = r"transformer\.layers\.\d+\.(self_attn\.(qkv_proj|o_proj)|mlp\.(g
 """The matrices that get LoRA: all of every talker layer (query, key and value are fused, and so are gate and up)."""
 BASE = "base.json"
 WEIGHTS = "model.safetensors"
+LORA_WEIGHTS = "adapter_model.safetensors"
 
 
 class Finetuning:
@@ -217,8 +218,15 @@ def _merge_lora(talker: Talker, folder: Path) -> None:
     peft = _peft()
     try:
         adapted = peft.PeftModel.from_pretrained(talker, str(folder))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise AudioProjectionError(f"{folder} is no whole LoRA adapter ({error}); copy or train it again") from None
+    except Exception as error:  # peft raises whatever a damaged configuration leads to
+        reason = " ".join(str(error).split())[:200]
+        raise AudioProjectionError(f"{folder} is no whole LoRA adapter ({reason}); copy or train it again") from None
+    given, taken = len(read_tensors(folder / LORA_WEIGHTS)), sum("lora_" in name for name in adapted.state_dict())
+    if given != taken:  # peft only warns
+        raise AudioProjectionError(
+            f"{folder}: its adapter_config.json asks for {taken} matrices, {LORA_WEIGHTS} has {given}; copy or train "
+            "it again"
+        )
     adapted.merge_and_unload()
 
 

@@ -92,7 +92,7 @@ def _check_length(seconds: float, limits: DataConfig) -> None:
 
 def check_level(samples: np.ndarray, limits: DataConfig) -> None:
     """Raises Unusable for samples (S,) that are silent or clipped."""
-    level = 10 * np.log10(np.square(samples, dtype=np.float64).mean() + 1e-12)
+    level = 10 * np.log10(np.var(samples, dtype=np.float64) + 1e-12)  # a constant is silence too
     if level < limits.silence_db:
         raise Unusable(Reason.silent, f"{level:.0f} dB")
     clipped = float((np.abs(samples) >= FULL_SCALE).mean())

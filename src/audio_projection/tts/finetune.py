@@ -215,19 +215,20 @@ def _source(tts: Qwen3TTS, name: str, value: Tensor) -> Source:
 
 
 def _merge_lora(talker: Talker, folder: Path) -> None:
-    peft = _peft()
+    peft, given = _peft(), len(read_tensors(folder / LORA_WEIGHTS))
     try:
         adapted = peft.PeftModel.from_pretrained(talker, str(folder))
+        taken = sum("lora_" in name for name in adapted.state_dict())
+        if given == taken:
+            adapted.merge_and_unload()
     except Exception as error:  # peft raises whatever a damaged configuration leads to
         reason = " ".join(str(error).split())[:200]
         raise AudioProjectionError(f"{folder} is no whole LoRA adapter ({reason}); copy or train it again") from None
-    given, taken = len(read_tensors(folder / LORA_WEIGHTS)), sum("lora_" in name for name in adapted.state_dict())
     if given != taken:  # peft only warns
         raise AudioProjectionError(
             f"{folder}: its adapter_config.json asks for {taken} matrices, {LORA_WEIGHTS} has {given}; copy or train "
             "it again"
         )
-    adapted.merge_and_unload()
 
 
 def _peft() -> Any:

@@ -166,6 +166,9 @@ class ServerConfig(Section):
     none: engine.slots."""
     queue: CountOrZero = 16
     """Requests that wait while all streams are taken; further ones are answered with 429."""
+    lead: AmountOrZero = 0.5
+    """Seconds of sound that are made before the first of it is sent while others are spoken too: a listener who is
+    alone gets the first chunk at once, the others have some in hand for when the machine turns to others."""
     text: Count = 4096
     """Most characters of a text to speak, or of a conversation."""
     body: Count = 256

@@ -39,7 +39,7 @@ def serving(voices: Mapping[str, Voice], settings: ServerConfig, keys: Sequence[
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
-            until(lambda: server.started)
+            until(lambda: server.started, seconds=60)
             yield Running(f"http://127.0.0.1:{port}", app.state.service)
         finally:
             server.should_exit = True

@@ -99,25 +99,32 @@ class Service:
         self.metrics.first_sound.labels(endpoint).observe(time.perf_counter() - begun)
         return made
 
+    @property
+    def _lead(self) -> float:
+        """Seconds of sound that a listener gets at first: while others are spoken too, some in hand."""
+        return self.settings.lead if self.admission.speaking > 1 else 0.0
+
     def _pieces(self, stream: SpeechStream, recoder: Recoder, rate: int) -> Generator[Piece, None, None]:
         """The stream in its format; the first piece is the first that has bytes."""
         playback = Playback()
-        held, told = 0.0, 0
+        data, held, told = b"", 0.0, 0
         try:
             for samples in stream:
-                data, seconds = recoder.encode(samples), len(samples) / rate
-                self.metrics.underruns.inc(playback.add(seconds))
+                seconds = len(samples) / rate
                 self.metrics.sound.inc(seconds)
+                data += recoder.encode(samples)
                 held += seconds
+                if not data or (not playback.seconds and held < self._lead):
+                    continue
+                self.metrics.underruns.inc(playback.add(held))
                 if playback.seconds > self.settings.seconds:
                     raise AudioProjectionError(
                         f"the speech is longer than {self.settings.seconds} s, the most that this server speaks at once"
                     )
-                if data:
-                    words = stream.words
-                    yield Piece(data, held, stream.text, tuple(words[told:]))
-                    held, told = 0.0, max(told, len(words))
-            yield Piece(recoder.finish(), held, stream.text, tuple(stream.words[told:]))
+                words = stream.words
+                yield Piece(data, held, stream.text, tuple(words[told:]))
+                data, held, told = b"", 0.0, max(told, len(words))
+            yield Piece(data + recoder.finish(), held, stream.text, tuple(stream.words[told:]))
         finally:
             stream.cancel()
             self.metrics.add_timings(stream.timings)

@@ -173,7 +173,7 @@ def percentiles(values: Sequence[float]) -> str:
 
 HEADING = (
     "| load | requests | complete | refused | other | first chunk, ms, p50 / p95 / p99 | underruns (streams) "
-    "| real-time factor, p50 / p95 / p99 | seconds of sound a second | complete a second |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| real-time factor, p50 / p95 / p99 | sound, s/s | complete /s |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 

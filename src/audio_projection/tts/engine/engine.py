@@ -195,6 +195,7 @@ class Engine:
 
     def _hand_over(self) -> None:
         with self._lock:
+            self._sweep()  # what was cancelled during the last frame, which nobody may step after
             self._decoding = False
             self._offer_turn()
 

@@ -199,7 +199,7 @@ class RealtimeSession:
                 await response.speak(made, previous)
         finally:
             self._response = None
-            if not response.item.text:  # nothing of it was heard: it never was part of the conversation
+            if response.item.answer is None:  # it never began
                 with contextlib.suppress(ValueError):
                     self._conversation.items.remove(response.item)
 

@@ -27,7 +27,8 @@ from audio_projection.alignment.token_states import chunks
 from audio_projection.config import Config, load_config
 from audio_projection.data_loader import transcripts_to_fit
 from audio_projection.errors import AudioProjectionError
-from audio_projection.fit.ridge import RidgeFit, embedding_table, nearest_embedding_accuracy
+from audio_projection.fit.ridge import RidgeFit, embedding_table
+from audio_projection.fit.rows_right import nearest_embedding_accuracy
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.models import load_llm, load_tts, use_threads
 from audio_projection.tts.model import Qwen3TTS

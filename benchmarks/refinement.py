@@ -71,7 +71,7 @@ def run(given: argparse.Namespace) -> Iterator[str]:
     folders = [folder for each in fits.values() for folder in each.values()]
     systems = [PLAIN, *map(str, folders)]
     names = {folder: system.name for folder, system in zip(folders, name_systems(systems)[1:], strict=True)}
-    config = load_config(given.config, given.overrides)
+    config = load_config(given.config, given.overrides, {"projector.path": folders[0]})  # plain text needs any
     report = evaluate(config, given.texts, systems, given.output / "heard", given.jobs, given.sentences)
     assert isinstance(report, EvaluationReport)
     yield HEADER

@@ -29,6 +29,7 @@ NEEDS_MORE = {
     "python benchmarks/parity.py MODEL_DIR REF.safetensors": "a checkpoint folder and its stored outputs",
     "python benchmarks/decode_speed.py": "the part of a command line that stands complete above",
     "python src/inference.py": "likewise",
+    "audio-projection serve --config configs/nano.yaml": "serves until it is stopped: tests/cli/test_serve.py runs it",
     "audio-projection evaluate --config configs/nano.yaml": "hours: tests/evaluation runs it on a few sentences",
 }
 """What is not run here, word for word, and why. A command of the README that is not listed is run."""

@@ -11,6 +11,10 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_LONGEST_PAUSE = 0.05
+"""Seconds that the thread waits at most until its first piece is on its way: made at once, the second one would take
+the processor from the event loop, which has the first to send."""
+
 
 class MadeInThread(AsyncIterator[T], Generic[T]):
     """The pieces of a generator that runs in a thread.
@@ -31,19 +35,23 @@ class MadeInThread(AsyncIterator[T], Generic[T]):
         self._pieces: asyncio.Queue[T | BaseException | None] = asyncio.Queue()
         self._stopped = threading.Event()
         self._make, self._cancel, self._ended = make, cancel, ended
-        self._running = True
+        self._running, self._begun = True, False
         self._first: list[T] = []
         self._over = False
+        self._sent = threading.Event()  # the first piece, or there is none to send
         executor.submit(self._run)
 
     async def begin(self) -> None:
         """Waits for the first piece; raises what the generator raises before it."""
         with contextlib.suppress(StopAsyncIteration):
             self._first.append(await self.__anext__())
+        self._begun = True
 
     async def __anext__(self) -> T:
         if self._first:
             return self._first.pop()
+        if self._begun:
+            self._sent.set()
         if self._over:
             raise StopAsyncIteration
         piece = await self._pieces.get()
@@ -56,6 +64,7 @@ class MadeInThread(AsyncIterator[T], Generic[T]):
         """No more pieces are wanted."""
         self._over = True
         self._first.clear()
+        self._sent.set()
         if not self._stopped.is_set():
             self._stopped.set()
             if self._running:
@@ -70,6 +79,7 @@ class MadeInThread(AsyncIterator[T], Generic[T]):
                         if self._stopped.is_set():
                             break
                         self._tell(self._pieces.put_nowait, piece)
+                        self._sent.wait(_LONGEST_PAUSE)
         except BaseException as error:
             end = error
         self._running = False

@@ -25,6 +25,8 @@ NEEDS_MORE = {
     'python src/inference.py --text "Hello world" --output output.wav': "real weights",
     "audio-projection data features prepared encoded --config configs/default.yaml": "real weights",
     "audio-projection train --config configs/default.yaml data.source=pairs data.path=encoded": "real weights",
+    'audio-projection speak --config configs/nano.yaml --text "While it is made." --output - | aplay': "a sound card",
+    "audio-projection chat --config configs/nano.yaml --play": "a sound card, and somebody who types",
     "python benchmarks/decode_speed.py MODEL_DIR --official-python PYTHON": "an environment of its own",
     "python benchmarks/parity.py MODEL_DIR REF.safetensors": "a checkpoint folder and its stored outputs",
     "python benchmarks/decode_speed.py": "the part of a command line that stands complete above",

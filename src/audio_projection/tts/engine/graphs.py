@@ -68,6 +68,7 @@ class GraphReplays:
                 function(*copies)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # only this thread's calls must be such as can be captured: the LLM's thread goes on meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             results = function(*copies)
         return graph, copies, results

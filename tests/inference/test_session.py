@@ -8,6 +8,7 @@ import pytest
 
 from audio_projection.errors import AudioProjectionError
 from audio_projection.inference import Voice
+from audio_projection.llm import language_model
 from audio_projection.llm.prefix_cache import PrefixCache
 from audio_projection.sampling import Choice
 from helpers.answers import scripted
@@ -155,11 +156,15 @@ def test_a_turn_reads_only_what_is_new() -> None:
     assert session._cache.values is None and kept is not session._cache
 
 
-def test_what_is_kept_changes_no_answer() -> None:
+@pytest.mark.parametrize("piece", [256, 3])
+def test_what_is_kept_changes_no_answer(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does reading the conversation in pieces."""
     llm, cache = chatting().llm, PrefixCache()
     turns = [[user("hello dog")], [user("hello dog"), assistant("the fox"), user("good day")], [user("hello fox")]]
     for messages in (*turns, turns[1][:1]):
+        monkeypatch.setattr(language_model, "PREFILL_PIECE", 256)
         fresh = list(llm.generate(messages, 20, GREEDY, None))
+        monkeypatch.setattr(language_model, "PREFILL_PIECE", piece)
         again = list(llm.generate(messages, 20, GREEDY, None, cache))
         assert [token.id for token in again] == [token.id for token in fresh] and fresh
         for one, other in zip(again, fresh, strict=True):

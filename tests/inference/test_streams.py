@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.inference import Voice
+from audio_projection.inference import Voice, pipeline
 from audio_projection.inference.producers import WRITTEN_AHEAD
+from audio_projection.llm import language_model
 from helpers.answers import QUESTION, scripted
 from helpers.paths import REPOSITORY
 from helpers.voices import make_voice
@@ -150,6 +151,29 @@ def test_cancelling_from_another_thread_ends_a_listener_who_waits(monkeypatch: p
     late.set()
 
 
+def test_cancelling_gives_up_reading_a_long_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    voice, going, read = chatting(), threading.Event(), []
+    step = voice.llm._step
+
+    def watched(values: Any, ids: list[int]) -> Any:
+        read.append(len(ids))
+        assert len(read) < 3 or going.wait(60)
+        return step(values, ids)
+
+    monkeypatch.setattr(language_model, "PREFILL_PIECE", 8)
+    monkeypatch.setattr(voice.llm, "_step", watched)
+    answer = voice.chat_stream([{"role": "user", "content": " ".join([ANSWER] * 4)}])
+    listener = threading.Thread(target=lambda: list(answer))
+    listener.start()
+    until(lambda: len(read) == 3)
+    answer.cancel()
+    listener.join(10)
+    assert not listener.is_alive()
+    going.set()
+    until(lambda: not llm_threads())
+    assert read == [8, 8, 8]
+
+
 def test_cancelling_before_the_first_chunk_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = chatting()
     answer, speech = voice.chat_stream(QUESTION), voice.stream(ANSWER)
@@ -171,18 +195,21 @@ def test_the_neighbours_are_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> No
     assert chunks == expected
 
 
-def test_the_next_sentence_is_begun_while_one_is_spoken_and_the_samples_are_in_order() -> None:
-    voice = make_voice(max_frames=40, chunks=(1,))
-    text = "Hello dog. The quick brown fox said hello! Good day. The dog."
-    expected = np.concatenate([voice.speak(piece).samples for piece in text.replace("! ", "!. ").split(". ")])
-    stream, together = voice.stream(text), 0
-    chunks = []
+@pytest.mark.parametrize(("ahead", "at_once"), [(-1e9, 2), (1e9, 1)])
+def test_the_next_sentence_is_begun_where_one_is_ahead_of_its_playback(
+    ahead: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which changes no sample: the chunks come in order, each sentence's as it is alone."""
+    monkeypatch.setattr(pipeline, "AHEAD", ahead)
+    voice = make_voice(max_frames=20, chunks=(1,))
+    sentences = ["Hello dog.", "The quick brown fox said hello!", "Good day.", "The dog."]
+    alone = [speech.samples for speech in voice.speak_all(sentences)]
+    stream, chunks, together = voice.stream(" ".join(sentences)), [], []
     for chunk in stream:
         chunks.append(chunk)
-        together = max(together, voice._current_engine().active)
-    assert together == 2 and len(stream.timings) == 4
-    assert len(np.concatenate(chunks)) == len(expected)
-    np.testing.assert_array_equal(np.concatenate(chunks), np.concatenate(list(voice.stream(text))))
+        together.append(voice._current_engine().active)
+    np.testing.assert_array_equal(np.concatenate(chunks), np.concatenate(alone))
+    assert max(together) == at_once and len(stream.timings) == 4
 
 
 def test_words_lie_where_their_sentence_sounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ class Answering:
 
     def __call__(self, channel: Channel) -> None:
         with self.cache.used():
+            self.cache.check = channel.check
             self._write(channel)
 
     def _write(self, channel: Channel) -> None:

@@ -39,6 +39,8 @@ Message = Mapping[str, str]
 """A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
 CONTEXTS = ("raw", "chat")
+PREFILL_PIECE = 256
+"""Tokens of a conversation that are read at once: between two pieces reading can be given up."""
 _MOST_LAYERS = 1_000
 _HOW_TO_GET_IT = "bring it with `audio-projection download`, or use the bundled models with --config configs/nano.yaml"
 
@@ -309,7 +311,9 @@ class LanguageModel:
             cache.values = self._cropped(cache.values, common) if common else None
             cache.ids = cache.ids[:common] if cache.values is not None else []
         cache.reused = len(cache.ids)
-        logits, _ = self._read_on(cache, ids[cache.reused :])
+        for start in range(cache.reused, len(ids), PREFILL_PIECE):
+            cache.check()
+            logits, _ = self._read_on(cache, ids[start : start + PREFILL_PIECE])
         cache.prefill_seconds = time.perf_counter() - began
         return logits
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -26,6 +26,8 @@ class PrefixCache:
     prefill_seconds: float = 0.0
     """How long reading the rest of it took."""
 
+    check: Callable[[], object] = lambda: None
+    """Called between two pieces of a conversation that is read; what it raises ends the reading."""
     _in_use: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @contextmanager

@@ -7,18 +7,17 @@ at 24 kHz, which OpenAI's PCM is, and Qwen3-TTS.
 from __future__ import annotations
 
 import importlib.util
-import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
+from audio_projection.files.playback.sound_stream import pcm, wav_header
 from audio_projection.server.errors import APIError
 
 RATE = 24_000
 _OPUS_PAGE_MS = 20.0
 _SET_OGG_PAGE_LATENCY_MS = 0x1302  # a command of sndfile.h, which the soundfile package has no name for
-_UNKNOWN = 0xFFFFFFFF
 _MP3 = {"bitrate_mode": "CONSTANT", "compression_level": 0.6}
 """64 kbit/s, constant: players take the length from the first frame, for the header never learns it."""
 
@@ -37,7 +36,7 @@ class PCM:
     """16-bit little-endian samples without a header."""
 
     def encode(self, samples: np.ndarray) -> bytes:
-        return (np.clip(samples, -1.0, 1.0) * 32767.0).round().astype("<i2").tobytes()
+        return pcm(samples)
 
     def finish(self) -> bytes:
         return b""
@@ -47,18 +46,11 @@ class WAV(PCM):
     """PCM after a header that leaves the length open."""
 
     def __init__(self) -> None:
-        self._header = wav_header(None)
+        self._header = wav_header(RATE)
 
     def encode(self, samples: np.ndarray) -> bytes:
         header, self._header = self._header, b""
         return header + super().encode(samples)
-
-
-def wav_header(size: int | None) -> bytes:
-    """The header of a WAV file with `size` bytes of samples; None: not known yet."""
-    riff, data = (_UNKNOWN, _UNKNOWN) if size is None else (size + 36, size)
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, RATE * 2, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + form + struct.pack("<4sI", b"data", data)
 
 
 class _Outbox:
@@ -194,5 +186,5 @@ def complete(name: str, data: bytes) -> bytes:
     """A whole stream as a file: a WAV header gets its length."""
     if name != "wav":
         return data
-    header = len(wav_header(None))
-    return wav_header(len(data) - header) + data[header:]
+    header = len(wav_header(RATE))
+    return wav_header(RATE, len(data) - header) + data[header:]

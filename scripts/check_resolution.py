@@ -98,9 +98,9 @@ def run_suite(folder: Path, torch: str | None, tests: list[str]) -> int:
 
 
 def lowest_versions() -> list[str]:
-    """`name==version` of the lower end of every range in pyproject.toml, torch and [gguf] excepted."""
+    """`name==version` of the lower end of every range in pyproject.toml, torch excepted."""
     lowest = []
-    for requirement in (line for extra in (None, *EXTRAS) for line in _requirements(extra)):
+    for requirement in (line for extra in (None, *EXTRAS, "gguf") for line in _requirements(extra)):
         parsed = REQUIREMENT.match(requirement)
         bound = re.search(r">=\s*([0-9.]+)", parsed["range"]) if parsed else None
         if parsed and bound and parsed["name"] != "torch":
@@ -111,7 +111,9 @@ def lowest_versions() -> list[str]:
 def test_packages() -> list[str]:
     """What the tests need besides the project: the extra [dev] without the project itself and the checks of style."""
     unused = ("audio-projection", "mypy", "ruff", "types-", *NEEDS_NEWER)
-    return [line for line in _requirements("dev") if not line.startswith(unused)] + ["librosa"]
+    needed = [line for line in _requirements("dev") if not line.startswith(unused)]
+    plain = [line for line in _requirements("gguf") if not line.startswith("llama-cpp-python")]
+    return [*needed, *plain, "librosa"]
 
 
 def _requirements(extra: str | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,25 @@ def test_a_recording_that_is_continued_gets_silence_after_it(tmp_path: Path) -> 
     path = tmp_path / "a.wav"
     assert speaker._reference(path, None) == "vector" and speaker._reference(path, "the dog") == "reference"
     assert voice.asked == [("embed", path), ("reference", path, "the dog", SILENCE)] and 0 < SILENCE <= 1
+
+
+def test_what_speaking_need_not_load_is_hidden_with_what_needs_it(tmp_path: Path) -> None:
+    """scikit-learn without scipy would fail where a library loads it: transformers 5.20 does where it finds it."""
+    for name, imports in {"scipy": "", "sklearn": "import scipy.sparse"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(imports, encoding="utf-8")
+    script = (
+        "import importlib.util, sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import audio_projection.models\n"
+        "def load(config):\n"
+        "    if importlib.util.find_spec('sklearn'): import sklearn\n"
+        "    print('loaded'); sys.exit()\n"
+        "audio_projection.models.load_tts = load\n"
+        "sys.argv[1:] = ['speak', '--config', 'nano', '--text', 'hello', '--output', sys.argv[1]]\n"
+        "from audio_projection.cli import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "a.wav")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0 and done.stdout == "loaded\n", done.stderr

@@ -49,8 +49,9 @@ class Speaker:
         check_for_speaking(config, chosen.projector)
         if chosen.ref_audio is not None:
             audio.check_readable(chosen.ref_audio)
-        # where scipy is installed, transformers loads it for losses of image models: a tenth of the time until speech
-        with _hidden("scipy"):
+        # where scipy is installed, transformers loads it for losses of image models: a tenth of the time until speech;
+        # scikit-learn, which transformers 5.20 loads for what generates from two models, is nothing without scipy
+        with _hidden("scipy", "sklearn"):
             from audio_projection.inference import Voice
 
             self._voice: Voice = Voice.from_config(config, projector=chosen.projector)
@@ -113,16 +114,16 @@ class Speaker:
 
 
 @contextmanager
-def _hidden(package: str) -> Iterator[None]:
-    """Hides an installed package from imports, unless it is loaded already."""
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
+def _hidden(*packages: str) -> Iterator[None]:
+    """Hides installed packages from imports, except those that are loaded already."""
+    hidden = [package for package in packages if package not in sys.modules]
+    for package in hidden:
+        sys.modules[package] = None  # type: ignore[assignment]  # how Python itself marks what cannot be imported
     try:
         yield
     finally:
-        del sys.modules[package]
+        for package in hidden:
+            del sys.modules[package]
 
 
 def voice_settings(

@@ -2,9 +2,10 @@
 
     python benchmarks/refinement.py --layers 2 last --sentences 60
 
-For each layer the projector is fitted by ridge regression, and once more with `fit.refine=softmax` after it; both speak
-held-out sentences, as the TTS fed with plain text does, and pocketsphinx hears them. Differences have 95 % intervals by
-paired bootstrap. What is in the output folder already (projectors, and what was heard) is not made again.
+For each layer the linear projector is fitted by ridge regression, and once more with `fit.refine=softmax` after it; the
+kind `mlp` is fitted too. All speak held-out sentences, as the TTS fed with plain text does; pocketsphinx hears them.
+Differences have 95 % intervals by paired bootstrap. What is in the output folder already (projectors, and what was
+heard) is not made again.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ from audio_projection.fit.closed_form import run_fit
 from audio_projection.projector import Projector
 
 ROOT = Path(__file__).resolve().parents[1]
+FITS = {"ridge": ("linear", "none"), "ridge, then softmax": ("linear", "softmax"), "mlp, softmax": ("mlp", "softmax")}
+"""Kind of the projector and `fit.refine` of each fit."""
 HEADER = (
     "| layer | fit | R2 | nearest text embedding right | word error rate | minus plain | minus ridge alone |\n"
     "|---|---|---|---|---|---|---|"
 )
 
 
-def fitted(given: argparse.Namespace, layer: str, refine: str) -> Path:
+def fitted(given: argparse.Namespace, layer: str, kind: str, refine: str) -> Path:
     """The run's folder of a fit, made where it is not there."""
-    folder = make_folder(given.output).resolve() / f"{layer}-{refine}" / "linear"
+    folder = make_folder(given.output).resolve() / f"{layer}-{refine}" / kind
     if not has_projector(folder):
-        options = {"fit.refine": refine, "output_dir": folder.parent, "projector.kind": "linear"}
+        options = {"fit.refine": refine, "output_dir": folder.parent, "projector.kind": kind}
         run_fit(load_config(given.config, [*given.overrides, f"llm.layers={layer}"], options))
     return folder
 
@@ -48,14 +51,14 @@ def rows(report: EvaluationReport, fits: dict[str, dict[str, Path]], names: dict
     assert plain is not None, "it was spoken"
     yield f"| | plain text | | | {percent(plain.word_error_rate, report.interval(plain))} | | |"
     for layer, folders in fits.items():
-        for refine, folder in folders.items():
+        for fit, folder in folders.items():
             system = report.system(names[folder])
             assert system is not None, "it was spoken"
             measured: dict[str, Any] = Projector.from_pretrained(folder / "projector").info.measurements["fit"]
             measured = measured.get("refined", measured)
-            cells = [layer, "ridge" if refine == "none" else "ridge, then softmax", f"{measured['r2']:.2f}"]
+            cells = [layer, fit, f"{measured['r2']:.2f}"]
             cells += [f"{measured['nearest_row']:.1%}", percent(system.word_error_rate, report.interval(system))]
-            for other in (PLAIN, names[folders["none"]]):
+            for other in (PLAIN, names[folders["ridge"]]):
                 difference = report.difference(system, other)
                 cells.append("" if difference is None else percent(difference[0], difference[1:], "+"))
             yield f"| {' | '.join(cells)} |"
@@ -67,7 +70,7 @@ def percent(value: float, interval: Sequence[float], sign: str = "") -> str:
 
 
 def run(given: argparse.Namespace) -> Iterator[str]:
-    fits = {layer: {refine: fitted(given, layer, refine) for refine in ("none", "softmax")} for layer in given.layers}
+    fits = {layer: {fit: fitted(given, layer, *how) for fit, how in FITS.items()} for layer in given.layers}
     folders = [folder for each in fits.values() for folder in each.values()]
     systems = [PLAIN, *map(str, folders)]
     names = {folder: system.name for folder, system in zip(folders, name_systems(systems)[1:], strict=True)}

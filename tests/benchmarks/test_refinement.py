@@ -38,10 +38,12 @@ def test_each_layer_is_heard_with_and_without_it(
         ["", "plain text"],
         ["1", "ridge"],
         ["1", "ridge, then softmax"],
+        ["1", "mlp, softmax"],
         ["last", "ridge"],
         ["last", "ridge, then softmax"],
+        ["last", "mlp, softmax"],
     ]
     assert all(line[4].endswith("]") for line in cells) and all(line[5] for line in cells[1:])
-    assert [bool(line[6]) for line in cells] == [False, False, True, False, True]
+    assert [bool(line[6]) for line in cells] == [False, False, True, True, False, True, True]
     monkeypatch.setattr(refinement, "run_fit", lambda *_: pytest.fail("it is fitted again"))
     refinement.main([*command, "--layers", "1"])

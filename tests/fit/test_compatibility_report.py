@@ -79,7 +79,11 @@ def test_llama_and_qwen_cut_english_alike(shared: Path) -> None:
 ADVICE = [
     (replace(ALIKE, one_to_one=50), {}, "the tokenizers cut text too differently for a clear voice (50% one-to-one)"),
     (ALIKE, {}, "the layer was given, and llm.layers=probe would compare a few"),
-    (ALIKE, {"nearest_row": 0.7, "unseen_tokens": 0}, "layer 2, the best, tells only 70% of its tokens: try"),
+    (
+        ALIKE,
+        {"nearest_row": 0.7, "unseen_tokens": 0},
+        "layer 2, the best, tells only 70% of its tokens to a linear map: try",
+    ),
     (ALIKE, {"nearest_row": 0.95, "unseen": 0.4, "unseen_tokens": 90}, "that it never met only 40% come out right"),
     (ALIKE, {"nearest_row": 0.95, "unseen": 0.4, "unseen_tokens": 9}, "they go together well: layer 2"),
     (ALIKE, {"nearest_row": 0.95, "unseen": 0.94, "unseen_tokens": 90}, "they go together well: layer 2"),

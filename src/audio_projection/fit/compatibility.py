@@ -89,8 +89,8 @@ class Compatibility:
         result = self.probe["layers"][str(chosen)]
         if result["nearest_row"] < RIGHT:
             return (
-                f"layer {chosen}, the best, tells only {result['nearest_row']:.0%} of its tokens: try "
-                "fit.refine=softmax, or llm.layers=[0,last] projector.mix=concat, which is as many times as large"
+                f"layer {chosen}, the best, tells only {result['nearest_row']:.0%} of its tokens to a linear map: try "
+                "projector.kind=mlp, or llm.layers=[0,last] projector.mix=concat; both are larger"
             )
         if result.get("unseen_tokens", 0) >= ENOUGH and result["unseen"] < RIGHT:
             return (

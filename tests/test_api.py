@@ -64,6 +64,12 @@ def test_the_examples_run(section: str, place: Path, monkeypatch: pytest.MonkeyP
         exec(compile(example, f"docs/api.md, {section}, example {number}", "exec"), namespace)
 
 
+def test_the_example_of_live_runs() -> None:
+    page = (REPOSITORY / "docs" / "live.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(example, "docs/live.md", "exec"), {})
+
+
 @pytest.mark.parametrize("heading", [heading for heading in HEADINGS if "(" in heading])
 def test_the_signatures_are_the_real_ones(heading: str) -> None:
     name = heading.partition("(")[0]

@@ -134,6 +134,23 @@ def test_an_answer_without_words_is_an_error_and_the_program_goes_on(
     assert "nothing to speak in it" in caplog.text and "not UTF-8" in caplog.text
 
 
+def test_in_a_terminal_lines_are_asked_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C at the prompt does not leave, the end of the input does; blank lines are no questions."""
+    given: list[Any] = ["hello", KeyboardInterrupt(), "  ", "and now?", EOFError()]
+
+    def asked(prompt: str) -> str:
+        assert prompt == "> "
+        line = given.pop(0)
+        if isinstance(line, BaseException):
+            raise line
+        return str(line)
+
+    monkeypatch.setattr("builtins.input", asked)
+    monkeypatch.setattr(sys, "stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    assert list(module._lines()) == [b"hello", b"and now?"] and not given
+    assert "Ctrl-D leaves" in capsys.readouterr().err
+
+
 def test_where_the_sound_goes_is_asked_for() -> None:
     with pytest.raises(typer.BadParameter, match="--play, --output-dir or both"):
         module.chat()
@@ -143,10 +160,10 @@ def test_players_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with pytest.raises(AudioProjectionError, match="--player no-such-program -q: no such program"):
         find_program("no-such-program -q")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(live_player.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(AudioProjectionError, match="sounddevice.*aplay.*--output-dir"):
         find_program(None)
-    monkeypatch.setattr(live_player.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "sounddevice", object())
     assert find_program(None) is None
 
 

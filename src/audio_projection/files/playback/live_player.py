@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import os
 import shlex
 import shutil
@@ -101,8 +101,8 @@ class SoundDevice:
     """The sound card, by the package sounddevice."""
 
     def __init__(self, rate: int) -> None:
-        import sounddevice
-
+        sounddevice = _library()
+        assert sounddevice is not None, "find_program found it"
         try:
             self._stream = sounddevice.OutputStream(samplerate=rate, channels=1, dtype="float32")
             self._stream.start()
@@ -123,6 +123,14 @@ class SoundDevice:
         self._stream.close()
 
 
+def _library() -> Any:
+    """The package sounddevice; None where it, or its library PortAudio, is not installed."""
+    try:
+        return importlib.import_module(_LIBRARY)
+    except (ImportError, OSError):
+        return None
+
+
 def find_program(named: str | None) -> list[str] | None:
     """The command of the player to use: the one that is named; None: the package sounddevice; else the first program
     that is installed.
@@ -134,7 +142,7 @@ def find_program(named: str | None) -> list[str] | None:
         if not command or shutil.which(command[0]) is None:
             raise AudioProjectionError(f"--player {named}: no such program; name one that plays WAV from its input")
         return command
-    if importlib.util.find_spec(_LIBRARY) is not None:
+    if _library() is not None:
         return None
     for program in PROGRAMS:
         if shutil.which(program[0]) is not None:

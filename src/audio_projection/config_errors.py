@@ -70,12 +70,12 @@ def _key(location: tuple[int | str, ...], model: type[BaseModel]) -> str:
     for part in location:
         parts.append(str(part))
         field = current.model_fields.get(str(part)) if current else None
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        section = _section(field.annotation) if field else None
+        if section is None:
             if field is not None:
                 break
             continue
-        current = annotation
+        current = section
     return ".".join(parts)
 
 
@@ -95,5 +95,11 @@ def _nearest(key: str, model: type[BaseModel]) -> str | None:
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
+        section = _section(field.annotation)
+        if section is not None:
+            yield from _keys(section, f"{prefix}{name}.")
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The type if it is that of a group of keys; in Python 3.10 list[int] is a type too, and nothing's subclass."""
+    return annotation if hasattr(annotation, "model_fields") else None

@@ -14,7 +14,6 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,9 @@ def as_meant(value: Any, annotation: Any) -> Any:
         item = next((get_args(each)[0] for each in _members(annotation) if get_origin(each) is list), Any)
         return [as_meant(each, item) for each in value]
     if isinstance(value, dict):
-        fields = annotation.model_fields if _is_section(annotation) else {}
+        fields = getattr(annotation, "model_fields", {})  # of a section; list[int] is a type too in Python 3.10
         return {key: as_meant(each, fields[key].annotation if key in fields else Any) for key, each in value.items()}
     return value
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _means_text(annotation: Any, kind: type) -> bool:

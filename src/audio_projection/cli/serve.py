@@ -58,7 +58,7 @@ def serve(
     )
     _check_installed()
     keys = read_keys(key_file)
-    projectors = projector or [None]
+    projectors: Sequence[str | None] = projector or [None]
     for each in projectors:
         check_for_speaking(settings, each)
     _run(settings, projectors, keys)

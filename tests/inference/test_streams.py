@@ -285,6 +285,41 @@ def test_closing_or_cancelling_an_async_listener_cancels_the_stream(monkeypatch:
     late.set()
 
 
+def test_many_listeners_come_and_go() -> None:
+    """Texts, answers and sessions, eight at a time, which end or are given up in every way: no slot is lost."""
+    voice = make_voice(context="chat", layout="streaming", max_frames=12, chunks=(1, 2), max_new_tokens=40)
+
+    def begin(number: int) -> Any:
+        if number % 3 == 0:
+            return voice.chat_stream(QUESTION, seed=number)
+        return voice.stream(SENTENCES, seed=number) if number % 3 == 1 else voice.session(seed=number).say("hello")
+
+    async def listen(number: int) -> int:
+        stream, taken = begin(number), 0
+        async for _ in stream:
+            taken += 1
+            if taken == (1, 2, 3, 5, 100)[number % 5]:
+                if number % 2:
+                    await stream.aclose()
+                break
+        return taken
+
+    async def everybody() -> list[int | BaseException]:
+        room = asyncio.Semaphore(8)
+
+        async def one(number: int) -> int:
+            async with room:
+                return await (asyncio.wait_for(listen(number), 0.05) if number % 7 == 6 else listen(number))
+
+        return await asyncio.gather(*map(one, range(30)), return_exceptions=True)
+
+    taken = asyncio.run(everybody())
+    assert all(isinstance(each, int | asyncio.TimeoutError) for each in taken)
+    assert sum(isinstance(each, int) and each > 0 for each in taken) >= 26
+    gc.collect()
+    until(lambda: voice._current_engine().active == voice._current_engine().waiting == 0)
+
+
 def test_errors_reach_an_async_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = chatting()
     scripted(voice, monkeypatch, ANSWER, before=lambda number: 1 / 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from audio_projection.config import ServerConfig
 from audio_projection.inference import Voice
+from audio_projection.server.operation.run import listening_socket
 from helpers.serving import Running, serving
 
 KEY = "a-key-that-is-long-enough"
@@ -108,3 +110,25 @@ def test_other_paths_and_methods_are_told_apart(running: Running) -> None:
     for method, path, expected in (("GET", "/v1/audio/speech", 405), ("GET", "/v1/../etc/passwd", 404)):
         status, _, body = asked(running, method, path)
         assert status == expected and json.loads(body)["error"]["message"]
+
+
+def test_small_packets_leave_at_once() -> None:
+    """Else Nagle's algorithm holds the first sound back until the client has acknowledged the headers, 40 ms."""
+    no_delay: list[int] = []
+
+    class Watching(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted = transport.get_extra_info("socket")
+            no_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def scene() -> None:
+        listening = listening_socket(ServerConfig(port=0))
+        server = await asyncio.get_running_loop().create_server(Watching, sock=listening)
+        async with server:
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            await reader.read()
+            writer.close()
+
+    asyncio.run(scene())
+    assert no_delay and all(no_delay)

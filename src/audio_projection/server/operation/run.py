@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 def listening_socket(settings: ServerConfig) -> socket.socket:
     """The socket on which the server listens. AudioProjectionError where the address is in use or none of ours."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # named as TCP, or asyncio leaves Nagle's algorithm on: the first sound then waits 40 ms for an acknowledgement
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if socket.has_ipv6 and family == socket.AF_INET6:
         listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:

@@ -4,8 +4,8 @@
 
 Cold start: a new process that loads everything and speaks "Hello world" into a file; as a control, in turns, a
 process that only imports torch and transformers' Llama. Speaking: LLM, projector, talker, code predictor and codec,
-one sentence at a time. Medians of wall-clock time and of processor time, which depends less on other work on the
-machine.
+one sentence at a time, then all of them several at once, as `evaluate` and `--text-file` do. Medians of wall-clock time
+and of processor time, which depends less on other work on the machine.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def process(arguments: Sequence[object]) -> Timing:
     return Timing(clock, processor)
 
 
-def speaking(config: Path, threads: int, sentences: Sequence[str]) -> tuple[float, list[Timing]]:
-    """Frames in a second of speech, and the time that each sentence took, after one to warm up."""
+def speaking(config: Path, threads: int, sentences: Sequence[str]) -> tuple[float, list[Timing], Timing]:
+    """Frames in a second of speech, the time that each sentence took, after one to warm up, and the time of all of them
+    at once."""
     from audio_projection import Voice
 
     voice = Voice.from_config(config, [f"threads={threads}"])
@@ -69,7 +70,10 @@ def speaking(config: Path, threads: int, sentences: Sequence[str]) -> tuple[floa
         speech = voice.speak(sentence)
         clock, processor = time.perf_counter() - start, time.process_time() - before
         timings.append(Timing(clock, processor, len(speech.samples) / speech.sample_rate))
-    return voice.tts.frame_rate, timings
+    start, before = time.perf_counter(), time.process_time()
+    seconds = sum(len(speech.samples) / speech.sample_rate for speech in voice.speak_all(sentences))
+    together = Timing(time.perf_counter() - start, time.process_time() - before, seconds)
+    return voice.tts.frame_rate, timings, together
 
 
 def report(what: str, speeds: Sequence[float], frame_rate: float) -> None:
@@ -97,9 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{what}: {clock:.2f} s ({processor:.2f} s of processor time)", flush=True)
     sentences = SENTENCES.read_text(encoding="utf-8").splitlines()[: given.sentences]
     if sentences:
-        frame_rate, timings = speaking(given.config, given.threads, sentences)
+        frame_rate, timings, together = speaking(given.config, given.threads, sentences)
         report("on the clock", [one.speech / one.clock for one in timings], frame_rate)
         report("by processor time", [one.speech / one.processor for one in timings], frame_rate)
+        report("several at once, on the clock", [together.speech / together.clock], frame_rate)
+        report("several at once, by processor time", [together.speech / together.processor], frame_rate)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def test_all_figures(capsys: pytest.CaptureFixture[str]) -> None:
     times = re.findall(r"(cold start|the imports alone).*: ([\d.]+) s \([\d.]+ s of processor time\)", printed)
     assert [what for what, _ in times] == ["cold start", "the imports alone"]
     assert all(float(seconds) > 0 for _, seconds in times)
-    assert len(re.findall(r"speaking, .*: [\d.]+ x real time, \d+ frames/s", printed)) == 2
+    assert len(re.findall(r"speaking, .*: [\d.]+ x real time, \d+ frames/s", printed)) == 4
 
 
 def test_a_failed_start_is_reported() -> None:

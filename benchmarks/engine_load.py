@@ -176,23 +176,34 @@ def arrivals(requests: Requests, streams: int, share: float, count: int) -> dict
     return {"streams": streams, "share": share, "arrivals a second": round(rate, 2)} | hall.report()
 
 
-def sound_a_second(requests: Requests, slots: int, chunks: Sequence[int] | None, utterances: int) -> float:
-    """Seconds of sound for each second of processor time."""
-    engine, frames, began = Engine(requests.tts, slots=slots), 0, time.process_time()
-    for _, utterance in engine.run(requests.request(number, chunks) for number in range(utterances)):
-        frames += utterance.frames
-    return frames / requests.tts.frame_rate / (time.process_time() - began)
+def sound_a_second(requests: Requests, slots: int, chunks: Sequence[int] | None, frames: int) -> float:
+    """Seconds of sound for each second of processor time: until so many frames are decoded, all slots being in use."""
+    engine, numbers, running, left = Engine(requests.tts, slots=slots), iter(range(10**9)), list[Utterance](), 0
+    began = time.process_time()
+    while left + sum(utterance.frames for utterance in running) < frames:
+        while len(running) < slots:
+            running.append(engine.submit(requests.request(next(numbers), chunks)))
+        engine.step()
+        for utterance in running:
+            utterance.chunks.clear()
+        left += sum(utterance.frames for utterance in running if utterance.over)
+        running = [utterance for utterance in running if not utterance.over]
+    taken = time.process_time() - began
+    decoded = left + sum(utterance.frames for utterance in running)
+    for utterance in running:
+        utterance.cancel()
+    return decoded / requests.tts.frame_rate / taken
 
 
-def throughput(requests: Requests, slots: Sequence[int], rounds: int, utterances: int) -> dict[str, object]:
+def throughput(requests: Requests, slots: Sequence[int], rounds: int, frames: int) -> dict[str, object]:
     """Speeds in turns, and their ratios to that of the first number of slots."""
     parts = {"talker and predictor": None, "with the codec": CHUNKS}
     speeds: dict[tuple[str, int], list[float]] = {(part, count): [] for part in parts for count in slots}
     for chunks in parts.values():
-        sound_a_second(requests, max(slots), chunks, max(slots))  # warm up
+        sound_a_second(requests, max(slots), chunks, frames // 10)  # warm up
     for _ in range(rounds):
         for (part, count), found in speeds.items():
-            found.append(sound_a_second(requests, count, parts[part], utterances))
+            found.append(sound_a_second(requests, count, parts[part], frames))
     results: dict[str, object] = {}
     for (part, count), found in speeds.items():
         one = speeds[part, slots[0]]
@@ -220,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tts", type=Path, default=NANO_FOLDER / "tts")
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--utterances", type=int, default=24, help="of a round of throughput")
+    parser.add_argument("--frames", type=int, default=600, help="of each measurement of throughput")
     parser.add_argument("--streams", type=int, nargs="+", default=[4])
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--share", type=float, default=0.7)
@@ -231,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     requests = Requests(Qwen3TTS.from_pretrained(given.tts))
     if given.what == "throughput":
-        print(json.dumps(throughput(requests, given.slots, given.rounds, given.utterances), indent=1))
+        print(json.dumps(throughput(requests, given.slots, given.rounds, given.frames), indent=1))
     elif given.what == "first-sound":
         print(json.dumps(first_sound(requests, given.calls)))
     for streams in given.streams:

@@ -17,7 +17,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 
 
 def test_throughput(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = printed(capsys, "throughput", "--slots", "1", "2", "--rounds", "1", "--utterances", "2")
+    figures = printed(capsys, "throughput", "--slots", "1", "2", "--rounds", "1", "--frames", "30")
     assert list(figures) == [
         f"{part}, {slots} slots" for part in ("talker and predictor", "with the codec") for slots in (1, 2)
     ]

@@ -107,10 +107,11 @@ def argmaxes(tts: Qwen3TTS, embeddings: Tensor, codes: Tensor) -> Tensor:
         talker.advance(1)
         chosen = [tts.talker.logits(hidden)[0, :size].argmax()]
         steps = predictor.transformer.begin_frames(1, len(frame), hidden)
-        steps.step(predictor.small_to_mtp_projection(hidden))
         embedded = tts.talker.codec_embedding(frame[:1])
+        state = steps.begin(predictor.small_to_mtp_projection(hidden), predictor.small_to_mtp_projection(embedded))
         for group in range(len(frame) - 1):
-            state = steps.step(predictor.small_to_mtp_projection(embedded))
+            if group:
+                state = steps.step(predictor.small_to_mtp_projection(embedded))
             chosen.append(functional.linear(state, predictor.lm_head[group])[0].argmax())
             embedded = predictor.codec_embedding[group, frame[group + 1]][None]
         predicted.append(torch.stack(chosen))

@@ -112,11 +112,12 @@ class LlamaFrames:
         self._steps = _Steps(context, dtype)
         self._length = 0
 
-    def restart(self, count: int) -> None:
-        """Empties the key-value cache, for `count` sequences."""
+    def begin(self, first: Tensor, second: Tensor) -> Tensor:
+        """See `FrameDecoder`."""
         self._steps.context.clear()
-        self._steps.reserve(count, 1)
         self._length = 0
+        self.step(first)
+        return self.step(second)
 
     def step(self, x: Tensor) -> Tensor:
         """As `LlamaSlots.step`."""

@@ -50,8 +50,9 @@ class SlotDecoder(Protocol):
 class FrameDecoder(Protocol):
     """A decoder stack whose sequences begin and end together; `FrameStepper` is torch's."""
 
-    def restart(self, count: int) -> None:
-        """Empties the cache, for `count` sequences."""
+    def begin(self, first: Tensor, second: Tensor) -> Tensor:
+        """Begins new sequences with the embeddings (B, hidden) of two positions; the hidden states (B, hidden) of the
+        second one."""
 
     def step(self, x: Tensor) -> Tensor:
         """Embeddings (B, hidden) of the next position -> hidden states (B, hidden) after the final norm."""
@@ -196,10 +197,18 @@ class FrameStepper:
         self._known: dict[tuple[int, int], _Position] = {}
         self.length = 0
 
-    def restart(self, count: int) -> None:
-        self.length = 0
+    def begin(self, first: Tensor, second: Tensor) -> Tensor:
+        """See `FrameDecoder`. Both positions go through the layers together: the weights are read once."""
+        count = len(first)
         if self.cache.reserve(count, self.cache.capacity):
             self._known.clear()
+        if (count, 0) not in self._known:
+            cos, sin = self._rotary[:2].repeat(count, 1, 1, 1).unbind(1)
+            views = _views_at(self.cache, count, 0, self._windows, 2)
+            self._known[count, 0] = _Position(self.layers.rotation(cos, sin), None, views)
+        self.length = 2
+        both = torch.stack((first, second), 1).flatten(0, 1)
+        return self.layers.run(both, self._known[count, 0])[1::2]
 
     def step(self, x: Tensor) -> Tensor:
         place = (len(x), self.length)
@@ -210,23 +219,35 @@ class FrameStepper:
         return self.layers.run(x, self._known[place])
 
 
-def _views_at(cache: KVCache, count: int, index: int, windows: Sequence[int | None]) -> list[_CacheViews]:
-    """For each layer: the first `count` sequences, all at position `index`; nothing is masked."""
+def _views_at(cache: KVCache, count: int, index: int, windows: Sequence[int | None], new: int = 1) -> list[_CacheViews]:
+    """For each layer: the first `count` sequences, all at position `index`, with so many new positions: one, which
+    needs no mask, or the first ones."""
     store = cache.store[:, :, :count]
-    here = store.select(4, index).flatten(0, 1).unbind()
-    seen = {}
+    here = store.narrow(4, index, new) if new > 1 else store.select(4, index)
+    places = here.flatten(0, 1).unbind()
+    seen, masks = {}, {}
     for window in set(windows):
         first = max(0, index + 1 - (window or index + 1))
-        seen[window] = store.narrow(4, first, index + 1 - first).flatten(0, 1).unbind()
+        seen[window] = store.narrow(4, first, index + new - first).flatten(0, 1).unbind()
+        masks[window] = _causal(new, window, store) if new > 1 else None
     return [
-        _CacheViews(here[layer], here[layer + 1], seen[window][layer], seen[window][layer + 1], None)
-        for layer, window in zip(range(0, len(here), 2), windows, strict=True)
+        _CacheViews(places[layer], places[layer + 1], seen[window][layer], seen[window][layer + 1], masks[window])
+        for layer, window in zip(range(0, len(places), 2), windows, strict=True)
     ]
+
+
+def _causal(length: int, window: int | None, like: Tensor) -> Tensor:
+    """The mask (length, length) that is added to scores of the first positions."""
+    positions = torch.arange(length, device=like.device)
+    distance = positions[:, None] - positions
+    visible = (distance >= 0) & (distance < (window or length))
+    return like.new_zeros(length, length).masked_fill_(~visible, -torch.inf)
 
 
 class _CacheViews(NamedTuple):
     """One layer's views of the cache: where key and value are written, the keys and values (B, kv heads, T, head_dim)
-    that the position attends to, and the mask (B, 1, 1, T) that is added to its scores."""
+    that the position attends to, and the mask that is added to its scores: (B, 1, 1, T), or (S, T) for S positions of
+    each sequence."""
 
     key: Tensor
     value: Tensor
@@ -283,17 +304,34 @@ class _Layers:
         query_key, value = fused.view(batch, -1, self.head_dim).split_with_sizes(block.query_key_value, 1)
         query_key = position.rotate(block.qk_norm(query_key))
         query, key = query_key.split_with_sizes(block.query_key, 1)
-        if position.rows is None:
+        if views.key.dim() == 4:
+            views.key.copy_(self._by_sequence(key, views))
+            views.value.copy_(self._by_sequence(value, views))
+        elif position.rows is None:
             views.key.copy_(key)
             views.value.copy_(value)
         else:
             views.key.index_copy_(0, position.rows, key.reshape(-1, self.head_dim))
             views.value.index_copy_(0, position.rows, value.reshape(-1, self.head_dim))
-        query = query.view(batch, self.kv_heads, -1, self.head_dim)
-        mixed = functional.scaled_dot_product_attention(query, views.keys, views.values, attn_mask=views.mask)
+        if views.key.dim() == 4:
+            mixed = self._attend_from_all(query, views)
+        else:
+            query = query.view(batch, self.kv_heads, -1, self.head_dim)
+            mixed = functional.scaled_dot_product_attention(query, views.keys, views.values, attn_mask=views.mask)
         if block.output_bias is not None:
             x = x + block.output_bias
         return torch.addmm(x, mixed.reshape(batch, -1), block.output)
+
+    def _by_sequence(self, x: Tensor, views: _CacheViews) -> Tensor:
+        """(B * S, heads, head_dim) -> (B, heads, S, head_dim)."""
+        return x.unflatten(0, (-1, views.key.shape[2])).transpose(1, 2)
+
+    def _attend_from_all(self, query: Tensor, views: _CacheViews) -> Tensor:
+        """Attention of S positions of each sequence: query (B * S, heads, head_dim) -> (B * S, heads, head_dim)."""
+        query = self._by_sequence(query, views)
+        keys, values, mask = views.keys, views.values, views.mask
+        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, enable_gqa=True)
+        return mixed.transpose(1, 2).flatten(0, 1)
 
 
 class _BlockWeights:

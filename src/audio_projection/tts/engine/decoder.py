@@ -210,11 +210,12 @@ class FramePredictor:
 
         `noise`: exponential noise (B, (G-1) * K), or a generator for `torch.multinomial`.
         """
-        self.stepper.restart(len(first))
-        self._step(hidden)
+        state = self.stepper.begin(self._projected(hidden), self._projected(embedded))
         codes, embeddings, logits = [first], [embedded], []
         for group, (head, table) in enumerate(zip(self.heads, self.tables, strict=True)):
-            logits.append(functional.linear(self._step(embeddings[-1]), head))
+            if group:
+                state = self.stepper.step(self._projected(embeddings[-1]))
+            logits.append(functional.linear(state, head))
             codes.append(self._choose(self.choices.warp(logits[-1]), noise, group))
             embeddings.append(torch.embedding(table, codes[-1]))
         return torch.stack(codes, 1), torch.stack(embeddings).sum(0), *logits
@@ -225,8 +226,8 @@ class FramePredictor:
         size = scores.shape[1]
         return self.choices.race(scores, None if noise is None else noise[:, group * size : (group + 1) * size])
 
-    def _step(self, x: Tensor) -> Tensor:
-        return self.stepper.step(x if self.projection is None else functional.linear(x, *self.projection))
+    def _projected(self, x: Tensor) -> Tensor:
+        return x if self.projection is None else functional.linear(x, *self.projection)
 
 
 def _first(rows: Tensor, count: int) -> Tensor:

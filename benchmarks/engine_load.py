@@ -35,6 +35,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -151,7 +152,7 @@ class Hall:
 
 def capacity(requests: Requests, streams: int, seconds: float) -> dict[str, object]:
     """So many listeners, each hearing sentence after sentence."""
-    hall, numbers = Hall(requests, streams), iter(range(10**9))
+    hall, numbers = Hall(requests, streams), count()
     for _ in range(streams):  # they begin at different times
         number = next(numbers)
         heapq.heappush(hall.coming, (2 * random.Random(number).random(), number))
@@ -164,25 +165,27 @@ def capacity(requests: Requests, streams: int, seconds: float) -> dict[str, obje
     return {"streams": streams, "seconds": seconds} | hall.report()
 
 
-def arrivals(requests: Requests, streams: int, share: float, count: int) -> dict[str, object]:
+def arrivals(requests: Requests, streams: int, share: float, number: int) -> dict[str, object]:
     """Requests at random times."""
-    frames = [one.frames for _, one in Engine(requests.tts).run(requests.request(number, None) for number in range(32))]
+    frames = [one.frames for _, one in Engine(requests.tts).run(requests.request(each, None) for each in range(32))]
     rate = share * streams / (statistics.mean(frames) / requests.tts.frame_rate)
     hall, draw, due = Hall(requests, streams), random.Random(0), 0.0
-    for number in range(count):
+    for each in range(number):
         due += draw.expovariate(rate)
-        heapq.heappush(hall.coming, (due, number))
+        heapq.heappush(hall.coming, (due, each))
     hall.hear(lambda _: None)
     return {"streams": streams, "share": share, "arrivals a second": round(rate, 2)} | hall.report()
 
 
 def sound_a_second(requests: Requests, slots: int, chunks: Sequence[int] | None, frames: int) -> float:
     """Seconds of sound for each second of processor time: until so many frames are decoded, all slots being in use."""
-    engine, numbers, running, left = Engine(requests.tts, slots=slots), iter(range(10**9)), list[Utterance](), 0
+    engine, running, left = Engine(requests.tts, slots=slots), list[Utterance](), 0
+    prepared = (requests.request(number, chunks) for number in count())
+    coming = list(islice(prepared, slots + frames // 16))
     began = time.process_time()
     while left + sum(utterance.frames for utterance in running) < frames:
         while len(running) < slots:
-            running.append(engine.submit(requests.request(next(numbers), chunks)))
+            running.append(engine.submit(coming.pop() if coming else next(prepared)))
         engine.step()
         for utterance in running:
             utterance.chunks.clear()
@@ -198,17 +201,17 @@ def sound_a_second(requests: Requests, slots: int, chunks: Sequence[int] | None,
 def throughput(requests: Requests, slots: Sequence[int], rounds: int, frames: int) -> dict[str, object]:
     """Speeds in turns, and their ratios to that of the first number of slots."""
     parts = {"talker and predictor": None, "with the codec": CHUNKS}
-    speeds: dict[tuple[str, int], list[float]] = {(part, count): [] for part in parts for count in slots}
+    speeds: dict[tuple[str, int], list[float]] = {(part, size): [] for part in parts for size in slots}
     for chunks in parts.values():
         sound_a_second(requests, max(slots), chunks, frames // 10)  # warm up
     for _ in range(rounds):
-        for (part, count), found in speeds.items():
-            found.append(sound_a_second(requests, count, parts[part], frames))
+        for (part, size), found in speeds.items():
+            found.append(sound_a_second(requests, size, parts[part], frames))
     results: dict[str, object] = {}
-    for (part, count), found in speeds.items():
+    for (part, size), found in speeds.items():
         one = speeds[part, slots[0]]
         ratio = statistics.median(many / single for many, single in zip(found, one, strict=True))
-        results[f"{part}, {count} slots"] = (
+        results[f"{part}, {size} slots"] = (
             f"{statistics.median(found):.1f} s of sound a second, "
             f"{statistics.median(found) * requests.tts.frame_rate:.0f} frames/s, {ratio:.2f} times one"
         )

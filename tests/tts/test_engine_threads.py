@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from audio_projection.tts.engine.text import FedText, WholeText
 from audio_projection.tts.engine.utterance import Request
 from audio_projection.tts.prompt import open_prompt, special_embeddings, text_prompt
 from helpers import parity_kit
+from helpers.paths import REPOSITORY
 
 GREEDY = Sampling.greedy(1.0)
 CHUNKS = (1, 2, 4)
@@ -204,6 +206,14 @@ def test_an_interrupted_step_ends_all_and_the_engine_goes_on(odd: Qwen3TTS, monk
     torch.testing.assert_close(
         torch.cat(list(engine.submit(request(odd, 1)))), alone(odd, request(odd, 1)), atol=1e-5, rtol=0
     )
+
+
+def test_the_example_of_the_docs() -> None:
+    page = (REPOSITORY / "docs" / "engine.md").read_text(encoding="utf-8")
+    heard: list[Tensor] = []
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    exec(compile(example, "docs/engine.md", "exec"), {"play": heard.append})
+    assert sum(map(len, heard)) > 5000 and torch.cat(heard).abs().max() > 0.01
 
 
 def test_refused(odd: Qwen3TTS) -> None:

@@ -133,7 +133,7 @@ class SnakeBeta(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
-        self._known: tuple[tuple[tuple[int, int], ...], Tensor, Tensor] | None = None
+        self._known: tuple[object, tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -153,13 +153,10 @@ class SnakeBeta(nn.Module):
 
     def _frozen_factors(self) -> tuple[Tensor, Tensor]:
         """As `_factors`, computed again only where the parameters have changed."""
-        parts = (self.alpha, self.beta)
-        key = tuple(
-            number for part in parts for number in (part.data_ptr(), 0 if part.is_inference() else part._version)
-        )
+        key = tuple((part.data_ptr(), 0 if part.is_inference() else part._version) for part in (self.alpha, self.beta))
         if self._known is None or self._known[0] != key:
-            self._known = (key, *self._factors())
-        return self._known[1:]
+            self._known = (key, self._factors())
+        return self._known[1]
 
 
 class ConvNeXtBlock(nn.Module):

@@ -55,11 +55,15 @@ def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def skip_without_its_packages() -> None:
+    for module, package in recipe.NEEDED.items():
+        pytest.importorskip(module, reason=f"the recipe needs {package}")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The work folder of a smoke run, with a space in its name."""
-    for module, package in recipe.NEEDED.items():
-        pytest.importorskip(module, reason=f"the recipe needs {package}")
+    skip_without_its_packages()
     work = tmp_path_factory.mktemp("nano recipe")
     done = call(RECIPE / "run.py", work, "--smoke")
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
@@ -67,6 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path) -> None:
+    skip_without_its_packages()
     (tmp_path / "file").write_text("")
     (tmp_path / "recipe.json").write_text("{")
     for work, words in [(tmp_path / "file", "cannot make the folder"), (tmp_path, "is damaged")]:

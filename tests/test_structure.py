@@ -91,3 +91,9 @@ def test_every_part_has_a_level() -> None:
 @pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=lambda path: path.name)
 def test_no_folder_is_crowded(folder: Path) -> None:
     assert len(list(folder.glob("*.py"))) <= MOST_FILES
+
+
+def test_names_of_test_files_differ() -> None:
+    """pytest collects files of one name in several folders as one module, and fails."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(set(names)) == len(names)

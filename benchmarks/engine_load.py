@@ -114,7 +114,8 @@ class Hall:
     """Listeners of one engine, whose requests come at given times."""
 
     def __init__(self, requests: Requests, slots: int) -> None:
-        self.requests, self.engine, self.clock = requests, Engine(requests.tts, slots=slots), Clock()
+        self.requests, self.clock = requests, Clock()
+        self.engine = Engine(requests.tts, slots=slots, clock=self.clock.now)
         self.coming: list[tuple[float, int]] = []  # a heap of times and numbers of requests
         self.listening: list[Listener] = []
         self.left: list[Listener] = []

@@ -14,7 +14,9 @@ utterances join, leave and are cancelled between two frames.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -37,18 +39,23 @@ class Engine:
     """Decodes up to `slots` utterances at once; more wait until one ends.
 
     `sampling`: that of all requests that bring none; the checkpoint's unless given. `graphs`: capture the steps as CUDA
-    graphs (CUDA only).
+    graphs (CUDA only). `clock`: seconds by which listeners hear.
     """
 
     def __init__(
-        self, tts: Qwen3TTS, sampling: Sampling | None = None, slots: int = SLOTS, graphs: bool = False
+        self,
+        tts: Qwen3TTS,
+        sampling: Sampling | None = None,
+        slots: int = SLOTS,
+        graphs: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if slots < 1:
             raise AudioProjectionError(f"the engine has {slots} slots, must have at least 1")
         if graphs and tts.device.type != "cuda":
             raise AudioProjectionError(f"engine.graphs needs a CUDA device, the TTS is on {tts.device.type}")
         self.tts, self.slots, self.sampling = tts, slots, sampling or tts.sampling
-        self.graphs = graphs
+        self.graphs, self._clock = graphs, clock
         # The lock is held for moments: to hand over chunks, requests and the turn. What is decoded belongs to the
         # thread that has the turn. Reentrant, because a stream that is dropped may be cancelled in any line.
         self._lock = threading.RLock()
@@ -147,7 +154,7 @@ class Engine:
 
     def _enter(self, request: Request, news: threading.Condition) -> Utterance:
         request.check()
-        utterance = Utterance(self, self.tts, request)
+        utterance = Utterance(self, self.tts, request, self._clock)
         if isinstance(request.text, FedText):
             request.text.wake = self._wake
         with self._lock:
@@ -218,9 +225,12 @@ class Engine:
         """Whether a step could do something; the lock is held."""
         if self._cancelled or self._sounding_due() or (self._waiting and self.active < self.slots):
             return True
-        return any(
-            not each.started or (not each.unheard and each.request.text.ready()) for each in self._in_slots.utterances
-        )
+        return any(map(self._can_go_on, self._in_slots.utterances))
+
+    @staticmethod
+    def _can_go_on(utterance: Utterance) -> bool:
+        """Whether its prompt or a frame of it can be decoded."""
+        return not utterance.started or (not utterance.unheard and utterance.request.text.ready())
 
     def _step(self) -> bool:
         try:
@@ -230,7 +240,7 @@ class Engine:
             worked = self._in_slots.prepare() | self._in_slots.frame()
             if self._in_slots.must_read or not worked:
                 self._receive(self._in_slots.read())
-            return self._decode_chunks() or worked
+            return self._decode_chunks(until=self._next_frame_wanted() if worked else math.inf) or worked
         except BaseException as error:
             self._abandon(error)
             raise
@@ -260,10 +270,15 @@ class Engine:
                 self._sounding.append(utterance)
         self._end_spoken()
 
-    def _decode_chunks(self) -> bool:
-        """Chunks that are due: as many as the codec may decode before the next frame."""
+    def _next_frame_wanted(self) -> float:
+        """The soonest deadline of the utterances that need more frames for their next chunk."""
+        going = [each for each in self._in_slots.utterances if not each.due and self._can_go_on(each)]
+        return min((each.deadline for each in going), default=math.inf)
+
+    def _decode_chunks(self, until: float) -> bool:
+        """Chunks that are due and needed before `until`: as many as the codec may decode before the next frame."""
         decoded, most = 0, max(FRAMES_A_STEP, self.active)
-        while decoded < most and (due := self._sounding_due()):
+        while decoded < most and (due := [each for each in self._sounding_due() if each.deadline <= until]):
             self._sound = self._sound or Sound(self.tts.codec)
             group = self._sound.next_group(due)
             for utterance, samples in zip(group, self._sound.decode(group), strict=True):

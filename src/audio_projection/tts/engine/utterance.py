@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,9 @@ from audio_projection.tts.model import Qwen3TTS
 from audio_projection.tts.prompt import Prompt
 
 log = logging.getLogger(__name__)
+
+FIRST_SOUND = 0.1
+"""Seconds from the request within which a first chunk is wanted, when others need theirs as well."""
 
 
 class LengthGuard:
@@ -156,7 +159,9 @@ class Utterance(Iterator[Tensor]):
     `timing` says where its time went. Any thread may take chunks or cancel.
     """
 
-    def __init__(self, engine: Listening, tts: Qwen3TTS, request: Request) -> None:
+    def __init__(
+        self, engine: Listening, tts: Qwen3TTS, request: Request, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.request = request
         self.timing = Timing()
         self.frames = 0
@@ -189,7 +194,8 @@ class Utterance(Iterator[Tensor]):
         self.size = next(self._sizes, 1)
         """Frames of its next chunk."""
         self._frame_seconds = 1 / tts.frame_rate
-        self._lasts_until = self.timing.begun
+        self._clock = clock
+        self._lasts_until = clock() + FIRST_SOUND
 
     def __next__(self) -> Tensor:
         return self._engine.next_chunk(self)
@@ -216,8 +222,8 @@ class Utterance(Iterator[Tensor]):
 
     @property
     def deadline(self) -> float:
-        """When a listener who plays from the first chunk on will have heard all; before the first one, the request's
-        time. On the clock of `time.perf_counter`."""
+        """When a listener who plays from the first chunk on will have heard all that is finished; before the first one,
+        `FIRST_SOUND` after the request. On the engine's clock."""
         return self._lasts_until
 
     def take_codes(self) -> list[Tensor]:
@@ -228,7 +234,7 @@ class Utterance(Iterator[Tensor]):
 
     def delivered(self, frames: int) -> None:
         """A chunk of so many frames is finished."""
-        now = time.perf_counter()
+        now = self._clock()
         begun = now if self.timing.first_sound is None else self._lasts_until
         self._lasts_until = begun + frames * self._frame_seconds
         self.timing.delivered()

@@ -51,7 +51,7 @@ def test_cached_states_know_their_head() -> None:
     llm = make_llm(context="chat")
     made = CachedStates(torch.zeros(1, 1, 32), cached_states.conditions(llm, "none"))
     cached_states.check([made], llm, "none")
-    with pytest.raises(AudioProjectionError, match="another head"):
+    with pytest.raises(AudioProjectionError, match="another beginning of the chat template"):
         cached_states.check([made], llm.with_head([1]), "none")
     older = {name: value for name, value in made.conditions.items() if name != "head"}
     cached_states.check([CachedStates(made.values, older)], llm, "none")

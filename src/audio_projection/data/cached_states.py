@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 BYTES = 2
 """Size of a value: bfloat16."""
 
+IN_WORDS = {
+    "llm": "language model than {}, or other weights of it",
+    "tokenizer": "tokenizer than that of {}",
+    "head": "beginning of the chat template of {}",
+    "prompt": "llm.prompt",
+    "context": "llm.context",
+    "normalise": "tts.normalise",
+}
+"""What differs when a condition does, with a place for the language model's name."""
+
 
 @dataclass(frozen=True)
 class CachedStates:
@@ -70,8 +80,9 @@ def check(cached: Sequence[CachedStates], llm: LanguageModel, reading: Reading |
         differing = [name for name, value in wanted.items() if (before_heads | dict(made)).get(name) != value]
         if differing:
             name = differing[0]
+            what = IN_WORDS.get(name, name).format(llm.name)
             raise AudioProjectionError(
-                f"the cached LLM states were made with another {name} ({str(made.get(name))[:20]}, now "
+                f"the cached LLM states were made with another {what} ({str(made.get(name))[:20]}, now "
                 f"{str(wanted[name])[:20]}): make them again with `audio-projection data features ... --states` into "
                 "another folder, or set llm.* and tts.normalise as they were"
             )

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
+def lay_out_in_rows(module: nn.Module) -> None:
+    """Makes all parameters contiguous, which FSDP asks for; some of the talker's lie column by column on a CPU."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()
+
+
 def gathered(tensor: Tensor) -> Tensor:
     """The full tensor of a sharded one; every process must call this. Any other tensor as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -24,7 +24,7 @@ from audio_projection.data_loader import BatchWalk
 from audio_projection.devices import choose_device
 from audio_projection.errors import AudioProjectionError
 from audio_projection.training.examples import Examples
-from audio_projection.training.fsdp import gathered
+from audio_projection.training.fsdp import gathered, lay_out_in_rows
 from audio_projection.training.objective import Objective, means
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class OptimizerStep:
         )
         if self.accelerator.distributed_type == DistributedType.FSDP:
             _check_fsdp(config.tts.finetune, config.train.sample_every)
+            lay_out_in_rows(objective)
         groups = [{"params": list(objective.projector.parameters()), "share": 1.0}]
         tuned = [parameter for parameter in objective.tts.parameters() if parameter.requires_grad]
         if tuned:

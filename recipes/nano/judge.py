@@ -6,34 +6,31 @@ Sentences of a file (by default those that are held out of all training) are spo
 through the fixed codes (made sound by Griffin and Lim's algorithm: what the codes keep, whatever the decoder makes of
 it; or by the trained decoder), and by the talker from plain text.  Whisper (faster-whisper, beam 5,
 temperature 0, English normaliser on both sides) counts the words that it hears wrong; DNSMOS judges the sound where
-speechmos is installed.  Needs faster-whisper, whisper-normalizer and jiwer.
+speechmos is installed.  Needs the extra `whisper`.
 """
 
 import argparse
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import decoder
-import jiwer
 import librosa
 import numpy as np
 import soundfile
-import soxr
 import torch
 from checkpoint import load
 from codebooks import FFT, FLOOR, HOP, MELS, latents_of, mel_filters, mel_patches, quantise
-from faster_whisper import WhisperModel
 from folder import VOICE
 from safetensors.torch import load_file
 from teacher import SAMPLE_RATE, teacher
-from whisper_normalizer.english import EnglishTextNormalizer
 
+from audio_projection.evaluation.dnsmos import DNSMOS
+from audio_projection.evaluation.recognisers import Whisper
+from audio_projection.evaluation.word_errors import WordErrors, word_errors
 from audio_projection.tts.generate import generate
 from audio_projection.tts.model import Qwen3TTS
 
 HELD_OUT = Path(__file__).resolve().parents[2] / "benchmarks" / "heldout.txt"
-HEARD_RATE = 16_000
 Samples = np.ndarray
 """float32 at 24 kHz."""
 
@@ -96,14 +93,6 @@ ROWS: dict[str, Callable[[Path, list[str]], Iterator[Samples]]] = {
 }
 
 
-def dnsmos(samples: Samples) -> dict[str, float]:
-    """OVRL and P808 of sound at 16 kHz."""
-    from speechmos import dnsmos as model
-
-    scores = model.run(samples / max(1.0, 1.001 * float(np.abs(samples).max())), HEARD_RATE)
-    return {"OVRL": float(scores["ovrl_mos"]), "P808": float(scores["p808_mos"])}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
@@ -114,23 +103,20 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the sound")
     arguments = parser.parse_args()
     texts = arguments.text.read_text(encoding="utf-8").splitlines()[: arguments.sentences]
-    whisper = WhisperModel(arguments.whisper, device="cpu", compute_type="int8", cpu_threads=1)
-    normal = EnglishTextNormalizer()
+    whisper, naturalness = Whisper(arguments.whisper), DNSMOS()
+    whisper.check()
     for row in arguments.rows:
-        heard, scores, seconds = [], [], 0.0
-        for number, samples in enumerate(ROWS[row](arguments.work, texts), 1):
+        errors, scores, seconds = WordErrors(0, 0, 0, 0), [], 0.0
+        for number, (text, samples) in enumerate(zip(texts, ROWS[row](arguments.work, texts), strict=True), 1):
             if arguments.keep:
                 arguments.keep.mkdir(parents=True, exist_ok=True)
                 soundfile.write(arguments.keep / f"{row}-{number:03d}.wav", samples, SAMPLE_RATE)
             seconds += len(samples) / SAMPLE_RATE
-            low = soxr.resample(samples, SAMPLE_RATE, HEARD_RATE)
-            segments, _ = whisper.transcribe(low, language="en", beam_size=5, temperature=0.0)
-            heard.append(" ".join(segment.text for segment in segments))
-            if importlib.util.find_spec("speechmos"):
-                scores.append(dnsmos(low))
-        wrong = jiwer.wer([normal(text) for text in texts], [normal(text) for text in heard])
+            errors += word_errors(text, whisper.transcribe(samples, SAMPLE_RATE), whisper.normalise)
+            if naturalness.installed():
+                scores.append(naturalness.scores(samples, SAMPLE_RATE))
         sound = [f"{name} {np.mean([each[name] for each in scores]):.2f}" for name in (scores[0] if scores else ())]
-        print(f"{row}: {100 * wrong:.1f} % of the words wrong, {seconds:.0f} s, {' '.join(sound)}", flush=True)
+        print(f"{row}: {100 * errors.rate:.1f} % of the words wrong, {seconds:.0f} s, {' '.join(sound)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -95,13 +95,12 @@ class _Intelligibility(Measurement[EvaluationResult]):
         teacher: Sequence[SpokenSentence],
     ) -> None:
         self._texts, self._recognisers, self._listeners = texts, recognisers, listeners
-        self._judges = [each.model_name for each in recognisers] + [DNSMOS.model_name] * DNSMOS.installed()
         self._teacher = [Frames(each.samples, each.rate) for each in teacher]
         self._plotted: dict[str, list[Frames]] = {}
 
     def measure(self, system: System, spoken: Iterator[SpokenSentence]) -> EvaluationResult:
         result = EvaluationResult(system.name, system.meaning)
-        pending: dict[str, list[Future[Any]]] = {judge: [] for judge in self._judges}
+        pending: dict[str, list[Future[Any]]] = {judge: [] for judge in self._listeners.judges}
         plotted = self._plotted[system.name] = list[Frames]()
         for index, sentence in enumerate(spoken):
             for judge, asked in pending.items():

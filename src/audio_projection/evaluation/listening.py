@@ -25,6 +25,8 @@ class Listeners:
     """
 
     def __init__(self, judges: Mapping[str, Judge], jobs: int, kept: Path | None = None) -> None:
+        self.judges = list(judges)
+        """Their names."""
         self._judgements = Judgements(kept)
         self._pool = ProcessPoolExecutor(
             max(1, jobs), get_context("spawn"), initializer=_start_worker, initargs=(dict(judges),)

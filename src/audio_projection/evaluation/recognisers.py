@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from audio_projection.errors import AudioProjectionError
+from audio_projection.errors import AudioProjectionError, first_line
 from audio_projection.evaluation.extras import library
 from audio_projection.evaluation.word_errors import normalise
 
@@ -99,10 +99,9 @@ class Whisper:
                 self._folder_or_name, device="cpu", compute_type="int8", cpu_threads=threads
             )
         except (ValueError, RuntimeError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise AudioProjectionError(
-                f"cannot load the Whisper model {self._folder_or_name}: {reason}; give --whisper-model the folder of a "
-                "faster-whisper model (Systran/faster-whisper-base on the hub)"
+                f"cannot load the Whisper model {self._folder_or_name}: {first_line(error)}; give --whisper-model the "
+                "folder of a faster-whisper model (Systran/faster-whisper-base on the hub)"
             ) from None
 
     @cached_property

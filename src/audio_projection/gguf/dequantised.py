@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from audio_projection.devices import DTYPES
-from audio_projection.errors import AudioProjectionError
+from audio_projection.errors import AudioProjectionError, first_line
 from audio_projection.gguf.llm_file import check_llm, end_ids_of, sampling_of
 from audio_projection.gguf.optional_packages import INSTALL, gguf_package
 from audio_projection.gguf.reader import GGUFFile
@@ -54,8 +54,7 @@ def _load(file: GGUFFile, dtype: torch.dtype) -> Any:
                 file.path.parent, gguf_file=file.path.name, dtype=dtype, local_files_only=True
             )
     except Exception as error:  # transformers raises whatever a file leads to
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AudioProjectionError(f"transformers cannot read {file.path} ({reason}); {INSTALL}") from None
+        raise AudioProjectionError(f"transformers cannot read {file.path} ({first_line(error)}); {INSTALL}") from None
 
 
 def _generation(file: GGUFFile) -> Any:

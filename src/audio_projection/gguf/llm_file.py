@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio_projection.errors import AudioProjectionError
+from audio_projection.errors import AudioProjectionError, first_line
 from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.gguf.reader import GGUFFile, read_gguf
 from audio_projection.gguf.tokenizer import vocabulary_keys
@@ -78,7 +78,7 @@ def _config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise AudioProjectionError(f"{folder} has no config.json of a language model ({reason})") from None
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from audio_projection.devices import DTYPES
-from audio_projection.errors import AudioProjectionError
+from audio_projection.errors import AudioProjectionError, first_line
 from audio_projection.files.fingerprint import fingerprint
 from audio_projection.files.json_reader import read_json
 from audio_projection.llm.hidden_states import Layers, LayerTap, resolve_layers, truncate_decoder
@@ -354,7 +354,7 @@ class LanguageModel:
             )
         except Exception as error:  # templates raise errors of their own for the roles they do not know
             raise AudioProjectionError(
-                f"the chat template of {self.name} refuses the messages: {_first_line(error)}"
+                f"the chat template of {self.name} refuses the messages: {first_line(error)}"
             ) from None
         parts = re.split(f"{_MARK}([0-9]+){_MARK}", text)  # the quoted control tokens have odd places
         ids = [self.tokenize(controls[int(part)]) if place % 2 else self._ids(part) for place, part in enumerate(parts)]
@@ -573,7 +573,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         return tokenizer
     except Exception as error:  # the tokenizers library raises bare Exception
         raise AudioProjectionError(
-            f"the tokenizer of {source} cannot be read ({_first_line(error)}); download the model again"
+            f"the tokenizer of {source} cannot be read ({first_line(error)}); download the model again"
         ) from None
 
 
@@ -581,9 +581,5 @@ def _unloadable(source: str, error: Exception) -> AudioProjectionError:
     if not Path(source).is_dir() and isinstance(error, OSError):
         return AudioProjectionError(f"the language model {source} is not on this machine: {_HOW_TO_GET_IT}")
     return AudioProjectionError(
-        f"the language model {source} cannot be loaded ({_first_line(error)}); download it again, or {_HOW_TO_GET_IT}"
+        f"the language model {source} cannot be loaded ({first_line(error)}); download it again, or {_HOW_TO_GET_IT}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

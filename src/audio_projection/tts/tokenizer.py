@@ -19,7 +19,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from audio_projection.errors import AudioProjectionError
+from audio_projection.errors import AudioProjectionError, first_line
 from audio_projection.files.json_reader import read_json_object
 from audio_projection.text.token_spans import Span
 
@@ -149,7 +149,7 @@ def _load_whole(folder: Path) -> Tokenizer:
 
 def _brief(error: Exception) -> str:
     """The first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)[:200]
 
 
 def _load_parts(folder: Path) -> Tokenizer:

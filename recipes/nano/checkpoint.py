@@ -15,6 +15,14 @@ def rate_at(step: int, steps: int, warmup: int = 100) -> float:
     return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / (0.55 * steps)))
 
 
+def prepared(device: torch.device) -> torch.device:
+    """The device of a training; a GPU multiplies in TensorFloat-32 there and tries out its ways to convolve."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    return device
+
+
 class Due:
     """Tells when a checkpoint is due: every so many steps, or after five minutes where steps are slow."""
 

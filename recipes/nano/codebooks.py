@@ -43,12 +43,14 @@ def mel_filters() -> Tensor:
 
 
 def mel_patches(audio: Tensor) -> Tensor:
-    """float32 samples (S,) -> log-mel patches (frames, 800), each centred on its 80 ms."""
-    frames = frames_of(len(audio))
+    """float32 samples (S,) or (B, S) -> log-mel patches (frames, 800) or (B, frames, 800), centred on the frames."""
+    *batch, samples = audio.shape
+    frames = frames_of(samples)
     margin = (FFT - HOP) // 2
-    padded = torch.nn.functional.pad(audio, (margin, frames * FRAME - len(audio) + margin))
-    spectrum = torch.stft(padded, FFT, HOP, window=torch.hann_window(FFT), center=False, return_complex=True).abs()
-    return torch.log(mel_filters() @ spectrum + FLOOR).T.reshape(frames, -1)
+    padded = torch.nn.functional.pad(audio, (margin, frames * FRAME - samples + margin))
+    window = torch.hann_window(FFT, device=audio.device)
+    spectrum = torch.stft(padded, FFT, HOP, window=window, center=False, return_complex=True).abs()
+    return torch.log(mel_filters().to(audio.device) @ spectrum + FLOOR).mT.reshape(*batch, frames, -1)
 
 
 def quarters(ends: Tensor, frames: int) -> Tensor:

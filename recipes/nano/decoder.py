@@ -17,7 +17,7 @@ from pathlib import Path
 import librosa
 import torch
 from acoustic_model import AcousticModel
-from checkpoint import Due, load, rate_at, save
+from checkpoint import Due, load, prepared, rate_at, save
 from codebooks import ENTRIES, FRAME, GROUPS, LATENT
 from corpus import audio_numbers, read_audio
 from critics import Critics
@@ -39,8 +39,6 @@ HEARD = 8.0
 """Weight of what is heard beside the spectra."""
 FOOLING, MATCHING = 0.2, 0.6
 """Weights of the critics' verdict and of their features."""
-JUDGED = 5
-"""Frames of a segment that the critics see: they cost more than all else."""
 WINDOWS = ((256, 20), (512, 40), (1024, 80), (2048, 120))
 
 
@@ -148,9 +146,9 @@ class Judges:
         return {"spectral": self.spectral(made, true), "heard": self.heard(made, true)}
 
 
-def shortened(made: Tensor, true: Tensor, step: int) -> tuple[Tensor, Tensor]:
-    """A part of JUDGED frames of both, drawn by the step number."""
-    size = JUDGED * FRAME
+def shortened(made: Tensor, true: Tensor, frames: int, step: int) -> tuple[Tensor, Tensor]:
+    """A part of so many frames of both, drawn by the step number."""
+    size = frames * FRAME
     generator = torch.Generator().manual_seed(step)
     start = int(torch.randint(max(1, made.shape[1] - size), (1,), generator=generator))
     return made[:, start : start + size], true[:, start : start + size]
@@ -163,17 +161,21 @@ def main() -> None:
     parser.add_argument("--critics-from", type=int, default=7_000, help="first step that the critics judge")
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--frames", type=int, default=14)
+    parser.add_argument("--judged", type=int, default=5, help="frames of them that the critics see, the dearest part")
     parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--device", type=torch.device, default="cpu")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    parts = with_critics(build(load_file(arguments.work / "codebooks.safetensors")))
+    device = prepared(arguments.device)
+    parts = with_critics(build(load_file(arguments.work / "codebooks.safetensors"))).to(device)
     decoder, listener = parts["decoder"], AcousticModel()
     if not load(arguments.work / "acoustic_model.safetensors", listener, []):
         parser.error(f"{arguments.work} has no acoustic model: run acoustic_model.py first")
-    judges = Judges(SpectralLoss(), HeardLoss(listener), parts["critics"])
-    fuse(decoder)
+    judges = Judges(SpectralLoss().to(device), HeardLoss(listener).to(device), parts["critics"])
+    if device.type == "cpu":
+        fuse(decoder)
     optim = torch.optim.AdamW(decoder.parameters(), arguments.rate, betas=(0.8, 0.99))
     critics_optim = torch.optim.AdamW(judges.critics.parameters(), arguments.rate / 2, betas=(0.8, 0.99))
     path = arguments.work / "decoder.safetensors"
@@ -181,18 +183,18 @@ def main() -> None:
     segments = Segments(arguments.work / "speech", arguments.shards, arguments.frames)
     print(f"{sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
     due, began = Due(arguments.save_every, arguments.steps), time.time()
-    average: dict[str, float] = {}
+    average: dict[str, Tensor] = {}
     while step < arguments.steps:
         share = rate_at(step, arguments.steps)
         optim.param_groups[0]["lr"] = arguments.rate * share
         critics_optim.param_groups[0]["lr"] = arguments.rate / 2 * share
-        codes, audio = segments.batch(arguments.batch, step)
+        codes, audio = (each.to(device) for each in segments.batch(arguments.batch, step))
         settled = 0 if opens(step) else 2 * FRAME
         made, true = decoder.synthesize(decoder.quantizer(codes))[:, settled:], audio[:, settled:]
         found = judges.losses(made, true)
         loss = found["spectral"] + HEARD * found["heard"]
         if step >= arguments.critics_from:
-            short = shortened(made, true, step)
+            short = shortened(made, true, arguments.judged, step)
             found["critics"] = judges.critics.own_loss(*short)
             found["critics"].backward()
             critics_optim.step()
@@ -203,10 +205,10 @@ def main() -> None:
         optim.step()
         parts.zero_grad()
         step += 1
-        new = {name: float(value.detach()) for name, value in found.items()}
+        new = {name: value.detach() for name, value in found.items()}
         average = {name: 0.97 * average.get(name, value) + 0.03 * value for name, value in new.items()}
         if step % 20 == 0 or step == arguments.steps:
-            shown = ", ".join(f"{name} {value:.4f}" for name, value in average.items())
+            shown = ", ".join(f"{name} {float(value):.4f}" for name, value in average.items())
             print(f"{step} {time.time() - began:.0f}s {shown}", flush=True)
         if due(step):
             save(path, parts, [optim, critics_optim], step)

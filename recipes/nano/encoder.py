@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from checkpoint import Due, load, rate_at, save
+from checkpoint import Due, load, prepared, rate_at, save
 from codebooks import ENTRIES, FRAME, GROUPS, LATENT, latents_of, mel_patches, quantise
 from corpus import audio_numbers, read_audio
 from safetensors.torch import load_file
@@ -61,16 +61,17 @@ class Utterances:
         self.audio = [samples for samples in utterances if len(samples) > (frames + 1) * FRAME]
 
     def batch(self, size: int, step: int) -> tuple[Tensor, Tensor]:
-        """Samples (B, S) and latents (B, frames, LATENT)."""
+        """Samples (B, S) and latents (B, frames, LATENT), on the device of the codebooks."""
         generator = torch.Generator().manual_seed(step)
-        audio, latents = [], []
+        found = []
         for number in torch.randint(len(self.audio), (size,), generator=generator).tolist():
-            whole = self.audio[number].float() / 32_768
-            frames = latents_of(mel_patches(whole), self.books)
+            whole = self.audio[number]
             start = int(torch.randint(len(whole) // FRAME - self.frames, (1,), generator=generator))
-            audio.append(whole[start * FRAME : (start + self.frames) * FRAME])
-            latents.append(frames[start : start + self.frames])
-        return torch.stack(audio), torch.stack(latents)
+            # a frame more on either side: spectra reach beyond their frame
+            around = torch.nn.functional.pad(whole, (FRAME, FRAME))
+            found.append(around[start * FRAME : (start + self.frames + 2) * FRAME])
+        audio = torch.stack(found).to(self.books["mean"].device).float() / 32_768
+        return audio[:, FRAME:-FRAME], latents_of(mel_patches(audio), self.books)[:, 1:-1]
 
 
 def missed(found: Tensor, true: Tensor) -> Tensor:
@@ -97,10 +98,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--shards", type=int, default=30)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--device", type=torch.device, default="cpu")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    books = load_file(arguments.work / "codebooks.safetensors")
-    encoder = build(books)
+    device = prepared(arguments.device)
+    books = load_file(arguments.work / "codebooks.safetensors", str(device))
+    encoder = build(books).to(device)
     trained = [p for p in encoder.parameters() if p.requires_grad]
     optim = torch.optim.AdamW(trained, arguments.rate, betas=(0.9, 0.98))
     path = arguments.work / "encoder.safetensors"
@@ -110,7 +114,7 @@ def main() -> None:
     known = Utterances(folder, numbers[: arguments.shards], books, arguments.frames)
     new = Utterances(folder, [last], books, arguments.frames)
     print(f"{sum(p.numel() for p in trained) / 1e6:.2f} M parameters, from step {step}", flush=True)
-    due, began = Due(100, arguments.steps), time.time()
+    due, began = Due(arguments.save_every, arguments.steps), time.time()
     while step < arguments.steps:
         optim.param_groups[0]["lr"] = arguments.rate * rate_at(step, arguments.steps)
         audio, latents = known.batch(arguments.batch, step + 1)
@@ -124,7 +128,7 @@ def main() -> None:
         step += 1
         if due(step):
             save(path, encoder, [optim], step)
-        if step % 100 == 0 or step == arguments.steps:
+        if step % 200 == 0 or step == arguments.steps:
             shown = equal_codes(encoder, new)
             print(f"{step} {time.time() - began:.0f}s loss {loss.item():.3f} | held out {shown}", flush=True)
 

@@ -7,21 +7,23 @@ middle layers is shown which text is being spoken (guided attention, Tachibana e
 model names the phones of the frame to come.  Batches are streaming or non-streaming (`--streaming`).  Matrices are
 trained by Muon, the rest by AdamW, at a rate that is constant first and then falls to zero.  A checkpoint is written
 every few minutes and picked up when the command is repeated, also with another `--steps`.  Held-out losses are
-printed beside the training losses.
+printed beside the training losses.  On a GPU (`--device cuda`) `--workers` processes make the batches.
 """
 
 import argparse
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from checkpoint import Due, load, rate_at, save
+from checkpoint import Due, load, prepared, rate_at, save
 from muon import Muon
 from safetensors.torch import load_file
 from talker_data import Batch, Corpus
 from talker_model import GUIDED, NONE, PhoneHead, Talker, seen
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 LESSON = 0.3
 """Weight of each of the two lessons."""
@@ -43,14 +45,35 @@ def forget(batch: Batch, generator: torch.Generator) -> Batch:
     return Batch(batch.text, codec, rest, batch.targets, batch.guide, batch.phones)
 
 
+@dataclass(frozen=True)
+class Steps(Dataset):
+    """The batch of each step, drawn by its number alone."""
+
+    corpus: Corpus
+    utterances: int
+    """Of a batch, fewer where they are long."""
+    frames: int
+    """Of a batch, at most about so many."""
+    held_out: int
+    """So many first utterances are left out."""
+    streaming: float
+    """Share of the batches in the streaming layout."""
+
+    def __getitem__(self, step: int) -> Batch:
+        generator = torch.Generator().manual_seed(step)
+        streaming = torch.rand(1, generator=generator).item() < self.streaming
+        numbers = self.corpus.draw(self.utterances, self.frames, self.held_out, step)
+        return forget(self.corpus.batch(numbers, streaming, generator), generator)
+
+
 def blur(rows: Tensor, generator: torch.Generator) -> Tensor:
     """Noise on the text embeddings (B, S, H) of half of the utterances, up to 0.7 of their size.
 
     Projected embeddings are near the true ones, never equal; embeddings that stay apart under noise forgive it.
     """
-    sigma = (1.4 * torch.rand(len(rows), 1, 1, generator=generator) - 0.7).clamp_min(0)
+    sigma = (1.4 * torch.rand(len(rows), 1, 1, generator=generator, device=rows.device) - 0.7).clamp_min(0)
     size = rows.detach().square().mean(-1, keepdim=True).sqrt()
-    return rows + sigma * size * torch.randn(rows.shape, generator=generator)
+    return rows + sigma * size * torch.randn(rows.shape, generator=generator, device=rows.device)
 
 
 def guided(query: Tensor, key: Tensor, guide: Tensor) -> Tensor:
@@ -58,10 +81,10 @@ def guided(query: Tensor, key: Tensor, guide: Tensor) -> Tensor:
 
     query (B, S, head), key (B, P + S, head), guide (B, S, 2) in positions from 0 to P + S.
     """
-    allowed = seen(query.shape[1], key.shape[1])
+    allowed = seen(query.shape[1], key.shape[1], query.device)
     scores = (query @ key.transpose(1, 2)) * query.shape[-1] ** -0.5
     scores = scores.masked_fill(~allowed, float("-inf"))
-    place = torch.arange(key.shape[1])
+    place = torch.arange(key.shape[1], device=query.device)
     right = (place >= guide[..., :1]) & (place <= guide[..., 1:]) & allowed
     known = right.any(-1)
     mass = scores[known].masked_fill(~right[known], float("-inf")).logsumexp(-1)
@@ -77,7 +100,7 @@ def losses(model: Talker, phones: PhoneHead, batch: Batch, rows: Tensor, share: 
     logits, labels = model.codec_head(hidden[spoken]), batch.targets[..., 0][spoken]
     frames = batch.targets[..., 1] != NONE
     codes = batch.targets[frames]
-    chosen = torch.randperm(len(codes))[: int(share * len(codes))]
+    chosen = torch.randperm(len(codes), device=codes.device)[: int(share * len(codes))]
     predicted = model.predict_rest(hidden[frames][chosen], codes[chosen])
     named = phones(passed.states[GUIDED[-1]][frames])
     return {
@@ -92,7 +115,7 @@ def losses(model: Talker, phones: PhoneHead, batch: Batch, rows: Tensor, share: 
 def residual(logits: Tensor, codes: Tensor) -> Tensor:
     """Cross-entropy of the residual codebooks, a weighted mean: logits (M, 15, 512), codes (M, 15)."""
     each = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none").mean(0)
-    weights = FADING ** torch.arange(len(each))
+    weights = FADING ** torch.arange(len(each), device=each.device)
     return (each * weights).sum() / weights.sum()
 
 
@@ -104,19 +127,20 @@ def optimisers(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
     return [Muon(matrices, rate), torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.01)]
 
 
-def shown(values: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in values.items())
+def shown(values: dict[str, Tensor]) -> str:
+    return " ".join(f"{name} {float(value):.3f}" for name, value in values.items())
 
 
 @torch.no_grad()
 def held_out(both: nn.ModuleDict, corpus: Corpus, size: int, streaming: bool) -> str:
     """Losses on the first utterances, which are never trained on."""
     torch.manual_seed(0)
+    device = both["talker"].codec_head.weight.device
     found = []
     for start in range(0, size, 25):
-        batch = corpus.batch(list(range(start, min(start + 25, size))), streaming)
+        batch = corpus.batch(list(range(start, min(start + 25, size))), streaming).to(device)
         found.append(losses(both["talker"], both["phones"], batch, both["talker"].text_embeddings(batch.text), 0.2))
-    return shown({name: sum(float(each[name]) for each in found) / len(found) for name in found[0]})
+    return shown({name: torch.stack([each[name] for each in found]).mean() for name in found[0]})
 
 
 def main() -> None:
@@ -131,10 +155,13 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=200, help="so many first utterances are never trained on")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--judge-every", type=int, default=500, help="steps between held-out losses")
+    parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches; 0: this one")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    corpus = Corpus(arguments.work / "speech", arguments.work / "tts")
-    both = nn.ModuleDict({"talker": Talker(corpus.ids), "phones": PhoneHead()})
+    corpus = Corpus(arguments.work / "speech", arguments.work / "tts", arguments.workers)
+    device = prepared(arguments.device)
+    both = nn.ModuleDict({"talker": Talker(corpus.ids), "phones": PhoneHead()}).to(device)
     model = both["talker"]
     model.begin_from(load_file(arguments.work / "text_table.safetensors")["source"])
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -142,27 +169,25 @@ def main() -> None:
     path = arguments.work / "talker.safetensors"
     step = load(path, both, optims)
     print(f"{size / 1e6:.2f} M parameters, {len(corpus.utterances)} utterances, from step {step}", flush=True)
-    average: dict[str, float] = {}
+    average: dict[str, Tensor] = {}
+    batches = Steps(corpus, arguments.batch, arguments.frames, arguments.held_out, arguments.streaming)
     due, began = Due(arguments.save_every, arguments.steps), time.time()
-    while step < arguments.steps:
+    for batch in DataLoader(batches, None, sampler=range(step, arguments.steps), num_workers=arguments.workers):
         share = rate_at(step, arguments.steps)
         for optim in optims:
             for group in optim.param_groups:
                 group["lr"] = arguments.rate * share
         torch.manual_seed(step)
-        generator = torch.Generator().manual_seed(step)
-        streaming = torch.rand(1, generator=generator).item() < arguments.streaming
-        numbers = corpus.draw(arguments.batch, arguments.frames, arguments.held_out, step)
-        batch = corpus.batch(numbers, streaming, generator)
-        rows = blur(model.text_embeddings(batch.text), generator)
-        found = losses(model, both["phones"], forget(batch, generator), rows, arguments.share)
+        here = batch.to(device)
+        rows = blur(model.text_embeddings(here.text), torch.Generator(device).manual_seed(step))
+        found = losses(model, both["phones"], here, rows, arguments.share)
         (found["first"] + REST * found["rest"] + LESSON * share * (found["text"] + found["phones"])).backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         for optim in optims:
             optim.step()
             optim.zero_grad()
         step += 1
-        new = {name: float(value.detach()) for name, value in found.items()}
+        new = {name: value.detach() for name, value in found.items()}
         average = {name: 0.95 * average.get(name, value) + 0.05 * value for name, value in new.items()}
         if step % 20 == 0:
             print(f"{step} {time.time() - began:.0f}s {shown(average)}", flush=True)

@@ -1,9 +1,13 @@
 """Batches of text and codes in the official layout, with what the teacher knows of their timing."""
 
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import bpe
+import numpy as np
 import torch
 from codebooks import GROUPS, QUARTERS, quarters
 from corpus import read_texts, shard_numbers
@@ -45,6 +49,12 @@ class Batch:
     phones: Tensor
     """(B, S, 4) of the frame that follows."""
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.text, self.codec, self.rest, self.targets, self.guide, self.phones))
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(each.to(device, non_blocking=True) for each in self))
+
 
 def timing(phones: Tensor, ends: Tensor, spans: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """Characters (F, 2) and phones (F, 4) of each frame of an utterance, from its phones (P,), ends and words' spans.
@@ -72,15 +82,18 @@ def covering(starts: Tensor, places: Tensor) -> Tensor:
 class Corpus:
     """The utterances of all complete shards of a folder."""
 
-    def __init__(self, folder: Path, tts: Path) -> None:
+    def __init__(self, folder: Path, tts: Path, workers: int = 0) -> None:
+        """Read by so many processes, by this one where they are 0."""
         vocabulary, merges = bpe.read(tts)
         self.ids = TextIds.from_folder(tts)
         self.tokenizer, self.splitter = bpe.tokenizer(merges), TokenSplitter(vocabulary, merges)
-        self.utterances: list[Utterance] = []
-        for number in shard_numbers(folder):
-            self.utterances += self.read(folder, number)
+        with ProcessPoolExecutor(max(1, workers)) as pool:
+            mapped = partial(pool.map, chunksize=8) if workers else map
+            shards = list(mapped(partial(self.read, folder), shard_numbers(folder)))
+        self.utterances = [Utterance(ids, *map(torch.from_numpy, times)) for shard in shards for ids, *times in shard]
 
-    def read(self, folder: Path, number: int) -> list[Utterance]:
+    def read(self, folder: Path, number: int) -> list[tuple[list[int], np.ndarray, np.ndarray, np.ndarray]]:
+        """The utterances of one shard, as arrays: they go from process to process cheaply."""
         codes = load_file(folder / f"codes-{number:04d}.safetensors")
         times = load_file(folder / f"phones-{number:04d}.safetensors")
         encoded = self.tokenizer.encode_batch(read_texts(folder, number))
@@ -90,7 +103,7 @@ class Corpus:
             part = slice(limits[i], limits[i + 1])
             frames = bounds[i + 1] - bounds[i]
             places, phones = timing(times["phones"][part], times["ends"][part], times["spans"][part].long(), frames)
-            made.append(Utterance(each.ids, codes["codes"][bounds[i] : bounds[i + 1]].clone(), places, phones))
+            made.append((each.ids, codes["codes"][bounds[i] : bounds[i + 1]].numpy(), places.numpy(), phones.numpy()))
         return made
 
     def batch(self, numbers: list[int], streaming: bool, generator: torch.Generator | None = None) -> Batch:

@@ -55,10 +55,10 @@ class Norm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, EPSILON)
 
 
-def rotary(length: int, head: int) -> tuple[Tensor, Tensor]:
+def rotary(length: int, head: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (length, head) of positions 0 to length - 1."""
-    frequencies = ROPE_THETA ** (-torch.arange(0, head, 2).float() / head)
-    angles = torch.outer(torch.arange(length).float(), frequencies).repeat(1, 2)
+    frequencies = ROPE_THETA ** (-torch.arange(0, head, 2, device=device).float() / head)
+    angles = torch.outer(torch.arange(length, device=device).float(), frequencies).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 
@@ -71,9 +71,9 @@ Memory = tuple[Tensor, Tensor]
 """Keys and values (B, heads, S, head)."""
 
 
-def seen(queries: int, keys: int) -> Tensor:
+def seen(queries: int, keys: int, device: torch.device) -> Tensor:
     """Bool (queries, keys): what the last `queries` of the positions may see."""
-    place = torch.arange(keys)
+    place = torch.arange(keys, device=device)
     return place <= place[keys - queries :, None]
 
 
@@ -100,7 +100,7 @@ class Attention(nn.Module):
             k, v = (torch.cat((old.expand(size, -1, -1, -1), new), 2) for old, new in zip(past, (k, v), strict=True))
         repeats = self.sizes.heads // self.sizes.kv_heads
         wide = [each.repeat_interleave(repeats, 1) for each in (k, v)]
-        mask = None if past is None else seen(length, k.shape[2])
+        mask = None if past is None else seen(length, k.shape[2], x.device)
         out = F.scaled_dot_product_attention(q, *wide, attn_mask=mask, is_causal=past is None)
         return self.o_proj(out.transpose(1, 2).flatten(2)), q[:, 0], (k, v)
 
@@ -152,7 +152,7 @@ class Stack(nn.Module):
     def forward(self, x: Tensor, before: Tensor | None = None) -> Passed:
         """x (B, S, H), after embeddings (1, P, H) that all sequences begin with."""
         start = 0 if before is None else before.shape[1]
-        cosines, sines = rotary(start + x.shape[1], self.sizes.head)
+        cosines, sines = rotary(start + x.shape[1], self.sizes.head, x.device)
         passed, memory = Passed(x), None
         for layer in self.layers:
             if before is not None:
@@ -215,14 +215,14 @@ class Talker(nn.Module):
 
     def opening(self) -> Tensor:
         """The embeddings (1, 9, H) before the text: assistant's turn, English, the speaker."""
-        text, codec = torch.tensor([self.ids.opening]), torch.tensor([OPENING_CODES])
-        return self.text_embeddings(text) + self.code_rows(codec, torch.full((*codec.shape, GROUPS - 1), NONE))
+        text, codec = torch.tensor([[self.ids.opening], [OPENING_CODES]], device=self.codec_head.weight.device)
+        return self.text_embeddings(text) + self.code_rows(codec, codec.new_full((*codec.shape, GROUPS - 1), NONE))
 
     def code_rows(self, codec: Tensor, rest: Tensor) -> Tensor:
         """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 15), NONE where empty -> (B, S, H)."""
         first = self.model.codec_embedding(codec.clamp_min(0)) * (codec != NONE)[..., None]
         tables = torch.cat([table.weight for table in self.code_predictor.model.codec_embedding])
-        shifts = ENTRIES * torch.arange(GROUPS - 1)
+        shifts = ENTRIES * torch.arange(GROUPS - 1, device=rest.device)
         bags = F.embedding_bag((rest.clamp_min(0) + shifts).flatten(0, 1), tables, mode="sum")
         return first + bags.view_as(first) * (rest[..., :1] != NONE)
 

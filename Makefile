@@ -1,4 +1,4 @@
-# make demo | make test | make lint | make install | make gguf      (PYTHON=python3.12 make ... for another interpreter)
+# make demo | make smollm2 | make test | make lint | make install | make gguf      (PYTHON=python3.12 make ... for another interpreter)
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -6,11 +6,13 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/installed
 DEMO   := configs/nano.yaml
 TEXT   ?= Hello world
+SMOLLM2  := configs/smollm2.yaml
+QUESTION ?= What is the capital of France?
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install gguf demo test lint clean flite
+.PHONY: install gguf demo smollm2 test lint clean flite
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -42,6 +44,12 @@ demo: $(STAMP)
 	echo "The linear projector of the bundled nano stack was made here: $$trained"; \
 	echo "Listen to $(CURDIR)/output.wav: \"$(TEXT)\""
 
+# What is here already is not brought again; the fit takes a minute.
+smollm2: $(STAMP)
+	"$(BIN)/audio-projection" download --config $(SMOLLM2)
+	"$(BIN)/audio-projection" fit --config $(SMOLLM2)
+	"$(BIN)/audio-projection" speak --config $(SMOLLM2) --chat "$(QUESTION)" --output answer.wav
+
 test: $(STAMP) flite
 	"$(BIN)/python" -m pytest
 
@@ -57,4 +65,4 @@ lint: $(STAMP)
 	"$(BIN)/mypy"
 
 clean:
-	rm -rf "$(VENV)" runs output.wav
+	rm -rf "$(VENV)" runs output.wav answer.wav

@@ -33,7 +33,7 @@ def last_error(path: Path | str | None = None, *words: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["default", "nano"])
+@pytest.mark.parametrize("name", ["default", "nano", "smollm2"])
 def test_the_shipped_configurations_are_valid(repository: Path, name: str) -> None:
     config = load_config(repository / "configs" / f"{name}.yaml")
     assert config.projector.kind == "linear"
@@ -47,6 +47,18 @@ def test_the_default_is_the_real_thing(repository: Path) -> None:
     assert config.tts.name == "Qwen/Qwen3-TTS-12Hz-1.7B-Base"
     assert (config.data.source, config.data.subset) == ("librispeech", "train-clean-100")
     assert config.data.voice_speaker and len(config.llm.revision) == len(config.tts.revision) == 40
+
+
+def test_smollm2_speaks_by_the_tts_of_nano() -> None:
+    """Only its speaker is not named: the one that there is."""
+    smollm2, nano = load_config("smollm2"), load_config("nano")
+    assert smollm2.tts == nano.tts.model_copy(update={"speaker": None})
+    assert smollm2.llm.context == "chat" and smollm2.data.source == "self"
+
+
+@pytest.mark.parametrize("package", ["--index-url=x", "name", "name==", "a b==1", "a==1 --pre", "./wheel"])
+def test_a_package_has_a_name_and_a_version(package: str) -> None:
+    assert "llm.package" in last_error(None, f'llm.package="{package}"')
 
 
 def test_a_shipped_configuration_is_found_from_any_folder(

@@ -31,6 +31,9 @@ NEEDS_MORE = {
     "python benchmarks/parity.py MODEL_DIR REF.safetensors": "a checkpoint folder and its stored outputs",
     "python benchmarks/decode_speed.py": "the part of a command line that stands complete above",
     "python src/inference.py": "likewise",
+    "audio-projection fit -c configs/smollm2.yaml llm.name=FILE.gguf output_dir=runs/mine": "a file of one's own",
+    "audio-projection speak -c configs/smollm2.yaml llm.name=FILE.gguf output_dir=runs/mine --text Hello.": "likewise",
+    'make smollm2 QUESTION="Why is the sky blue?"': "the same with another question",
     "audio-projection serve --config configs/nano.yaml": "serves until it is stopped: tests/cli/test_serve.py runs it",
     "audio-projection evaluate --config configs/nano.yaml": "hours: tests/evaluation runs it on a few sentences",
 }

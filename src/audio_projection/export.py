@@ -23,7 +23,7 @@ from audio_projection.config import Config
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.atomic import replacing, write_bytes
 from audio_projection.files.fingerprint import fingerprint
-from audio_projection.files.locations import find_llm, find_projector, find_tts
+from audio_projection.files.locations import find_llm, find_llm_file, find_projector, find_tts
 from audio_projection.files.tensor_folder import TensorFolder
 from audio_projection.files.tensors import write_tensors
 from audio_projection.gguf.llm_file import check_llm, write_llm
@@ -67,7 +67,7 @@ class Export:
         if wanted not in (*PLAIN_TYPES, *K_QUANTS):
             raise AudioProjectionError(f"unknown GGUF type {wanted!r}; choose one of {', '.join(PLAIN_TYPES)}, Q4_K_M")
         self._config, self._wanted, self._projector_type = _torch_side(config), wanted, projector_type
-        self._llm = llm or config.llm.file
+        self._llm = llm or find_llm_file(config.llm, config.models_dir)
         self._place = find_projector(self._config, projector)
         self._projector = load_projector(self._place)
 

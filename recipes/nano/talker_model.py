@@ -67,16 +67,6 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return x * cosines + torch.cat((-second, first), -1) * sines
 
 
-Memory = tuple[Tensor, Tensor]
-"""Keys and values (B, heads, S, head)."""
-
-
-def seen(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Bool (queries, keys): what the last `queries` of the positions may see."""
-    place = torch.arange(keys, device=device)
-    return place <= place[keys - queries :, None]
-
-
 class Attention(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -88,21 +78,19 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(wide, sizes.hidden, bias=False)
         self.q_norm, self.k_norm = Norm(sizes.head), Norm(sizes.head)
 
-    def forward(self, x: Tensor, place: tuple[Tensor, Tensor], past: Memory | None) -> tuple[Tensor, Tensor, Memory]:
-        """x (B, S, H) -> out (B, S, H), the first head's queries (B, S, head), all keys and values."""
+    def forward(self, x: Tensor, place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, S, H) -> out (B, S, H), the first head's queries and keys (B, S, head)."""
         size, length, _ = x.shape
-        head = self.sizes.head
-        q = self.q_norm(self.q_proj(x).view(size, length, -1, head)).transpose(1, 2)
-        k = self.k_norm(self.k_proj(x).view(size, length, -1, head)).transpose(1, 2)
+        heads, head = self.sizes.heads, self.sizes.head
+        q = self.q_norm(self.q_proj(x).view(size, length, -1, head))
+        k = self.k_norm(self.k_proj(x).view(size, length, -1, head))
         v = self.v_proj(x).view(size, length, -1, head).transpose(1, 2)
-        q, k = rotate(q, *place), rotate(k, *place)
-        if past is not None:
-            k, v = (torch.cat((old.expand(size, -1, -1, -1), new), 2) for old, new in zip(past, (k, v), strict=True))
-        repeats = self.sizes.heads // self.sizes.kv_heads
+        both = rotate(torch.cat((q, k), 2).transpose(1, 2), *place)
+        q, k = both[:, :heads], both[:, heads:]
+        repeats = heads // self.sizes.kv_heads
         wide = [each.repeat_interleave(repeats, 1) for each in (k, v)]
-        mask = None if past is None else seen(length, k.shape[2], x.device)
-        out = F.scaled_dot_product_attention(q, *wide, attn_mask=mask, is_causal=past is None)
-        return self.o_proj(out.transpose(1, 2).flatten(2)), q[:, 0], (k, v)
+        out = F.scaled_dot_product_attention(q, *wide, is_causal=True)
+        return self.o_proj(out.transpose(1, 2).flatten(2)), q[:, 0], k[:, 0]
 
 
 class Feedforward(nn.Module):
@@ -122,10 +110,10 @@ class Layer(nn.Module):
         self.self_attn, self.mlp = Attention(sizes), Feedforward(sizes)
         self.input_layernorm, self.post_attention_layernorm = Norm(sizes.hidden), Norm(sizes.hidden)
 
-    def forward(self, x: Tensor, place: tuple[Tensor, Tensor], past: Memory | None) -> tuple[Tensor, Tensor, Memory]:
-        attended, query, memory = self.self_attn(self.input_layernorm(x), place, past)
+    def forward(self, x: Tensor, place: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        attended, query, key = self.self_attn(self.input_layernorm(x), place)
         x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), query, memory
+        return x + self.mlp(self.post_attention_layernorm(x)), query, key
 
 
 @dataclass
@@ -137,7 +125,7 @@ class Passed:
     states: list[Tensor] = field(default_factory=list)
     """After each layer (B, S, H)."""
     heads: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    """Queries (B, S, head) and keys (B, P + S, head) of each layer's first head."""
+    """Queries and keys (B, S, head) of each layer's first head."""
 
 
 class Stack(nn.Module):
@@ -149,17 +137,14 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
         self.norm = Norm(sizes.hidden)
 
-    def forward(self, x: Tensor, before: Tensor | None = None) -> Passed:
-        """x (B, S, H), after embeddings (1, P, H) that all sequences begin with."""
-        start = 0 if before is None else before.shape[1]
-        cosines, sines = rotary(start + x.shape[1], self.sizes.head, x.device)
-        passed, memory = Passed(x), None
+    def forward(self, x: Tensor) -> Passed:
+        """x (B, S, H)."""
+        place = rotary(x.shape[1], self.sizes.head, x.device)
+        passed = Passed(x)
         for layer in self.layers:
-            if before is not None:
-                before, _, memory = layer(before, (cosines[:start], sines[:start]), None)
-            x, query, (keys, _) = layer(x, (cosines[start:], sines[start:]), memory)
+            x, query, key = layer(x, place)
             passed.states.append(x)
-            passed.heads.append((query, keys[:, 0]))
+            passed.heads.append((query, key))
         passed.hidden = self.norm(x)
         return passed
 
@@ -181,6 +166,11 @@ class Predictor(nn.Module):
         self.model = Stack(PREDICTOR)
         self.model.codec_embedding = nn.ModuleList(nn.Embedding(ENTRIES, TALKER.hidden) for _ in range(GROUPS - 1))
         self.lm_head = nn.ModuleList(nn.Linear(PREDICTOR.hidden, ENTRIES, bias=False) for _ in range(GROUPS - 1))
+
+    def joined(self, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """All embedding tables as one (15 * 512, H), and where in it the codes `rest` (..., 15) stand."""
+        tables = torch.cat([table.weight for table in self.model.codec_embedding])
+        return tables, rest + ENTRIES * torch.arange(GROUPS - 1, device=rest.device)
 
 
 class Talker(nn.Module):
@@ -221,18 +211,18 @@ class Talker(nn.Module):
     def code_rows(self, codec: Tensor, rest: Tensor) -> Tensor:
         """Sum of a frame's code embeddings: codec (B, S) and rest (B, S, 15), NONE where empty -> (B, S, H)."""
         first = self.model.codec_embedding(codec.clamp_min(0)) * (codec != NONE)[..., None]
-        tables = torch.cat([table.weight for table in self.code_predictor.model.codec_embedding])
-        shifts = ENTRIES * torch.arange(GROUPS - 1, device=rest.device)
-        bags = F.embedding_bag((rest.clamp_min(0) + shifts).flatten(0, 1), tables, mode="sum")
+        tables, places = self.code_predictor.joined(rest.clamp_min(0))
+        bags = F.embedding_bag(places.flatten(0, 1), tables, mode="sum")
         return first + bags.view_as(first) * (rest[..., :1] != NONE)
 
     def predict_rest(self, hidden: Tensor, codes: Tensor) -> Tensor:
         """hidden (M, H), codes (M, 16) -> logits (M, 15, 512)."""
-        tables = self.code_predictor.model.codec_embedding
-        inputs = [hidden, self.model.codec_embedding(codes[:, 0])]
-        inputs += [table(codes[:, i + 1]) for i, table in enumerate(tables[:-1])]
-        out = self.code_predictor.model(torch.stack(inputs, 1)).hidden
-        return torch.stack([head(out[:, i + 1]) for i, head in enumerate(self.code_predictor.lm_head)], 1)
+        tables, places = self.code_predictor.joined(codes[:, 1:])
+        first = self.model.codec_embedding(codes[:, 0])
+        inputs = torch.cat((hidden[:, None], first[:, None], F.embedding(places[:, :-1], tables)), 1)
+        out = self.code_predictor.model(inputs).hidden[:, 1:]
+        heads = torch.stack([head.weight for head in self.code_predictor.lm_head])
+        return (out.transpose(0, 1) @ heads.mT).transpose(0, 1)
 
 
 class PhoneHead(nn.Module):

@@ -2,9 +2,12 @@
 
     nice python recipes/nano/llm.py prompts.tsv work/tts work/llm-training work/llm --without benchmarks/heldout.txt
 
-The text file holds a sentence a line (of a TSV, the last column), taken as it is written.  Two thirds of
+The text file holds a sentence a line (of a TSV, the last column); its sentences are cleaned as those that the voice
+learns (`sentences.py`), so that it writes no mark that the voice does not know.  Two thirds of
 the training sequences are plain sentences, the others chat turns in the chat template whose answers are
-sentences of the corpus, so that the model both reads along and answers.  Each stage prints its figure:
+sentences of the corpus, so that the model both reads along and answers.  One table holds the embeddings of input and
+output; they begin small, and what the layers add begins at nothing, so that a token stays known in the layers above it.
+Matrices of the layers are trained by Muon, the rest by AdamW, with products in bfloat16.  Each stage prints its figure:
 tokens not one-to-one with the TTS's, loss, perplexity beside that of a trigram model on the same tokens.
 The work folder keeps a checkpoint; the same command resumes from it.  `--smoke` is a run of a minute.
 """
@@ -13,38 +16,23 @@ import argparse
 import json
 import math
 import random
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from checkpoint import Due, load, save
+from checkpoint import Due, load, prepared, save
 from conversations import conversation
 from llm_tokenizer import BOS, EOS, EOT, PAD, agreement, save_tokenizer, shared_tokenizer
+from muon import Muon
+from sentences import last_columns, sentences
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trigram import Trigram
 
 SEED = 0
-PEAK_RATE = 3e-3
-
-
-def sentences(path: Path, without: list[Path], longest: int = 200) -> list[str]:
-    """All lines of 3 to `longest` characters, each once whatever its case, in seeded random order."""
-    held_out = {letters(line) for each in without for line in each.read_text(encoding="utf-8").splitlines()}
-    found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        text = re.sub(r"\s+", " ", line.split("\t")[-1]).strip()
-        if 3 <= len(text) <= longest and (key := letters(text)) and key not in held_out:
-            found.setdefault(key, text)
-    chosen = [found[key] for key in sorted(found)]
-    random.Random(SEED).shuffle(chosen)
-    return chosen
-
-
-def letters(text: str) -> str:
-    return "".join(re.findall(r"[^\W_]+", text.lower()))
+RATE, MUON_RATE = 3e-3, 1e-2
+"""Peak learning rates of AdamW and Muon."""
 
 
 def plain(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
@@ -78,7 +66,7 @@ def batches(sequences: list[list[int]], tokens: int, seed: int) -> list[list[lis
 
 def losses(model: LlamaForCausalLM, batch: list[list[int]]) -> tuple[torch.Tensor, int]:
     """Summed cross-entropy of every id after the first, and how many there are."""
-    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in batch], True, -100)
+    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in batch], True, -100).to(model.device)
     # Padding lies on the right of a causal model, so no attention mask is needed.
     logits = model(input_ids=rows[:, :-1].clamp(min=0), use_cache=False).logits
     targets = rows[:, 1:]
@@ -97,22 +85,26 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     start, end, turn, padding = tokenizer.convert_tokens_to_ids([BOS, EOS, EOT, PAD])
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=512,  # twice the TTS's, as in the real pair; divisible by 256, as llama.cpp's K-quants want rows
+        hidden_size=512,  # wider than the TTS, as the real one; a multiple of 256, as llama.cpp's K-quants want rows
         intermediate_size=256,
-        num_hidden_layers=4,
+        num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
         max_position_embeddings=512,
-        tie_word_embeddings=False,
+        tie_word_embeddings=True,
         rms_norm_eps=1e-5,
         bos_token_id=start,
         eos_token_id=[end, turn],
         pad_token_id=padding,
     )
     model = LlamaForCausalLM(config)
-    # Beside embeddings of the usual 0.02 what the first layer adds is huge, and the token is forgotten at once.
-    torch.nn.init.normal_(model.model.embed_tokens.weight)
+    # Larger ones would make each token predict itself at first: the table is that of the output, too.
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=0.04)
+    for layer in model.model.layers:
+        # Beside such embeddings what a layer adds would be huge, and the token be forgotten at once.
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
     model.generation_config = GenerationConfig(
         bos_token_id=start,
         eos_token_id=[end, turn],
@@ -142,28 +134,32 @@ def cosine(step: int, steps: int, warmup: int = 60) -> float:
     return 0.05 + 0.475 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+def optimisers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    matrices = [each for each in model.model.layers.parameters() if each.dim() > 1]
+    vectors = [each for each in model.parameters() if each.dim() == 1]
+    others = [model.model.embed_tokens.weight, *vectors]
+    return [Muon(matrices, MUON_RATE), torch.optim.AdamW(others, RATE, betas=(0.9, 0.95), weight_decay=0.0)]
+
+
 def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, tokens: int, checkpoint: Path) -> None:
-    embeddings = model.model.embed_tokens.weight
-    matrices = [value for value in model.parameters() if value.dim() > 1 and value is not embeddings]
-    vectors = [embeddings, *(value for value in model.parameters() if value.dim() == 1)]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
-    )
-    first = load(checkpoint, model, [optimizer])
+    optims, kept = optimisers(model), model.model  # the output's table is the input's
+    first = load(checkpoint, kept, optims)
     started, total, seen, due = time.process_time(), 0.0, 0, Due(50, steps)
     for step, batch in endless(sequences, tokens, first):
         if step >= steps:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * cosine(step, steps)
-        loss, count = losses(model, batch)
+        for optim, peak in zip(optims, (MUON_RATE, RATE), strict=True):
+            optim.param_groups[0]["lr"] = peak * cosine(step, steps)
+        with torch.autocast(model.device.type, torch.bfloat16):
+            loss, count = losses(model, batch)
         (loss / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optim in optims:
+            optim.step()
+            optim.zero_grad()
         total, seen = total + loss.item(), seen + count
         if due(step + 1):
-            save(checkpoint, model, [optimizer], step + 1)
+            save(checkpoint, kept, optims, step + 1)
         if (step + 1) % 50 == 0 or step + 1 == steps:
             spent = time.process_time() - started
             print(f"step {step + 1}/{steps}: loss {total / seen:.3f}, {spent:.0f} s of processor", flush=True)
@@ -181,13 +177,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3900)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--held-out", type=int, default=1000, help="sentences that it is judged by")
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--smoke", action="store_true", help="a tiny run that shows every stage")
     arguments = parser.parse_args()
     if arguments.smoke:
         arguments.steps = min(arguments.steps, 20)
     arguments.work.mkdir(parents=True, exist_ok=True)
 
-    texts = sentences(arguments.text, arguments.without)
+    device = prepared(arguments.device)
+    texts = sentences(arguments.text, without=arguments.without)
     held_out, learned = texts[: arguments.held_out], texts[arguments.held_out :]
     tokenizer = shared_tokenizer(arguments.tts, arguments.merges)
     save_tokenizer(tokenizer, arguments.output)
@@ -203,14 +201,14 @@ def main() -> None:
         flush=True,
     )
     sequences = chatted(tokenizer, learned[:chats]) + raw[chats:]
-    model = new_model(tokenizer)
+    model = new_model(tokenizer).to(device)
     train(model, sequences, arguments.steps, arguments.batch_tokens, arguments.work / "checkpoint.safetensors")
     # What is judged is what is stored.
     model.to(torch.bfloat16).save_pretrained(arguments.output)
     model.float()
     trigram = Trigram(raw, len(tokenizer))
     judged = {"held_out": held_out}
-    judged |= {path.name: path.read_text(encoding="utf-8").splitlines() for path in arguments.without}
+    judged |= {path.name: last_columns(path) for path in arguments.without}
     for name, judged_texts in judged.items():
         ids = plain(tokenizer, judged_texts)
         record["perplexity"][name] = {"model": perplexity(model, ids), "trigram": trigram.perplexity(ids)}

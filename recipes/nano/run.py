@@ -43,6 +43,7 @@ SPEAK = (
     " --text 'Hello world.' --output {work}/hello.wav"
 )
 HELD_OUT = " --without {repository}/benchmarks/heldout.txt {repository}/benchmarks/robustness.txt"
+ALL_HELD_OUT = HELD_OUT + " {repository}/benchmarks/questions.txt {repository}/benchmarks/heteronyms.tsv"
 ENVIRONMENT = {
     # One thread unless told otherwise: on a small machine more of them wait for each other most of the time.
     "OMP_NUM_THREADS": "1",
@@ -149,13 +150,17 @@ STAGES = (
     ),
     Stage(
         "llm",
-        "llm.py {text} {work}/tts {work}/llm-training {work}/llm" + HELD_OUT,
-        "--steps 3900",
+        "llm.py {text} {work}/tts {work}/llm-training {work}/llm" + ALL_HELD_OUT,
+        "--steps 3000",
         "--steps 40 --batch-tokens 512 --held-out 100",
         ("llm/config.json", "llm/model.safetensors", "llm/training.json"),
     ),
     Stage(
-        "texts", "texts.py {work}/llm {work}/texts.txt" + HELD_OUT, "--sentences 3000", "--sentences 60", ("texts.txt",)
+        "texts",
+        "texts.py {work}/llm {work}/texts.txt" + ALL_HELD_OUT,
+        "--sentences 3000",
+        "--sentences 60",
+        ("texts.txt",),
     ),
     Stage("pairs", "pairs.py {work}", "--shards 64", "--shards 2", ("pairs/pairs.json",), ("pairs",)),
     *(

@@ -39,16 +39,21 @@ def key(text: str) -> str:
     return re.sub("[^a-z]+", " ", text.lower()).strip()
 
 
+def last_columns(path: Path) -> list[str]:
+    """The lines of a text file; of a TSV, what stands in their last columns."""
+    return [line.split("\t")[-1] for line in path.read_text(encoding="utf-8", errors="ignore").splitlines()]
+
+
 def held_out_keys(paths: Iterable[Path]) -> set[str]:
-    """Keys of the sentences, a line each, that must not be trained on."""
-    return {key(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()}
+    """Keys of the sentences that must not be trained on."""
+    return {key(text) for path in paths for text in last_columns(path)}
 
 
 def sentences(path: Path, longest: int = 220, without: Iterable[Path] = (), seed: int = 0) -> list[str]:
     """All usable sentences of a file, each once, in seeded random order; those of the files `without` are left out."""
     found, taken = [], held_out_keys(without) | {""}
-    for line in path.read_text(encoding="utf-8", errors="ignore").splitlines():
-        for text in clauses(clean(line.split("\t")[-1]), longest):
+    for line in last_columns(path):
+        for text in clauses(clean(line), longest):
             if len(text) <= longest and SPOKEN.fullmatch(text) and key(text) not in taken:
                 taken.add(key(text))
                 found.append(text[0].upper() + text[1:])

@@ -24,7 +24,7 @@ class UsableSentences:
 
     def __call__(self, answer: str) -> Iterator[str]:
         text = clean(answer)
-        if 12 <= len(text) <= 75 and SPOKEN.fullmatch(text) and key(text) not in self._taken:
+        if 12 <= len(text) <= 150 and SPOKEN.fullmatch(text) and key(text) not in self._taken:
             self._taken.add(key(text))
             yield text
 

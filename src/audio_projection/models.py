@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import torch
 from audio_projection.devices import DTYPES, choose_device, warn_of_slow_model
 from audio_projection.errors import AudioProjectionError
 from audio_projection.files.json_reader import read_json
-from audio_projection.files.locations import find_gguf, find_llm, find_tts
+from audio_projection.files.locations import find_gguf, find_llm, find_llm_file, find_tts
 from audio_projection.llm.hidden_states import Layers, layers_to_probe, resolve_layers
 from audio_projection.llm.language_model import LanguageModel
 from audio_projection.projector import Projector, check_mix
@@ -19,6 +20,8 @@ from audio_projection.tts.model import Qwen3TTS
 
 if TYPE_CHECKING:
     from audio_projection.config import Config
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -46,7 +49,7 @@ def load_llm(config: Config) -> LanguageModel:
     float32 on the CPU, where bfloat16 is several times slower, and the checkpoint's own type elsewhere. Raises
     AudioProjectionError for a model that is missing or damaged.
     """
-    if config.llm.llama_cpp_runs(find_llm(config)):
+    if _llama_cpp_runs(config):
         return _load_gguf_llm(config)
     return _load_torch_llm(config, choose_device(config.device))
 
@@ -56,7 +59,7 @@ def load_reading_llm(config: Config) -> LanguageModel:
 
     They are freed before the rest goes to its device. With `llm.layers=probe` the candidates stay until one is chosen.
     """
-    if config.llm.llama_cpp_runs(find_llm(config)):
+    if _llama_cpp_runs(config):
         return _load_gguf_llm(config)
     device = choose_device(config.device)
     quantised = config.llm.quantise != "none"
@@ -117,6 +120,14 @@ def _read_projector(path: Path) -> Projector:
     from audio_projection.gguf.projector_file import read_projector
 
     return read_projector(path)
+
+
+def _llama_cpp_runs(config: Config) -> bool:
+    """Whether llama.cpp runs the LLM; the file of a package that stands for a model of the hub is logged."""
+    found = find_llm(config)
+    if config.llm.file is None and found == find_llm_file(config.llm, config.models_dir):
+        log.info("language model: %s, out of the package %s", found, config.llm.package)
+    return config.llm.llama_cpp_runs(found)
 
 
 def _layers(config: Config) -> Layers:

@@ -231,7 +231,7 @@ def test_sentences_are_cleaned_and_held_out_ones_left_out(tmp_path: Path) -> Non
     sentences = program("sentences")
     file, without = tmp_path / "a.tsv", tmp_path / "b.txt"
     file.write_text("x\tIt’s “fine” – really\nx\tRoom 12.\nx\tKeep this out!\nx\tit's fine really\nx\tCafé.\n")
-    without.write_text("keep this out\n")
+    without.write_text("word\tkeep this out\n")
     assert sentences.sentences(file, without=[without]) == ['It\'s "fine" — really.']
     assert sentences.clean('He said: "Go - now') == "He said: Go — now."
     assert sentences.clean('"Yes," he said, "I will."') == '"Yes," he said, "I will."'

@@ -44,10 +44,7 @@ def find_llm(config: Config) -> Path:
     if config.llm.by_llama_cpp:
         return config.gguf.llm or find_gguf(config.gguf, "llm.gguf")
     packaged = find_llm_file(config.llm, config.models_dir)
-    if packaged is not None:
-        log.info("language model: %s, out of the package %s", packaged, config.llm.package)
-        return packaged
-    return _find_model("language model", config.llm, NANO_FOLDER / "llm", config.models_dir)
+    return packaged or _find_model("language model", config.llm, NANO_FOLDER / "llm", config.models_dir)
 
 
 def find_llm_file(llm: LLMConfig, models_dir: Path | None) -> Path | None:

@@ -28,7 +28,7 @@ from audio_projection.evaluation.recognisers import PocketSphinx, Whisper
 from audio_projection.evaluation.report import EvaluationReport, EvaluationResult, Recognition
 from audio_projection.evaluation.sentence_sets import ROBUSTNESS, read_sentences
 from audio_projection.evaluation.spectral_distance import Distances
-from audio_projection.evaluation.word_errors import normalise, word_errors
+from audio_projection.evaluation.word_errors import normalise, word_errors, wrong_words
 from audio_projection.files import audio
 from helpers.evaluation import save_tiny
 
@@ -55,6 +55,17 @@ def test_word_errors_are_the_edit_distance(reference: list[str], hypothesis: lis
     assert found.errors == edit_distance(tuple(reference), tuple(hypothesis))
     assert found.words == len(reference)
     assert found.words - found.deletions + found.insertions == len(hypothesis)
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORDS.filter(bool), WORDS)
+def test_wrong_words_are_those_that_were_not_heard(reference: list[str], hypothesis: list[str]) -> None:
+    found, wrong = (
+        word_errors(" ".join(reference), " ".join(hypothesis)),
+        wrong_words(" ".join(reference), " ".join(hypothesis)),
+    )
+    assert len(wrong) == len(reference) and sum(wrong) == found.substitutions + found.deletions
+    assert {word for word, flag in zip(reference, wrong, strict=True) if not flag} <= set(hypothesis)
 
 
 def test_word_errors_add_up() -> None:

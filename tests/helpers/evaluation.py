@@ -16,7 +16,7 @@ from helpers.training import parity_file, save_llm
 RATE = 16_000
 
 
-def save_tiny(folder: Path) -> Config:
+def save_tiny(folder: Path, context: str = "raw") -> Config:
     """Random tiny models that speak a second at most, and an untrained projector of each kind."""
     shutil.copytree(parity_file("tiny_custom_voice"), folder / "tts", copy_function=shutil.copy)
     (folder / "tts").chmod(0o755)
@@ -26,7 +26,7 @@ def save_tiny(folder: Path) -> Config:
     generation.write_text(json.dumps(settings | {"max_new_tokens": 12}))
     config = Config.model_validate(
         {
-            "llm": {"name": str(save_llm(folder / "llm"))},
+            "llm": {"name": str(save_llm(folder / "llm")), "context": context},
             "tts": {"name": str(folder / "tts"), "speaker": "ada"},
             "output_dir": folder / "runs",
             "device": "cpu",

@@ -42,7 +42,7 @@ PLOTTED = 3
 def evaluate(
     config: Config,
     sentences: str | Path | None = None,
-    systems: Sequence[str] = SYSTEMS,
+    systems: Sequence[str | System] = SYSTEMS,
     output: str | Path | None = None,
     jobs: int = 2,
     limit: int | None = None,
@@ -51,10 +51,10 @@ def evaluate(
     """Speak, transcribe and compare; prints the tables on stdout.
 
     `sentences`: a file, one a line; none: the held-out ones. `systems`: of `SYSTEMS`, a shipped projector
-    (`shipped/linear`) or a trained projector's folder. With `output` the sound is kept in a folder for each system,
-    beside results.json, the first sentences' spectrograms and what was heard, so that a run that was stopped does not
-    listen again. `jobs`: processes that listen. `limit`: only the first so many sentences. `recognisers`: the first
-    one's word error rates are the systems' own.
+    (`shipped/linear`), a trained projector's folder, or a `System`. With `output` the sound is kept in a folder for
+    each system, beside results.json, the first sentences' spectrograms and what was heard, so that a run that was
+    stopped does not listen again. `jobs`: processes that listen. `limit`: only the first so many sentences.
+    `recognisers`: the first one's word error rates are the systems' own.
     Raises AudioProjectionError for unknown systems, an unusable file, a missing recogniser, or when no system can be
     measured.
     """

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 from audio_projection.alignment.controls import CONTROLS
 from audio_projection.config import PROJECTOR_KINDS, Config
 from audio_projection.errors import AudioProjectionError
+from audio_projection.evaluation.extras import library
 from audio_projection.files import audio
 from audio_projection.files.atomic import make_folder
 from audio_projection.files.locations import (
@@ -34,7 +36,7 @@ TEACHER, PLAIN = "teacher", "plain"
 SYSTEMS = (TEACHER, "codec", PLAIN, *SHIPPED_KINDS, *(control for control in CONTROLS if control != PLAIN))
 """The systems of a whole evaluation, in the order of the table."""
 MEANINGS = {
-    TEACHER: "flite's voice rms, the teacher of the nano voice",
+    TEACHER: "the voice that taught the nano voice",
     "codec": "the teacher through the codec: encoded and decoded",
     PLAIN: "the TTS fed with its own text embeddings",
     "linear": "linear projector: the states alone",
@@ -60,7 +62,8 @@ class SpokenSentence:
 
 
 class SpeechSources:
-    """The teacher, the codec and the projectors' voices; each is loaded at its first use, and once."""
+    """The teacher, the codec and the projectors' voices, each loaded at its first use; of the voices the latest is
+    kept, since some hold an LLM of their own."""
 
     def __init__(self, config: Config, sentences: Sequence[str]) -> None:
         self.config = config
@@ -68,14 +71,14 @@ class SpeechSources:
         reading = Reading.from_config(config)
         self.texts = [as_spoken(text, reading) for text in sentences]
         """The sentences, normalised as the TTS reads them."""
-        self._voices: dict[Path, Voice] = {}
+        self._voice: tuple[tuple[Path, str], Voice] | None = None
         self._teacher: list[SpokenSentence] = []
 
     def teacher(self) -> list[SpokenSentence]:
-        """All sentences by flite, spoken once; AudioProjectionError when flite is not installed."""
-        if shutil.which("flite") is None:
-            raise AudioProjectionError("flite is not installed (Debian: apt-get install flite)")
-        self._teacher = self._teacher or [_flite(text) for text in self.texts]
+        """All sentences by the voice that taught the configured one, spoken once; AudioProjectionError when it is not
+        installed."""
+        speak = TEACHERS.get(self.config.tts.speaker or "", _flite)
+        self._teacher = self._teacher or [speak(text) for text in self.texts]
         return self._teacher
 
     def through_codec(self) -> Iterator[SpokenSentence]:
@@ -87,19 +90,23 @@ class SpeechSources:
             samples = codec.decode(codec.encode(sentence.samples, sentence.rate))
             yield SpokenSentence(samples.cpu().numpy(), codec.sample_rate)
 
-    def voice(self, projector: str | None) -> Voice:
-        """The voice of a projector, loaded once; `projector` is chosen as by `files.locations.find_projector`."""
+    def voice(self, projector: str | None, llm: str | None = None) -> Voice:
+        """The voice of a projector, chosen as by `files.locations.find_projector`, with the configured LLM or another
+        (`llm.name`)."""
         from audio_projection.inference import Voice
 
         place, _ = locate_projector(self.config, projector)
-        if place not in self._voices:
-            self._voices[place] = Voice.from_config(self.config, projector=projector)
-        return self._voices[place]
+        key = place, llm or self.config.llm.name
+        if self._voice is None or self._voice[0] != key:
+            self._voice = None  # its memory is free before the next one is loaded
+            config = self.config.model_copy(update={"llm": self.config.llm.model_copy(update={"name": key[1]})})
+            self._voice = key, Voice.from_config(config, projector=projector)
+        return self._voice[1]
 
-    def spoken(self, projector: str | None, control: str | None) -> Iterator[SpokenSentence]:
+    def spoken(self, system: System) -> Iterator[SpokenSentence]:
         """All sentences by a projector's voice, several at once."""
-        seeds = count(self.config.seed)
-        for speech in self.voice(projector).speak_all(self.texts, seeds=seeds, control=control):
+        seeds, voice = count(self.config.seed), self.voice(system.projector, system.llm)
+        for speech in voice.speak_all(self.texts, seeds=seeds, control=system.control):
             yield SpokenSentence(speech.samples, speech.sample_rate, speech.ended)
 
 
@@ -109,6 +116,8 @@ class System:
 
     name: str
     projector: str | None = None  # as find_projector takes it; none: the configuration's
+    control: str | None = None  # what is spoken instead of the states
+    llm: str | None = None  # `llm.name`, where it is not the configuration's
 
     @property
     def meaning(self) -> str:
@@ -127,9 +136,9 @@ class System:
         """The projector's record, and a residual one's share from the states, for results.json."""
         if self.name in (TEACHER, "codec"):
             return {}
-        voice = sources.voice(self.projector)
+        voice = sources.voice(self.projector, self.llm)
         notes: dict[str, Any] = {"projector": asdict(voice.projector.info)}
-        if self.name not in CONTROLS and voice.projector.info.kind == "residual":
+        if self.control is None and voice.projector.info.kind == "residual":
             notes["share_from_states"] = share_from_states(voice, sources.texts)
         return notes
 
@@ -138,30 +147,37 @@ class System:
             return iter(sources.teacher())
         if self.name == "codec":
             return sources.through_codec()
-        return sources.spoken(self.projector, self.name if self.name in CONTROLS else None)
+        return sources.spoken(self)
 
 
-def name_systems(systems: Sequence[str]) -> list[System]:
+def name_systems(systems: Sequence[str | System]) -> list[System]:
     """Systems by name, or by a projector's folder or GGUF file; these are named by the ends of their paths, so that
-    all names differ.
+    all names differ. What is a System already stays as it is.
 
     Raises AudioProjectionError for what is neither, and for a system that is given twice.
     """
+    words = [system for system in systems if isinstance(system, str)]
     named = tuple(dict.fromkeys((*SYSTEMS, *PROJECTOR_KINDS, *SHIPPED_PROJECTORS)))
-    for system in systems:
-        if system not in named and not has_projector(Path(system)):
+    for word in words:
+        if word not in named and not has_projector(Path(word)):
             choices = ", ".join(named)
             raise AudioProjectionError(
-                f"unknown system {system!r}: choose of {choices}, or give a trained projector's folder"
+                f"unknown system {word!r}: choose of {choices}, or give a trained projector's folder"
             )
-    given = [system for system in systems if system not in named]
-    paths = {system: given_projector(Path(system)).resolve() for system in given}
-    if len(set(systems)) < len(systems) or len(set(paths.values())) < len(paths):
-        raise AudioProjectionError(f"a system is given twice: {', '.join(systems)}; give each once")
+    paths = {word: given_projector(Path(word)).resolve() for word in words if word not in named}
     short = {choice: choice.replace("/", "-") for choice in SHIPPED_PROJECTORS}
     short |= zip(paths, _short_names(list(paths.values()), {*named, *short.values()}), strict=True)
     projectors = {*PROJECTOR_KINDS, *SHIPPED_PROJECTORS, *paths}
-    return [System(short.get(system, system), system if system in projectors else None) for system in systems]
+
+    def system_of(word: str) -> System:
+        name, projector = short.get(word, word), word if word in projectors else None
+        return System(name, projector, word if word in CONTROLS else None)
+
+    found = [system_of(system) if isinstance(system, str) else system for system in systems]
+    names = [system.name for system in found]
+    if len(set(names)) < len(names) or len(set(paths.values())) < len(paths):
+        raise AudioProjectionError(f"a system is given twice: {', '.join(names)}; give each once")
+    return found
 
 
 def _short_names(folders: Sequence[Path], taken: Set[str]) -> list[str]:
@@ -215,9 +231,34 @@ def speak_line(voice: Voice, text: str, seed: int, control: str | None = None) -
 
 def _flite(text: str) -> SpokenSentence:
     """flite's voice `rms`; the silence at the end cut to 120 ms, as in the training corpus."""
+    if shutil.which("flite") is None:
+        raise AudioProjectionError("flite is not installed (Debian: apt-get install flite)")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "flite.wav"
         subprocess.run(["flite", "-voice", "rms", "-t", text, "-o", str(path)], check=True, capture_output=True)
         samples = audio.read(path, 16_000)
+    return SpokenSentence(samples[: _loud(samples)[1] + 1_920], 16_000)
+
+
+def _hibari(text: str) -> SpokenSentence:
+    """hibari's voice `heart`; of the silence around each sentence 100 ms are left, as in the training corpus."""
+    parts = []
+    for samples in _hibari_voice().stream(text, seed=0):
+        first, last = _loud(samples)
+        parts.append(samples[max(0, first - 2_400) : last + 2_400])
+    return SpokenSentence(np.concatenate(parts), 24_000)
+
+
+@cache
+def _hibari_voice() -> Any:
+    return library("hibari", "recipe").Hibari()
+
+
+def _loud(samples: np.ndarray) -> tuple[int, int]:
+    """The first and the last sample that is heard; of silence its ends."""
     loud = np.flatnonzero(np.abs(samples) > 200 / 32768)
-    return SpokenSentence(samples[: loud[-1] + 1_920] if len(loud) else samples, 16_000)
+    return (int(loud[0]), int(loud[-1])) if len(loud) else (0, len(samples))
+
+
+TEACHERS = {"heart": _hibari}
+"""Who taught a voice, by the voice's name; all others were taught by flite."""

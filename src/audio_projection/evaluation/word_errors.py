@@ -61,6 +61,19 @@ def word_errors(reference: str, hypothesis: str, normaliser: Normaliser = normal
     return WordErrors(found.substitutions, found.deletions, found.insertions, len(expected))
 
 
+def wrong_words(reference: str, hypothesis: str, normaliser: Normaliser = normalise) -> list[bool]:
+    """For each word of the normalised reference whether it was not heard: deleted, or another in its place.
+
+    Raises AudioProjectionError for a reference without a word of Latin letters.
+    """
+    wrong = [True] * len(reference_words(reference, normaliser))
+    found = library("jiwer", "eval").process_words(normaliser(reference), normaliser(hypothesis))
+    for part in found.alignments[0]:
+        if part.type == "equal":
+            wrong[part.ref_start_idx : part.ref_end_idx] = [False] * (part.ref_end_idx - part.ref_start_idx)
+    return wrong
+
+
 def reference_words(text: str, normaliser: Normaliser = normalise) -> list[str]:
     """The words of a reference, normalised. Raises AudioProjectionError when there is none of Latin letters."""
     words = normaliser(text).split()

@@ -3,7 +3,8 @@
     python recipes/nano/folder.py work
 
 Writes config.json, generation_config.json, model.safetensors and speech_tokenizer/ beside the tokenizer's files in
-`work/tts`, float16, from the newest checkpoints of the other stages.
+`work/tts`, float16, from the newest checkpoints of the other stages, and characters.json, what the spoken sentences
+are written with.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from teacher import SAMPLE_RATE
 from text_ids import TextIds
 from torch import Tensor, nn
 
+from audio_projection.text.characters import learned_characters, write_characters
 from audio_projection.tts.codec.config import CodecConfig
 
 VOICE = "heart"
@@ -132,6 +134,7 @@ def main() -> None:
         "padding_value": 0.0, "return_attention_mask": True, "sampling_rate": SAMPLE_RATE,
     }  # fmt: skip
     write(speech / "preprocessor_config.json", features)
+    write_characters(folder, learned_characters([(work / "sentences.txt").read_text(encoding="utf-8")]))
     with torch.no_grad():
         weights = half(parts["decoder"]["decoder"], "decoder.") | half(parts["encoder"], "encoder.")
         save_file(half(parts["talker"]["talker"], "talker."), folder / "model.safetensors", {"format": "pt"})

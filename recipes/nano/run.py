@@ -146,7 +146,7 @@ STAGES = (
         "folder.py {work}",
         "",
         "",
-        ("tts/config.json", "tts/model.safetensors", "tts/speech_tokenizer/model.safetensors"),
+        ("tts/config.json", "tts/characters.json", "tts/model.safetensors", "tts/speech_tokenizer/model.safetensors"),
     ),
     Stage(
         "llm",

@@ -11,6 +11,7 @@ import pytest
 
 from audio_projection.cli import speak as module
 from audio_projection.data.reference_audio import SILENCE
+from helpers.nano import SPEAKER
 
 
 class FakeVoice:
@@ -43,7 +44,7 @@ def test_a_recording_wins_over_a_name_and_says_so(
 
     monkeypatch.setattr(module, "Speaker", FakeSpeaker)
     ref_audio = tmp_path / "a.wav" if recording else None
-    module.speak(text="Hello.", config="nano", voice="rms", ref_audio=ref_audio, output=tmp_path / "out.wav")
+    module.speak(text="Hello.", config="nano", voice=SPEAKER, ref_audio=ref_audio, output=tmp_path / "out.wav")
     assert ("--ref-audio wins: the voice is that of" in caplog.text) is recording
     assert spoken[0].ref_audio == ref_audio
 

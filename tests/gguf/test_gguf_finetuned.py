@@ -25,6 +25,7 @@ from audio_projection.inference import Voice
 from audio_projection.tts import Qwen3TTS
 from audio_projection.tts.finetune import FullFinetuning, LoraFinetuning, load_finetuned
 from audio_projection.tts.prompt import text_prompt
+from helpers.nano import SPEAKER
 
 KINDS = ("lora", "full")
 TEXT = "the river was wide and the king stood on the other side"
@@ -58,7 +59,7 @@ def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def logits(tts: Qwen3TTS, codes: Tensor) -> Tensor:
     """Logits (T, vocabulary) of codebook 0, teacher-forced with frames of codes (T, G), through the decoding loop."""
     embeddings = tts.text_embeddings(torch.tensor(tts.tokenize(TEXT)[0]))
-    prompt = text_prompt(tts, tts.prefix("rms", "english"), embeddings, "nonstreaming")
+    prompt = text_prompt(tts, tts.prefix(SPEAKER, "english"), embeddings, "nonstreaming")
     talker, last, found = tts.talker.transformer.begin(1, 64, prompt.embeds), prompt.last, []
     talker.prefill(0, [prompt.embeds])
     for frame in codes:

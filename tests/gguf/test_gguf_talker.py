@@ -27,6 +27,7 @@ from audio_projection.tts.engine.utterance import Request
 from audio_projection.tts.generate import stream
 from audio_projection.tts.prompt import special_embeddings, text_prompt
 from helpers.gguf_files import projector_file, tiny_projector
+from helpers.nano import SPEAKER
 
 FOLDER = NANO_FOLDER / "tts"
 TEXT, SHORT = "the river was wide and the king stood on the other side", "good morning"
@@ -60,7 +61,7 @@ def test_f32_gives_the_codes_of_torch(torch_tts: Qwen3TTS, gguf_tts: Qwen3TTS, l
     """Greedy, a batch of two whose prompts differ in length, as the torch path decodes them one by one."""
     codes = {}
     for name, tts in {"torch": torch_tts, "gguf": gguf_tts}.items():
-        prompts = [(tts.prefix("rms", "english"), embeddings_of(tts, text)) for text in (TEXT, SHORT)]
+        prompts = [(tts.prefix(SPEAKER, "english"), embeddings_of(tts, text)) for text in (TEXT, SHORT)]
         codes[name] = generate(tts, prompts, layout, Sampling.greedy(), max_frames=40)
     for mine, theirs in zip(codes["gguf"], codes["torch"], strict=True):
         assert len(mine) > 5 and torch.equal(mine, theirs)
@@ -71,14 +72,14 @@ def test_streaming_one_utterance_and_growing_memory(torch_tts: Qwen3TTS, gguf_tt
     codes = []
     for tts in (torch_tts, gguf_tts):
         embeddings = embeddings_of(tts, " ".join([TEXT] * 12))
-        frames = stream(tts, tts.prefix("rms", "english"), embeddings, "streaming", None, 3, 270)
+        frames = stream(tts, tts.prefix(SPEAKER, "english"), embeddings, "streaming", None, 3, 270)
         codes.append(torch.stack(list(frames)))
     assert len(codes[0]) > 100 and torch.equal(*codes)
 
 
 def test_utterances_join_while_others_are_spoken(gguf_tts: Qwen3TTS) -> None:
     """Each has the codes that it has alone."""
-    prefix, texts = gguf_tts.prefix("rms", "english"), (TEXT, SHORT, TEXT[10:], SHORT)
+    prefix, texts = gguf_tts.prefix(SPEAKER, "english"), (TEXT, SHORT, TEXT[10:], SHORT)
 
     def request(number: int) -> Request:
         prompt = text_prompt(gguf_tts, prefix, embeddings_of(gguf_tts, texts[number]), "streaming")
@@ -96,7 +97,7 @@ def test_utterances_join_while_others_are_spoken(gguf_tts: Qwen3TTS) -> None:
 
 def argmaxes(tts: Qwen3TTS, embeddings: Tensor, codes: Tensor) -> Tensor:
     """Most likely codes (T, G) of talker and code predictor, teacher-forced with `codes` (T, G)."""
-    prompt = text_prompt(tts, tts.prefix("rms", "english"), embeddings, "nonstreaming")
+    prompt = text_prompt(tts, tts.prefix(SPEAKER, "english"), embeddings, "nonstreaming")
     talker = tts.talker.transformer.begin(1, 64, prompt.embeds)
     talker.prefill(0, [prompt.embeds])
     predictor, last, pad = tts.code_predictor, prompt.last, special_embeddings(tts).pad
@@ -123,7 +124,7 @@ def argmaxes(tts: Qwen3TTS, embeddings: Tensor, codes: Tensor) -> Tensor:
 def spoken(torch_tts: Qwen3TTS) -> tuple[Tensor, Tensor]:
     """(text embeddings, codes) of one sentence, by the torch path."""
     embeddings = embeddings_of(torch_tts, TEXT)
-    prompts = [(torch_tts.prefix("rms", "english"), embeddings)]
+    prompts = [(torch_tts.prefix(SPEAKER, "english"), embeddings)]
     return embeddings, generate(torch_tts, prompts, "nonstreaming", Sampling.greedy(), max_frames=60)[0]
 
 

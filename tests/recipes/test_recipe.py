@@ -22,6 +22,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from audio_projection.text.characters import read_characters
 from helpers.paths import REPOSITORY
 
 RECIPE = REPOSITORY / "recipes" / "nano"
@@ -89,6 +90,8 @@ def test_every_stage_leaves_its_product(made: Path) -> None:
         assert entry["complete"] and entry["figure"] and entry["cost"]["cpu"] > 0 and entry["cost"]["memory"] > 0
         assert all((made / product).stat().st_size > 0 for product in stage.products), stage.name
         assert (made / "logs" / f"{stage.name}.log").read_text().strip().endswith(entry["figure"])
+    sentences = (made / "sentences.txt").read_text(encoding="utf-8")
+    assert read_characters(made / "tts") == set(sentences)
     samples, rate = soundfile.read(made / "hello.wav")
     assert rate == 24_000 and len(samples) > 1_920 and np.isfinite(samples).all() and np.abs(samples).max() > 0
 

@@ -15,6 +15,7 @@ import soxr
 
 from audio_projection.inference import Speech, Voice
 from audio_projection.server.audio_formats import RATE
+from helpers.nano import SPEAKER
 from helpers.serving import Running, until
 
 QUESTION: list[Any] = [{"role": "user", "content": "Tell me about the river."}]
@@ -76,7 +77,7 @@ def test_the_conversation_and_the_options_reach_the_model(client: Any, voice: Vo
         {"role": "assistant", "content": "A voice."},
         *QUESTION,
     ]
-    arguments = {**ASKED, "messages": messages, "audio": {"voice": "rms", "format": "wav"}}
+    arguments = {**ASKED, "messages": messages, "audio": {"voice": SPEAKER, "format": "wav"}}
     spoken = voice.chat(read, seed=1).text
 
     def transcript(**changed: Any) -> str:
@@ -98,7 +99,7 @@ def test_the_conversation_and_the_options_reach_the_model(client: Any, voice: Vo
         ({"messages": [{"role": "user", "content": "a " * 2100}]}, "messages", "4096"),
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}, *QUESTION]}, "messages", "transcript"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, None, "text"),
-        ({"audio": {"voice": "nobody", "format": "wav"}}, "voice", "rms"),
+        ({"audio": {"voice": "nobody", "format": "wav"}}, "voice", SPEAKER),
         ({"temperature": 3}, "temperature", "2"),
         ({"tools": []}, "tools", "tools"),
         ({"n": 2}, "n", "1"),

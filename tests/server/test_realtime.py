@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 from audio_projection.config import ServerConfig
 from audio_projection.inference import Voice
 from audio_projection.server.audio_formats import RATE
+from helpers.nano import SPEAKER
 from helpers.serving import Running, serving, until
 
 QUESTION = "Tell me about the river."
@@ -192,7 +193,10 @@ def test_items_are_placed_retrieved_and_deleted(connection: Any) -> None:
     [
         ({"type": "input_audio_buffer.append", "audio": ""}, "input_audio_buffer.append"),
         ({"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"]}}, "audio"),
-        ({"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"voice": "nobody"}}}}, "rms"),
+        (
+            {"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"voice": "nobody"}}}},
+            SPEAKER,
+        ),
         ({"type": "session.update", "session": {"type": "realtime", "language": "klingon"}}, "klingon"),
         ({"type": "session.update", "session": {"type": "realtime", "tools": [{}]}}, "tools"),
         ({"type": "session.update", "session": {"type": "realtime", "model": "other"}}, "model"),

@@ -21,6 +21,7 @@ import soxr
 from audio_projection.config import ServerConfig
 from audio_projection.inference import Voice
 from audio_projection.server.audio_formats import RATE
+from helpers.nano import SPEAKER
 from helpers.serving import Running, serving, until
 
 TEXT = "Good morning."
@@ -125,7 +126,7 @@ def test_a_voice_of_the_tts_is_taken_by_its_name(client: Any, voice: Voice) -> N
 @pytest.mark.parametrize(
     ("changed", "status", "param", "words"),
     [
-        ({"voice": "nobody"}, 400, "voice", ["default", "rms"]),
+        ({"voice": "nobody"}, 400, "voice", ["default", SPEAKER]),
         ({"model": "nothing"}, 404, "model", ["linear"]),
         ({"input": " ... "}, 400, None, ["letter or digit"]),
         ({"input": ""}, 400, None, ["letter or digit"]),
@@ -164,7 +165,7 @@ def test_models_and_voices_are_listed(client: Any, running: Running) -> None:
     assert [model.id for model in client.models.list()] == ["linear"]
     assert client.models.retrieve("linear").id == "linear"
     listed = client.get("/audio/voices", cast_to=object)
-    assert listed["voices"] == ["default", "rms"] and "english" in listed["languages"]
+    assert listed["voices"] == ["default", SPEAKER] and "english" in listed["languages"]
 
 
 def test_a_full_queue_is_answered_with_retry_after(voice: Voice) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio_projection.errors import AudioProjectionError
-from audio_projection.files.locations import PACKAGE
+from audio_projection.files.locations import NANO_FOLDER
 from audio_projection.text import input_text
 from audio_projection.text.characters import (
     FILE,
@@ -27,6 +27,7 @@ from audio_projection.text.input_text import Reading, as_spoken
 from audio_projection.text.languages import foreign_language
 from audio_projection.text.lexicon import Lexicon
 from audio_projection.text.markup import ANSWER, read_plain
+from helpers.nano import CHARACTERS
 from helpers.timing import least_seconds
 
 CASES = Path(__file__).with_name("cases") / "read_aloud.tsv"
@@ -221,9 +222,9 @@ def test_the_list_lies_beside_the_tts(tmp_path: Path) -> None:
             read_characters(tmp_path)
 
 
-def test_the_bundled_list_is_that_of_its_texts() -> None:
-    nano = PACKAGE / "nano"
-    assert read_characters(nano / "tts") == learned_characters([(nano / "texts.txt").read_text("utf-8")]) | {"\n"}
+def test_the_bundled_list_holds_its_texts_and_no_figures() -> None:
+    assert learned_characters([(NANO_FOLDER / "texts.txt").read_text("utf-8")]) | {"\n"} <= CHARACTERS
+    assert set(string.ascii_lowercase + " ,.'?!") <= CHARACTERS and not any(map(str.isdigit, CHARACTERS))
 
 
 def test_plain_forms() -> None:

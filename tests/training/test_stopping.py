@@ -22,6 +22,7 @@ from audio_projection.projector import Projector
 from audio_projection.train import run_training
 from audio_projection.training.run_log import read_metrics
 from audio_projection.tts.config import Qwen3TTSConfig
+from helpers.nano import SPEAKER
 from helpers.paths import TESTS
 from helpers.training import make_config, make_texts
 
@@ -32,12 +33,12 @@ def nano_config(folder: Path, **train: Any) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     groups = Qwen3TTSConfig.from_folder(NANO_FOLDER / "tts").code_groups
     codes = [torch.randint(256, (4 + index % 7, groups), generator=generator) for index in range(14)]
-    pairs = [Pair(text, text, code, "rms") for text, code in zip(make_texts(14), codes, strict=True)]
+    pairs = [Pair(text, text, code, SPEAKER) for text, code in zip(make_texts(14), codes, strict=True)]
     PairFolder(folder / "pairs", {}).add(pairs)
     (folder / "texts.txt").write_text("\n".join(make_texts(60, seed=5)), encoding="utf-8")
     values = make_config(folder / "run", **train).model_dump(mode="json")
     values["llm"] |= {"name": "nano", "layers": 1}
-    values["tts"] |= {"name": "nano", "speaker": "rms"}
+    values["tts"] |= {"name": "nano", "speaker": SPEAKER}
     values["data"] |= {"source": "pairs", "path": str(folder / "pairs"), "min_seconds": 0.0, "held_out": 2}
     values["data"] |= {"texts": str(folder / "texts.txt")}
     values["fit"] |= {"held_out": 5, "ridges": [1e-3]}

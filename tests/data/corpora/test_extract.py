@@ -31,6 +31,7 @@ from audio_projection.models import Models
 from audio_projection.train import run_training
 from audio_projection.training.examples import StateSource
 from helpers.corpora import assert_whole, contents, finished, manifest, run_killed
+from helpers.nano import SPEAKER
 from helpers.tiny_llm import make_llm
 from helpers.training import load_tts, make_config, parity_file, save_llm
 
@@ -91,7 +92,7 @@ def test_cached_states_are_those_of_the_llm(features: Path, repository: Path) ->
     config = nano_config(repository, "data.source=pairs", f"data.path={features}")
     tts = load_tts(config)
     pairs = load_pairs(config, tts)
-    assert len(pairs) == 9 and all(pair.voice == "rms" and pair.codes.dtype == torch.int16 for pair in pairs)
+    assert len(pairs) == 9 and all(pair.voice == SPEAKER and pair.codes.dtype == torch.int16 for pair in pairs)
     models = assemble(config, tts, [])
     indices = list(range(9))
     kept = StateSource(models, pairs, config.train, config.tts.normalise).at(indices)

@@ -107,8 +107,8 @@ Pieces = Annotated[bool, Option("--pieces", help="A line for each piece that is 
 Projector = Annotated[
     str | None,
     Option(
-        metavar="linear|residual|shipped/KIND|PATH",
-        help="The projector of a kind that was trained with this configuration, or else the one shipped for nano; the "
+        metavar="linear|residual|shipped/NAME|PATH",
+        help="The projector of a kind that was trained with this configuration, or else the one shipped for its models; a "
         "shipped one itself; or the folder or GGUF file of one. Default: the configuration's.",
     ),
 ]
@@ -116,7 +116,7 @@ Projectors = Annotated[
     list[str] | None,
     Option(
         "--projector",
-        metavar="linear|residual|shipped/KIND|PATH",
+        metavar="linear|residual|shipped/NAME|PATH",
         help="As for `speak`; repeat it to serve several as models, the first by default.",
     ),
 ]
@@ -163,7 +163,7 @@ Rows = Annotated[
     Option(
         "--row",
         metavar="SYSTEM",
-        help="System to measure: teacher, codec, plain, a projector (linear, residual, shipped/KIND or a folder, as "
+        help="System to measure: teacher, codec, plain, a projector (linear, residual, shipped/NAME or a folder, as "
         "`speak --projector` takes it), shuffled or other; repeat.",
     ),
 ]

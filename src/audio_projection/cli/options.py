@@ -108,7 +108,7 @@ Projector = Annotated[
     str | None,
     Option(
         metavar="linear|residual|shipped/NAME|PATH",
-        help="The projector of a kind that was trained with this configuration, or else the one shipped for its models; a "
+        help="The projector of a kind that was trained with this configuration, or else one shipped for its models; a "
         "shipped one itself; or the folder or GGUF file of one. Default: the configuration's.",
     ),
 ]

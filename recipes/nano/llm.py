@@ -155,7 +155,8 @@ def train(model: LlamaForCausalLM, sequences: list[list[int]], steps: int, token
         (loss / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
-            optim.step()
+            with torch.autocast(model.device.type, torch.bfloat16):  # for Muon's own products
+                optim.step()
             optim.zero_grad()
         total, seen = total + loss.item(), seen + count
         if due(step + 1):

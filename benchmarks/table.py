@@ -16,6 +16,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,18 @@ class Row(BaseModel):
 
 
 def systems_of(rows: Sequence[Row], projectors: Path) -> list[System]:
-    """What speaks each row; plain text, which needs any projector, the first one that is there."""
-    folders = [projectors / row.projector for row in rows if row.projector is not None]
-    first = next((folder for folder in folders if has_projector(folder)), None)
+    """What speaks each row; plain text, which needs any projector, with the first one that is there."""
+    found = [_system_of(row, projectors) for row in rows]
+    there = (each for each in found if each.projector is not None and has_projector(Path(each.projector)))
+    plain = replace(next(there, System(PLAIN)), name=PLAIN, control=PLAIN)
+    return [plain if each.name == PLAIN else each for each in found]
 
-    def system_of(row: Row) -> System:
-        if row.name == PLAIN and first is not None:
-            return System(PLAIN, str(first), PLAIN, _llm_of(first))
-        if row.projector is None:
-            return System(row.name, control=PLAIN if row.name == PLAIN else None)
-        folder = projectors / row.projector
-        return System(row.name, str(folder), row.control, row.llm or _llm_of(folder))
 
-    return [system_of(row) for row in rows]
+def _system_of(row: Row, projectors: Path) -> System:
+    if row.projector is None:
+        return System(row.name)
+    folder = projectors / row.projector
+    return System(row.name, str(folder), row.control, row.llm or _llm_of(folder))
 
 
 def read_rows(path: Path) -> list[Row]:

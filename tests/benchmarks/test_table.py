@@ -67,6 +67,17 @@ def test_rows_are_spoken_with_the_llm_of_their_projectors(
     assert [len(list((output / name).glob("*.wav"))) for name in ("plain", "the same shuffled")] == [2, 2]
 
 
+def test_plain_text_is_spoken_by_the_models_of_the_first_row_that_is_there(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "rows.yaml").write_text(
+        "- {name: plain}\n- {name: gone, projector: nowhere}\n- {name: a, projector: linear, llm: another}\n"
+    )
+    plain, gone, named = table.systems_of(table.read_rows(tmp_path / "rows.yaml"), tiny.output_dir)
+    assert (plain.projector, plain.control, plain.llm) == (named.projector, "plain", "another")
+    assert gone.llm is None and named.control is None
+    (tmp_path / "rows.yaml").write_text("- {name: plain}\n- {name: gone, projector: nowhere}\n")
+    assert table.systems_of(table.read_rows(tmp_path / "rows.yaml"), tiny.output_dir)[0].projector is None
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

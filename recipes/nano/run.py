@@ -151,7 +151,7 @@ STAGES = (
     Stage(
         "llm",
         "llm.py {text} {work}/tts {work}/llm-training {work}/llm" + ALL_HELD_OUT,
-        "--steps 3000",
+        "--steps 4500",
         "--steps 40 --batch-tokens 512 --held-out 100",
         ("llm/config.json", "llm/model.safetensors", "llm/training.json"),
     ),

@@ -19,6 +19,8 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,7 @@ def main() -> None:
     group.add_argument("--audio-shards", type=int, help="speak so many shards and keep their sound")
     group.add_argument("--books", type=Path, help="speak the others too and keep their codes by these codebooks")
     parser.add_argument("--shard", type=int, default=SHARD, help="sentences of a shard")
+    parser.add_argument("--processes", type=int, default=min(4, os.cpu_count() or 1), help="1.3 GB of memory each")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     lines = arguments.sentences.read_text(encoding="utf-8").splitlines()
@@ -115,9 +118,13 @@ def main() -> None:
     present = set(shard_numbers(arguments.folder))
     wanted = list(enumerate(shards))[: arguments.audio_shards]
     new = [(number, texts) for number, texts in wanted if number not in present]
-    for number, texts in new:
-        write_shard(arguments.folder, number, texts, arguments.books)
-        print(f"shard {number} of {len(wanted)} spoken", flush=True)
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+        spoken_shards = {
+            pool.submit(write_shard, arguments.folder, number, texts, arguments.books): number for number, texts in new
+        }
+        for done in as_completed(spoken_shards):
+            done.result()
+            print(f"shard {spoken_shards[done]} of {len(wanted)} spoken", flush=True)
     spoken = sum(len(read_texts(arguments.folder, number)) for number in shard_numbers(arguments.folder))
     print(f"{spoken} sentences, {hours(arguments.folder):.2f} hours of speech in {arguments.folder}")
 

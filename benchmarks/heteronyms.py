@@ -8,8 +8,8 @@ Sentences with words of two readings (`She likes to read.`, `Yesterday he read i
 projectors; then answers whose text is the same in both readings, so that only the question before them decides.  The
 teacher's two renderings of each sentence are the judges: the frames of the word are cut out of the system's speech by
 dynamic time warping with each of them, and the nearer word (distance of standardised mel-cepstra along a path of its
-own) is the reading that was spoken.  Chance is 50 %; the ceiling is the share of sentences of which both renderings
-are judged right after they went through the codec.  Shares and their differences to plain text have 95 % intervals by
+own) is the reading that was spoken.  Chance is 50 %; the ceiling is what is judged right of the teacher's renderings as
+they are labelled, after they went through the codec.  Shares and their differences to plain text have 95 % intervals by
 paired bootstrap.  The output folder gets heteronyms.md, results.json, and the sound.
 """
 
@@ -178,19 +178,15 @@ class Benchmark:
         return Spoken(system.name, *flags, self._heard(aloud))
 
     def ceiling(self) -> Spoken:
-        """What the judge makes of the teacher's own renderings through the codec; right where both readings are."""
+        """What the judge makes of the teacher's own renderings after they went through the codec."""
         codec = load_tts(self._config).codec
 
-        def coded(rendering: Rendering) -> Frames:
-            samples = codec.decode(codec.encode(rendering.samples, RATE))
-            return Frames(samples.cpu().numpy(), codec.sample_rate)
-
-        def told(item: Item) -> bool:
-            right = nearer(coded(item.labelled), item.labelled, item.other)
-            return right and nearer(coded(item.other), item.other, item.labelled)
+        def right(item: Item) -> bool:
+            samples = codec.decode(codec.encode(item.labelled.samples, RATE))
+            return nearer(Frames(samples.cpu().numpy(), codec.sample_rate), item.labelled, item.other)
 
         every = [*self.aloud, *self.answered]
-        flags = [told(item) for item in shown(every, CEILING, len(every))]
+        flags = [right(item) for item in shown(every, CEILING, len(every))]
         return Spoken(CEILING, flags[: len(self.aloud)], flags[len(self.aloud) :])
 
     def _kept(self, spoken: Iterator[SpokenSentence], name: str) -> Iterator[SpokenSentence]:

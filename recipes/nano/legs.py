@@ -3,7 +3,7 @@
     python recipes/nano/legs.py save RUN
     python recipes/nano/legs.py restore RUN
 
-`codec.safetensors` holds decoder, critics and encoder in float16 and the codebooks in float32, `talker-0` and `talker-1`
+`codec.safetensors` has decoder, critics and encoder in float16 and the codebooks in float32, `talker-0` and `talker-1`
 the talker with a byte for each weight and a scale for each row.  Optimisers begin anew.
 """
 

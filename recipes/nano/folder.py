@@ -33,9 +33,9 @@ from talker_model import (
     THINK_BOS,
     THINK_EOS,
     VOCABULARY,
-    PhoneHead,
     Sizes,
     Talker,
+    with_lessons,
 )
 from teacher import SAMPLE_RATE
 from text_ids import TextIds
@@ -111,7 +111,7 @@ def main() -> None:
     folder, books = work / "tts", load_file(work / "codebooks.safetensors")
     ids = TextIds.from_folder(folder)
     parts = {
-        "talker": nn.ModuleDict({"talker": Talker(ids), "phones": PhoneHead()}),
+        "talker": with_lessons(Talker(ids), load_file(work / "text_table.safetensors")["source"]),
         "decoder": decoder.with_critics(decoder.build(books)),
         "encoder": encoder.build(books),
     }

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from checkpoint import load
 from safetensors.torch import load_file
-from talker_model import PhoneHead, Talker
+from talker_model import Talker, with_lessons
 from text_ids import TextIds
-from torch import Tensor, nn
+from torch import Tensor
 
 HELD_OUT = 10
 """One token of so many is left out of the fit."""
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     work = parser.parse_args().work
     source = load_file(work / "text_table.safetensors")["source"]
-    both = nn.ModuleDict({"talker": Talker(TextIds.from_folder(work / "tts")), "phones": PhoneHead()})
+    both = with_lessons(Talker(TextIds.from_folder(work / "tts")), source)
     talker = both["talker"]
     talker.begin_from(source)
     began = linear_r2(source, talker.model.text_embedding.weight)

@@ -21,7 +21,7 @@ from checkpoint import Due, load, prepared, rate_at, save
 from muon import Muon
 from safetensors.torch import load_file
 from talker_data import Batch, Corpus
-from talker_model import GUIDED, NONE, TALKER, PhoneHead, Talker
+from talker_model import GUIDED, NONE, PhoneHead, Talker, with_lessons
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -180,8 +180,7 @@ def main() -> None:
     device = prepared(arguments.device)
     source = load_file(arguments.work / "text_table.safetensors", str(device))["source"]
     source = (source - source.mean(0)) / source.std()
-    parts = {"talker": Talker(corpus.ids), "phones": PhoneHead(), "anchor": nn.Linear(source.shape[1], TALKER.hidden)}
-    both = nn.ModuleDict(parts).to(device)
+    both = with_lessons(Talker(corpus.ids), source).to(device)
     model = both["talker"]
     model.begin_from(source)
     size = sum(parameter.numel() for parameter in model.parameters())

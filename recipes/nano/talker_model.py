@@ -235,3 +235,11 @@ class PhoneHead(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         """State (M, H) -> logits (M, 4, phones) of the phone in each quarter of the frame."""
         return self.phones(state).unflatten(-1, (QUARTERS, len(PHONES)))
+
+
+def with_lessons(talker: Talker, source: Tensor) -> nn.ModuleDict:
+    """What a checkpoint holds: the talker, and what only its training needs.
+
+    `anchor` maps the LLM's embeddings `source` (tokens, width) to text embeddings.
+    """
+    return nn.ModuleDict({"talker": talker, "phones": PhoneHead(), "anchor": nn.Linear(source.shape[1], TALKER.hidden)})

@@ -12,7 +12,9 @@ printed beside the training losses.  On a GPU (`--device cuda`) `--workers` proc
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,8 +27,12 @@ from talker_model import GUIDED, NONE, PhoneHead, Talker, with_lessons
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+Rows = Callable[[Tensor], Tensor]
+"""Ids (B, S) to text embeddings (B, S, H)."""
 LESSON = 0.3
 """Weight of each of the two lessons."""
+MAPPED = 0.5
+"""Share of the utterances whose text embeddings are the linear map's."""
 ANCHOR = 1.0
 """Weight of the text embeddings' distance from a linear map of the LLM's."""
 REST = 2.0
@@ -125,6 +131,19 @@ def residual(logits: Tensor, codes: Tensor) -> Tensor:
     return (each * weights).sum() / weights.sum()
 
 
+def mapped(both: nn.ModuleDict, source: Tensor, text: Tensor) -> Tensor:
+    """What `anchor` makes of the LLM's embeddings of ids (B, S) -> (B, S, H); special tokens keep their own."""
+    talker = both["talker"]
+    words = (text < talker.ids.im_start)[..., None]
+    return torch.where(words, both["anchor"](source[text]), talker.text_embeddings(text))
+
+
+def partly_mapped(both: nn.ModuleDict, source: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+    """Text embeddings (B, S, H) of ids (B, S), `mapped` in some utterances: the talker learns to read those too."""
+    chosen = torch.rand(len(text), 1, 1, generator=generator, device=text.device) < MAPPED
+    return torch.where(chosen, mapped(both, source, text), both["talker"].text_embeddings(text))
+
+
 def strayed(model: Talker, anchor: nn.Linear, source: Tensor, tokens: Tensor) -> Tensor:
     """How far the text embeddings of some tokens (n,) are from `anchor` of their LLM embeddings, rows of `source`.
 
@@ -148,14 +167,14 @@ def shown(values: dict[str, Tensor]) -> str:
 
 
 @torch.no_grad()
-def held_out(both: nn.ModuleDict, corpus: Corpus, size: int, streaming: bool) -> str:
-    """Losses on the first utterances, which are never trained on."""
+def held_out(both: nn.ModuleDict, corpus: Corpus, size: int, streaming: bool, rows_of: Rows) -> str:
+    """Losses on the first utterances, which are never trained on; `rows_of` gives the text embeddings of ids."""
     torch.manual_seed(0)
     device = both["talker"].codec_head.weight.device
     found = []
     for start in range(0, size, 25):
         batch = corpus.batch(list(range(start, min(start + 25, size))), streaming).to(device)
-        found.append(losses(both["talker"], both["phones"], batch, both["talker"].text_embeddings(batch.text), 0.2))
+        found.append(losses(both["talker"], both["phones"], batch, rows_of(batch.text), 0.2))
     return shown({name: torch.stack([each[name] for each in found]).mean() for name in found[0]})
 
 
@@ -199,7 +218,8 @@ def main() -> None:
         torch.manual_seed(step)
         here = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
-            rows = blur(model.text_embeddings(here.text), torch.Generator(device).manual_seed(step))
+            noise = torch.Generator(device).manual_seed(step)
+            rows = blur(partly_mapped(both, source, here.text, noise), noise)
             found = losses(model, both["phones"], here, rows, arguments.share)
         some = torch.randint(len(source), (2_048,), device=device)
         found["strayed"] = strayed(model, both["anchor"], source, some)
@@ -217,9 +237,10 @@ def main() -> None:
         if due(step):
             save(path, both, optims, step)
         if step % arguments.judge_every == 0 or step == arguments.steps:
-            for streaming in (True, False):
-                layout = "streaming" if streaming else "non-streaming"
-                print(f"held out {step} {layout}: {held_out(both, corpus, arguments.held_out, streaming)}", flush=True)
+            own, linear = model.text_embeddings, partial(mapped, both, source)
+            for name, rows_of in (("streaming", own), ("non-streaming", own), ("streaming, mapped", linear)):
+                found = held_out(both, corpus, arguments.held_out, name != "non-streaming", rows_of)
+                print(f"held out {step} {name}: {found}", flush=True)
 
 
 if __name__ == "__main__":

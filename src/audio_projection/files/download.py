@@ -165,7 +165,7 @@ class Corpus(Item):
             return self._target
         assert self._remote is not None, "inspect first"
         if not self._archive.is_file() or self._archive.stat().st_size != self._remote.size:
-            with _progress(self.label, self._remote.size, self._remote.size - self.to_fetch) as progress:
+            with _progress(self.label, self._remote.size, self._remote.size - (self.to_fetch or 0)) as progress:
                 http_download.fetch(self._remote, self._archive, progress, self._checksum())
         _unpack(self._archive, self._published.inside, self._target)
         self._archive.unlink()

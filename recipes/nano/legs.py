@@ -4,7 +4,8 @@
     python recipes/nano/legs.py restore RUN
 
 `codec.safetensors` has decoder, critics and encoder in float16 and the codebooks in float32, `talker-0` and `talker-1`
-the talker with a byte for each weight and a scale for each row.  Optimisers begin anew.
+the talker with a byte for each weight and a scale for each row.  Optimisers begin anew, as does what a talker had
+not when it was saved.  The run that they are restored into has its text table already.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import encoder
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from talker_model import Talker, with_lessons
+from text_ids import TextIds
 from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent / "legs"
@@ -73,7 +76,6 @@ def save(run: Path) -> None:
 
 
 def restore(run: Path) -> None:
-    run.mkdir(parents=True, exist_ok=True)
     parts = load_file(HERE / "codec.safetensors")
     with safe_open(HERE / "codec.safetensors", "pt") as file:
         steps = file.metadata()
@@ -87,13 +89,12 @@ def restore(run: Path) -> None:
     for path in sorted(HERE.glob("talker-*.safetensors")):
         talker |= load_file(path)
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    whole = {
-        name: value.float() * talker[name + SCALE] if name + SCALE in talker else value.float()
-        for name, value in talker.items()
-        if not name.endswith(SCALE)
-    }
-    save_file(whole, run / "talker.safetensors", metadata)
+        step = int(file.metadata()["step"])
+    weights = {name: value.float() * talker.get(name + SCALE, 1.0) for name, value in talker.items()}
+    source = load_file(run / "text_table.safetensors")["source"]
+    model = with_lessons(Talker(TextIds.from_folder(run / "tts")), source)
+    model.load_state_dict({name: weights[name] for name in model.state_dict() if name in weights}, strict=False)
+    checkpoint.save(run / "talker.safetensors", model, [], step)
 
 
 def main() -> None:

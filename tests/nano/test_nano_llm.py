@@ -72,23 +72,6 @@ def test_perplexity_is_better_than_a_trigrams(model: LlamaForCausalLM) -> None:
     assert found < 0.95 * recorded["trigram"]
 
 
-@pytest.mark.slow
-def test_the_recorded_trigram_perplexity_is_right(
-    shared: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", [str(repository / "recipes" / "nano"), *sys.path])
-    from trigram import Trigram
-
-    from llm import plain, sentences
-
-    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    held_out = repository / "benchmarks" / "heldout.txt"
-    learned = plain(tokenizer, sentences(shared / "data" / "text" / "prompts.tsv", held_out)[1000:])
-    recorded = json.loads((FOLDER / "training.json").read_text())["perplexity"]["heldout.txt"]
-    found = Trigram(learned, len(tokenizer)).perplexity(plain(tokenizer, LINES))
-    assert found == pytest.approx(recorded["trigram"], rel=1e-3)
-
-
 def test_trigram_is_a_distribution_that_learns(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(repository / "recipes" / "nano"), *sys.path])
     from trigram import Trigram

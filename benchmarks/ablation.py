@@ -22,7 +22,6 @@ import argparse
 import io
 import logging
 import re
-import sys
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from itertools import count
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from printed import print_report
 from torch import Tensor
 
 from audio_projection.alignment.token_states import TokenStates
@@ -452,13 +452,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--whisper-model", help="name or folder of a faster-whisper model; without it pocketsphinx")
     parser.add_argument("--jobs", type=int, default=2, help="processes that listen")
     parser.add_argument("--questions", nargs="+", choices=list(QUESTIONS), default=list(QUESTIONS))
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("audio_projection").setLevel(logging.INFO)
-    try:
-        print(run(given), end="")
-    except AudioProjectionError as error:
-        sys.exit(f"ablation: {error}")
+    print_report(run, parser.parse_args(arguments), "ablation")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ given to the TTS, with a 95 % interval by a bootstrap over the answers.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from printed import print_report
 
 from audio_projection.config import load_config
 from audio_projection.errors import AudioProjectionError
@@ -118,13 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=60, help="most tokens of an answer")
     parser.add_argument("--whisper-model", help="name or folder of a faster-whisper model; without it pocketsphinx")
     parser.add_argument("--jobs", type=int, default=1, help="processes that listen")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("audio_projection").setLevel(logging.INFO)
-    try:
-        print(run(given), end="")
-    except AudioProjectionError as error:
-        sys.exit(f"answers: {error}")
+    print_report(run, parser.parse_args(arguments), "answers")
 
 
 if __name__ == "__main__":

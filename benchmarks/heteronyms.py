@@ -16,8 +16,6 @@ paired bootstrap.  The output folder gets heteronyms.md, results.json, and the s
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from printed import print_report
 
 from audio_projection.config import Config, load_config
 from audio_projection.errors import AudioProjectionError
@@ -302,13 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/heteronyms"))
     parser.add_argument("--whisper-model", help="name or folder of a faster-whisper model, to count words wrong")
     parser.add_argument("--jobs", type=int, default=2, help="processes that listen")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("audio_projection").setLevel(logging.INFO)
-    try:
-        print(run(given), end="")
-    except AudioProjectionError as error:
-        sys.exit(f"heteronyms: {error}")
+    print_report(run, parser.parse_args(arguments), "heteronyms")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ projector is missing says so.
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from printed import print_report
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from audio_projection.alignment.controls import Control
@@ -145,13 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", type=Path, help="sentences, a line each; by default the held-out ones")
     parser.add_argument("--sentences", type=int, help="only the first so many of them")
     parser.add_argument("--jobs", type=int, default=2, help="processes that listen")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("audio_projection").setLevel(logging.INFO)
-    try:
-        print(run(given), end="")
-    except AudioProjectionError as error:
-        sys.exit(f"table: {error}")
+    print_report(run, parser.parse_args(arguments), "table")
 
 
 if __name__ == "__main__":

@@ -147,20 +147,19 @@ class Kind:
 class Training:
     """The decoder, all that tells its samples from true ones, and the optimisers of both."""
 
-    def __init__(self, parts: nn.ModuleDict, listener: AcousticModel, rate: float) -> None:
+    def __init__(self, parts: nn.ModuleDict, listener: AcousticModel) -> None:
         self.parts, self.decoder, self.critics = parts, parts["decoder"], parts["critics"]
         device = next(parts.parameters()).device
         self.spectral, self.heard = SpectralLoss().to(device), HeardLoss(listener).to(device)
-        self.rate = torch.tensor(rate, device=device)
-        self.optims = [self.optimiser(self.decoder, self.rate), self.optimiser(self.critics, self.rate / 2)]
+        self.optims = [self.optimiser(self.decoder, device), self.optimiser(self.critics, device)]
 
     @staticmethod
-    def optimiser(module: nn.Module, rate: Tensor) -> torch.optim.Optimizer:
-        """Its rate is a tensor, so that a CUDA graph reads a new one in every step."""
-        replayed = rate.device.type == "cuda"
+    def optimiser(module: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+        """Its rate, set before each step, is a tensor: a CUDA graph reads a new one in every step."""
+        replayed, rate = device.type == "cuda", torch.zeros((), device=device)
         return torch.optim.AdamW(module.parameters(), rate, betas=(0.8, 0.99), fused=replayed, capturable=replayed)
 
-    def slow_down(self, rate: float) -> None:
+    def set_rate(self, rate: float) -> None:
         """Set the learning rate; that of the critics is half of it."""
         for optim, share in zip(self.optims, (1.0, 0.5), strict=True):
             optim.param_groups[0]["lr"].fill_(share * rate)
@@ -215,7 +214,7 @@ def main() -> None:
     listener = AcousticModel()
     if not load(arguments.work / "acoustic_model.safetensors", listener, []):
         parser.error(f"{arguments.work} has no acoustic model: run acoustic_model.py first")
-    training = Training(parts, listener, arguments.rate)
+    training = Training(parts, listener)
     if device.type == "cpu":
         fuse(training.decoder)
     path = arguments.work / "decoder.safetensors"
@@ -228,7 +227,7 @@ def main() -> None:
     due, began = Due(arguments.save_every, arguments.steps), time.time()
     average: dict[str, Tensor] = {}
     while step < arguments.steps:
-        training.slow_down(arguments.rate * rate_at(step, arguments.steps))
+        training.set_rate(arguments.rate * rate_at(step, arguments.steps))
         kind = Kind(opens(step), judged if step >= arguments.critics_from else 0)
         new = update(kind, *segments.batch(arguments.batch, step), beginning(kind, arguments.frames, step))
         step += 1

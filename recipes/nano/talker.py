@@ -32,7 +32,7 @@ Rows = Callable[[Tensor], Tensor]
 LESSON = 0.3
 """Weight of each of the two lessons."""
 MAPPED = 0.5
-"""Share of the utterances whose text embeddings are the linear map's."""
+"""Share of the utterances whose text embeddings are the linear map's: the talker learns to read those too."""
 ANCHOR = 1.0
 """Weight of the text embeddings' distance from a linear map of the LLM's."""
 REST = 2.0
@@ -131,17 +131,18 @@ def residual(logits: Tensor, codes: Tensor) -> Tensor:
     return (each * weights).sum() / weights.sum()
 
 
-def mapped(both: nn.ModuleDict, source: Tensor, text: Tensor) -> Tensor:
-    """What `anchor` makes of the LLM's embeddings of ids (B, S) -> (B, S, H); special tokens keep their own."""
+def mapped(both: nn.ModuleDict, source: Tensor, text: Tensor, chosen: Tensor) -> Tensor:
+    """Text embeddings (B, S, H) of ids (B, S): in the utterances `chosen`, bool (B,), what `anchor` makes of the LLM's.
+
+    Special tokens keep their own.
+    """
     talker = both["talker"]
-    words = (text < talker.ids.im_start)[..., None]
-    return torch.where(words, both["anchor"](source[text]), talker.text_embeddings(text))
+    words = chosen[:, None] & (text < talker.ids.im_start)
+    return torch.where(words[..., None], both["anchor"](source[text]), talker.text_embeddings(text))
 
 
-def partly_mapped(both: nn.ModuleDict, source: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-    """Text embeddings (B, S, H) of ids (B, S), `mapped` in some utterances: the talker learns to read those too."""
-    chosen = torch.rand(len(text), 1, 1, generator=generator, device=text.device) < MAPPED
-    return torch.where(chosen, mapped(both, source, text), both["talker"].text_embeddings(text))
+def all_mapped(both: nn.ModuleDict, source: Tensor, text: Tensor) -> Tensor:
+    return mapped(both, source, text, torch.ones_like(text[:, 0], dtype=torch.bool))
 
 
 def strayed(model: Talker, anchor: nn.Linear, source: Tensor, tokens: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ def held_out(both: nn.ModuleDict, corpus: Corpus, size: int, streaming: bool, ro
     return shown({name: torch.stack([each[name] for each in found]).mean() for name in found[0]})
 
 
-def main() -> None:
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path, help="folder with speech/, tts/ and text_table.safetensors")
     parser.add_argument("--steps", type=int, default=12_000)
@@ -193,7 +194,11 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--bfloat16", action="store_true", help="autocast: a fifth faster on processors that have it")
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches; 0: this one")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parsed()
     torch.manual_seed(0)
     corpus = Corpus(arguments.work / "speech", arguments.work / "tts", arguments.workers)
     device = prepared(arguments.device)
@@ -219,7 +224,8 @@ def main() -> None:
         here = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
             noise = torch.Generator(device).manual_seed(step)
-            rows = blur(partly_mapped(both, source, here.text, noise), noise)
+            chosen = torch.rand(len(here.text), generator=noise, device=device) < MAPPED
+            rows = blur(mapped(both, source, here.text, chosen), noise)
             found = losses(model, both["phones"], here, rows, arguments.share)
         some = torch.randint(len(source), (2_048,), device=device)
         found["strayed"] = strayed(model, both["anchor"], source, some)
@@ -237,7 +243,7 @@ def main() -> None:
         if due(step):
             save(path, both, optims, step)
         if step % arguments.judge_every == 0 or step == arguments.steps:
-            own, linear = model.text_embeddings, partial(mapped, both, source)
+            own, linear = model.text_embeddings, partial(all_mapped, both, source)
             for name, rows_of in (("streaming", own), ("non-streaming", own), ("streaming, mapped", linear)):
                 found = held_out(both, corpus, arguments.held_out, name != "non-streaming", rows_of)
                 print(f"held out {step} {name}: {found}", flush=True)

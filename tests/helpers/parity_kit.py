@@ -85,8 +85,10 @@ def reference(name: str) -> dict[str, Tensor]:
 
 
 def script(name: str) -> ModuleType:
-    """benchmarks/`name`.py as a module."""
+    """benchmarks/`name`.py as a module, which finds those beside it as when it is run."""
     path = paths.REPOSITORY / "benchmarks" / f"{name}.py"
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
